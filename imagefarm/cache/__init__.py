@@ -1,0 +1,1 @@
+"""The response cache: policy, the store on disk, single-flight filling."""

@@ -1,0 +1,1 @@
+"""The configuration language: nginx.conf text to typed, frozen values."""

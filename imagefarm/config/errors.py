@@ -1,0 +1,31 @@
+"""Configuration errors in nginx's words and form."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from attrs import frozen
+
+
+class Invalid(ValueError):
+    """Raised by a converter: the message only; the loader adds file and line."""
+
+
+@frozen
+class Problem:
+    """One error or warning and its place. ``str()`` is nginx's form: ``MESSAGE in FILE:LINE``."""
+
+    message: str
+    file: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.message} in {self.file}:{self.line}"
+
+
+class ConfigurationError(Exception):
+    """Everything that is wrong with a configuration, all of it at once."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems: tuple[Problem, ...] = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))

@@ -1,0 +1,180 @@
+"""The directive table: one row a directive, contributed by the package that implements it.
+
+A row is also the typed key of its value: ``scope[GZIP]`` is a ``bool`` because ``GZIP`` is a
+``Row[bool]``. ``config`` knows no feature; ``app`` collects the rows of all packages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Final, Generic, Protocol, TypeVar
+
+from attrs import field, frozen
+
+from .ast import Directive
+from .variables import Template
+
+T = TypeVar("T")
+
+MAIN: Final = "main"
+EVENTS: Final = "events"
+HTTP: Final = "http"
+SERVER: Final = "server"
+LOCATION: Final = "location"
+SERVER_IF: Final = "if in server"
+LOCATION_IF: Final = "if in location"
+UPSTREAM: Final = "upstream"
+
+#: The contexts of most directives, as nginx's documentation prints them: http, server, location.
+HSL: Final = frozenset({HTTP, SERVER, LOCATION})
+#: The same and ``if`` in a location.
+HSLI: Final = frozenset({HTTP, SERVER, LOCATION, LOCATION_IF})
+
+
+class Environment(Protocol):
+    """What a converter may ask while it turns a directive into a value."""
+
+    def template(self, text: str) -> Template:
+        """Compile ``text`` with its ``$variables``. Raises `Invalid` for an unknown one."""
+
+    def path(self, text: str) -> str:
+        """``text`` made absolute against ``--prefix``."""
+
+    def conf_path(self, text: str) -> str:
+        """``text`` made absolute against the directory of the configuration file."""
+
+    def warn(self, message: str) -> None:
+        """Report a harmless defect, with the directive's file and line."""
+
+
+Convert = Callable[[Directive, Environment], T]
+
+
+def _no_names(directive: Directive) -> Iterable[str]:
+    return ()
+
+
+@frozen(eq=False, kw_only=True)
+class Row(Generic[T]):
+    """A directive that is given at most once in a block; inner blocks inherit it.
+
+    ``arity`` is the least and the most number of words (None: no limit). ``convert`` may raise
+    `Invalid`. ``defines`` names the variables that the directive creates (``set``, captures).
+    """
+
+    name: str
+    contexts: frozenset[str]
+    arity: tuple[int, int | None] = (1, 1)
+    convert: Convert[T]
+    default: T
+    doc: str
+    syntax: str = ""
+    inherits: bool = True
+    defines: Callable[[Directive], Iterable[str]] = _no_names
+
+
+@frozen(eq=False, kw_only=True)
+class ListRow(Generic[T]):
+    """A directive that may be repeated; its value is the tuple of all in the block.
+
+    As for nginx's array directives, a block inherits the outer ones if and only if it has none
+    of its own.
+    """
+
+    name: str
+    contexts: frozenset[str]
+    arity: tuple[int, int | None] = (1, 1)
+    convert: Convert[T]
+    doc: str
+    syntax: str = ""
+    default: tuple[T, ...] = ()
+    inherits: bool = True
+    defines: Callable[[Directive], Iterable[str]] = _no_names
+
+
+@frozen(eq=False, kw_only=True)
+class BlockRow(Generic[T]):
+    """A directive with a block: ``opens`` names the context inside; ``convert`` reads its words.
+
+    ``free`` means that the block's own lines are data, not directives (``types``, ``map``):
+    they are not looked up in the table and reach ``convert`` in ``directive.block``.
+    ``opens`` is a string, or a mapping from the context outside to the one inside (``if``).
+    """
+
+    name: str
+    contexts: frozenset[str]
+    arity: tuple[int, int | None] = (0, 0)
+    opens: str | dict[str, str] = ""
+    convert: Convert[T]
+    doc: str
+    syntax: str = ""
+    free: bool = False
+    unique: bool = False
+    defines: Callable[[Directive], Iterable[str]] = _no_names
+
+
+@frozen(kw_only=True)
+class Ignored:
+    """A directive that nginx knows and we accept without effect; loading it warns with ``why``."""
+
+    name: str
+    contexts: frozenset[str]
+    why: str
+
+
+AnyRow = Row[Any] | ListRow[Any] | BlockRow[Any] | Ignored
+
+
+@frozen(eq=False)
+class Scope:
+    """A block after conversion: values by row, inner blocks, and the order of both.
+
+    ``value`` is what the block's own words became. Look values up with ``scope[ROW]``.
+    """
+
+    context: str
+    directive: Directive | None
+    parent: Scope | None
+    value: Any
+    own: dict[Row[Any] | ListRow[Any], Any] = field(factory=dict)
+    #: Everything in the block in the order written: (row, value or inner scope, directive).
+    items: list[tuple[AnyRow, Any, Directive]] = field(factory=list)
+
+    def __getitem__(self, row: Row[T]) -> T:
+        """The value in force here: own, inherited, or the row's default."""
+        scope: Scope | None = self
+        while scope is not None:
+            if row in scope.own:
+                found: T = scope.own[row]
+                return found
+            scope = scope.parent if row.inherits else None
+        return row.default
+
+    def all(self, row: ListRow[T]) -> tuple[T, ...]:
+        """The values in force here of a repeatable directive."""
+        scope: Scope | None = self
+        while scope is not None:
+            if row in scope.own:
+                found: tuple[T, ...] = tuple(scope.own[row])
+                return found
+            scope = scope.parent if row.inherits else None
+        return row.default
+
+    def is_set(self, row: Row[Any] | ListRow[Any]) -> bool:
+        """Whether this very block has the directive."""
+        return row in self.own
+
+    def blocks(self, row: BlockRow[Any]) -> tuple[Scope, ...]:
+        """The inner blocks that ``row`` opened, in order."""
+        return tuple(item for kind, item, _ in self.items if kind is row)
+
+    def block_value(self, row: BlockRow[T]) -> T | None:
+        """The value of the nearest ``row`` block from here outwards (``types``), or None."""
+        scope: Scope | None = self
+        while scope is not None:
+            for kind, item, _ in reversed(scope.items):
+                if kind is row:
+                    found: T = item.value
+                    return found
+            scope = scope.parent
+        return None

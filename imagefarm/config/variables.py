@@ -1,0 +1,88 @@
+"""Values with ``$variables``, compiled once to callables."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from attrs import field, frozen
+
+from .errors import Invalid
+
+#: Reads one variable of a request. An unset variable is the empty value, as in nginx.
+Getter = Callable[[Any], bytes]
+
+_VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+)|(\{|$|.))", re.ASCII | re.DOTALL)
+
+
+def encode(text: str) -> bytes:
+    """Configuration text as it stood in the file."""
+    return text.encode("utf-8", "surrogateescape")
+
+
+@frozen
+class Template:
+    """A compiled value. Call it with a request for its bytes; ``constant`` if it needs none."""
+
+    source: str
+    parts: tuple[bytes | Getter, ...] = field(repr=False)
+    constant: bytes | None
+
+    def __call__(self, request: Any) -> bytes:
+        """The value for ``request``."""
+        if self.constant is not None:
+            return self.constant
+        return b"".join([p if isinstance(p, bytes) else p(request) for p in self.parts])
+
+
+@frozen
+class VariableTable:
+    """Which variables exist.
+
+    ``exact`` maps names to getters; ``prefixes`` maps ``http_`` and its like to a function from
+    the rest of the name to a getter; ``defined`` makes the getter of a name that the
+    configuration itself defines (``set``, named captures). Digits are captures: ``captures``.
+    """
+
+    exact: Mapping[str, Getter]
+    prefixes: Mapping[str, Callable[[str], Getter]]
+    defined: Callable[[str], Getter]
+    capture: Callable[[int], Getter]
+
+    def getter(self, name: str, known: frozenset[str] = frozenset()) -> Getter:
+        """The getter of ``name``. Raises `Invalid` in nginx's words if there is none."""
+        if name[0].isdigit():
+            return self.capture(int(name[0]))
+        if name in self.exact:
+            return self.exact[name]
+        if name in known:
+            return self.defined(name)
+        for prefix, make in self.prefixes.items():
+            if name.startswith(prefix) and len(name) > len(prefix):
+                return make(name[len(prefix) :])
+        raise Invalid(f'unknown "{name}" variable')
+
+    def compile(self, text: str, known: frozenset[str] = frozenset()) -> Template:
+        """Compile ``text``. Raises `Invalid` for an unknown or malformed variable."""
+        parts: list[bytes | Getter] = []
+        end = 0
+        for match in _VARIABLE.finditer(text):
+            if match.start() > end:
+                parts.append(encode(text[end : match.start()]))
+            name = match[1] or match[2]
+            if name is None:
+                raise Invalid("invalid variable name")
+            rest = ""
+            if match[2] and name[0].isdigit():
+                name, rest = name[0], name[1:]  # "$10" is $1 and a zero
+            parts.append(self.getter(name, known))
+            if rest:
+                parts.append(encode(rest))
+            end = match.end()
+        if end < len(text):
+            parts.append(encode(text[end:]))
+        constant = None
+        if all(isinstance(part, bytes) for part in parts):
+            constant = b"".join(part for part in parts if isinstance(part, bytes))
+        return Template(text, tuple(parts), constant)

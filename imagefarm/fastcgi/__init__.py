@@ -1,0 +1,1 @@
+"""FastCGI 1.0: codec, state table, client and responder."""

@@ -1,0 +1,1 @@
+"""Filters: plain functions from (request, response) to response."""

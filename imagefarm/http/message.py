@@ -1,0 +1,267 @@
+"""The values that travel through the farm: requests, responses and their bodies.
+
+Resources choose, handlers answer with a `Response`, filters transform it, the connection writes
+it. A body is bytes, a slice of an open file, a sequence of those (multipart ranges), or a
+stream with backpressure.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from attrs import define, field, frozen
+from twisted.internet.defer import Deferred
+
+from .headers import Headers
+
+
+class BodySink(Protocol):
+    """Takes a stream's bytes. After `end` or `fail` nothing more comes."""
+
+    def data(self, chunk: bytes) -> None:
+        """Some bytes, never empty."""
+
+    def end(self) -> None:
+        """The body is complete."""
+
+    def fail(self, error: Exception) -> None:
+        """The body broke off: what has been sent must not look complete."""
+
+
+class BodyStream(Protocol):
+    """A body that arrives over time, with backpressure.
+
+    Nothing flows before `start`. After `pause` returns, no `BodySink.data` is called until
+    `resume` (one call that is already on the stack may still deliver). `cancel` says that the
+    sink is gone: release everything, stop the work, call the sink no more. `cancel` is
+    idempotent, and allowed before `start` and after the end.
+    """
+
+    @property
+    def length(self) -> int | None:
+        """The number of bytes, or None if it is not known beforehand."""
+
+    def start(self, sink: BodySink) -> None:
+        """Begin delivery to ``sink``; it may be called back before this returns."""
+
+    def pause(self) -> None:
+        """Stop delivering for now."""
+
+    def resume(self) -> None:
+        """Go on delivering."""
+
+    def cancel(self) -> None:
+        """Nobody wants the rest."""
+
+
+@define(eq=False)
+class OpenFile:
+    """An open file and what fstat said of it; the owner of the descriptor.
+
+    Whoever consumes or drops a body that holds it calls `close`, exactly once is enough and
+    more do no harm. ``size`` is what the response promises, even if the file is rewritten in
+    place meanwhile.
+    """
+
+    fd: int
+    size: int
+    mtime: float
+    path: bytes = b""
+
+    def close(self) -> None:
+        """Close the descriptor."""
+        if self.fd >= 0:
+            fd, self.fd = self.fd, -1
+            os.close(fd)
+
+
+@frozen(eq=False)
+class FileBody:
+    """``length`` bytes of an open file from ``offset``; sent with sendfile where possible."""
+
+    file: OpenFile
+    offset: int
+    length: int
+
+
+@frozen(eq=False)
+class PartsBody:
+    """Bytes and file slices one after another; ``length`` is their sum."""
+
+    parts: tuple[bytes | FileBody, ...]
+    length: int
+
+
+Body = bytes | FileBody | PartsBody | BodyStream
+
+
+def body_length(body: Body) -> int | None:
+    """The body's length in bytes if it is known."""
+    return len(body) if isinstance(body, bytes) else body.length
+
+
+def discard(body: Body) -> None:
+    """Release what a body holds (descriptor, upstream work) without sending it."""
+    if isinstance(body, bytes):
+        return
+    if isinstance(body, FileBody):
+        body.file.close()
+    elif isinstance(body, PartsBody):
+        for part in body.parts:
+            discard(part)
+    else:
+        body.cancel()
+
+
+@define(eq=False)
+class Response:
+    """An answer on its way out. Filters make a new one with ``attrs.evolve``.
+
+    ``headers`` hold what the handler says: Content-Type, Last-Modified, ETag, Location...;
+    never Content-Length, Transfer-Encoding, Connection, Date or Server, which the connection
+    derives (Content-Length from the body; ``length`` gives it for a HEAD whose body is not
+    there). ``mtime`` (seconds) lets filters compare dates without parsing.
+    ``status`` 444 means: close the connection without an answer (nginx).
+    """
+
+    status: int
+    headers: Headers = field(factory=Headers)
+    body: Body = b""
+    mtime: float | None = None
+    length: int | None = None
+    #: Ranges may be cut from this body (nginx's ``allow_ranges``).
+    ranges: bool = False
+    #: Error pages made for it are final: ``error_page`` does not apply (again).
+    final: bool = False
+    #: Close the client's connection after this answer.
+    close: bool = False
+
+
+@frozen
+class RequestHead:
+    """A parsed request head. ``target`` is the request-target exactly as received."""
+
+    method: bytes
+    target: bytes
+    version: tuple[int, int]
+    headers: Headers
+
+
+@frozen(eq=False)
+class Peer:
+    """The client's connection, as far as requests may know it.
+
+    ``tls`` is the negotiated protocol and cipher (``("TLSv1.3", "TLS_AES_...")``) or None;
+    ``serial`` numbers connections, for logs; ``server`` names the listening socket
+    (``("127.0.0.1", 8080)``, or ``("unix:/path", 0)``) and selects the virtual hosts.
+    """
+
+    address: str
+    port: int
+    server: tuple[str, int]
+    serial: int
+    tls: tuple[str, str] | None = None
+    sni: bytes | None = None
+
+
+@frozen
+class Attempt:
+    """One try at an upstream peer, for ``$upstream_*``. Times in seconds."""
+
+    address: bytes
+    status: int
+    response_time: float
+    connect_time: float | None = None
+    header_time: float | None = None
+
+
+@frozen
+class TransferSettings:
+    """What the connection needs to know of the location; times in seconds, sizes in bytes.
+
+    Names are nginx's directives.
+    """
+
+    keepalive_timeout: float = 75.0
+    keepalive_header: int | None = None
+    keepalive_requests: int = 1000
+    client_max_body_size: int = 1 << 20
+    client_body_timeout: float = 60.0
+    send_timeout: float = 60.0
+    lingering_timeout: float = 5.0
+    sendfile: bool = False
+    tcp_nopush: bool = False
+    server_tokens: bool = True
+
+
+@define(eq=False)
+class Outcome:
+    """What became of a request, for the access log and the status page."""
+
+    status: int = 0
+    #: Bytes sent to the client, all of them, and of the body alone.
+    bytes_sent: int = 0
+    body_bytes_sent: int = 0
+    attempts: list[Attempt] = field(factory=list)
+    cache_status: bytes = b""
+    #: The response whose head was sent, for ``$sent_http_*``.
+    response: Response | None = None
+    #: The last response head from an upstream, for ``$upstream_http_*``.
+    upstream_headers: Headers | None = None
+
+
+@define(eq=False)
+class Request:
+    """A request on its way through the tree.
+
+    The first group never changes. The second is routing state: rewrites and internal redirects
+    change it (``uri`` is decoded and normalised, as nginx's ``$uri``; ``args`` is the query
+    string without "?"). ``location`` is the compiled location in force, opaque to this package.
+    """
+
+    head: RequestHead
+    peer: Peer
+    body: BodyStream
+    #: ``time.time()`` when the first byte of the request was read.
+    started: float
+    #: ``$host``: lower case, no port.
+    host: bytes = b""
+
+    uri: bytes = b"/"
+    args: bytes = b""
+    captures: re.Match[bytes] | None = None
+    variables: dict[str, bytes] = field(factory=dict)
+    server: Any = None
+    location: Any = None
+    internal: bool = False
+    redirects: int = 0
+    transfer: TransferSettings = field(factory=TransferSettings)
+    outcome: Outcome = field(factory=Outcome)
+    #: Called when the client goes away before the answer is complete.
+    on_gone: list[Callable[[], None]] = field(factory=list)
+
+    def __repr__(self) -> str:
+        return f"<Request {self.head.method!r} {self.head.target!r}>"
+
+
+class Application(Protocol):
+    """What the connection drives: implemented by the resource tree's dispatcher."""
+
+    def respond(self, request: Request) -> Response | Deferred[Response]:
+        """Answer ``request``. Never raises; a Deferred never fails."""
+
+    def reject(self, request: Request, status: int) -> Response | Deferred[Response]:
+        """Answer a request that could not be read (400, 405, 408, 413, 414, 431, 501, 505...).
+
+        ``request.head`` holds what is known; the default server's error pages apply.
+        """
+
+    def finished(self, request: Request) -> None:
+        """The answer was sent, or the client has gone: write the access log."""
+
+
+Handler = Callable[[Request], "Response | Deferred[Response]"]
+Sendable = Sequence[bytes | FileBody]

@@ -1,0 +1,1 @@
+"""Image resizing: recipe, geometry, pipeline, worker pool."""

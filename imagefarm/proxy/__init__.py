@@ -1,0 +1,1 @@
+"""Upstreams: peers, balancing policies, the connection pool, the HTTP client."""

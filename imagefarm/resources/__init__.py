@@ -1,0 +1,1 @@
+"""The Twisted Resource tree: virtual hosts, locations and their leaves."""
