@@ -238,6 +238,8 @@ class Request:
     location: Any = None
     internal: bool = False
     redirects: int = 0
+    #: The status that the error page being made answers with; None where none is made.
+    error_status: int | None = None
     transfer: TransferSettings = field(factory=TransferSettings)
     outcome: Outcome = field(factory=Outcome)
     #: Called when the client goes away before the answer is complete.
