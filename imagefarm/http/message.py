@@ -134,6 +134,11 @@ class Response:
     length: int | None = None
     #: Ranges may be cut from this body (nginx's ``allow_ranges``).
     ranges: bool = False
+    #: More than one range asked of it gets the whole (nginx: what may come from a cache).
+    single_range: bool = False
+    #: Preconditions are tested here; off for an upstream's answer that is not cached, where
+    #: the upstream has tested them.
+    conditional: bool = True
     #: Error pages made for it are final: ``error_page`` does not apply (again).
     final: bool = False
     #: Close the client's connection after this answer.
@@ -240,6 +245,9 @@ class Request:
     redirects: int = 0
     #: The status that the error page being made answers with; None where none is made.
     error_status: int | None = None
+    #: Its number on the connection, from 1, and the bytes read for it, for the log.
+    number: int = 1
+    length: int = 0
     transfer: TransferSettings = field(factory=TransferSettings)
     outcome: Outcome = field(factory=Outcome)
     #: Called when the client goes away before the answer is complete.
