@@ -1,1 +1,1 @@
-"""Processes: pidfiles, log files, supervision."""
+"""Everything about being a process: pidfiles, logs, sockets, privileges, limits, supervision."""

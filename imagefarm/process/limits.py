@@ -1,0 +1,25 @@
+"""``worker_rlimit_nofile``: how many descriptors the process may have open."""
+
+from __future__ import annotations
+
+import resource
+
+
+def limit_open_files(number: int) -> str | None:
+    """Set soft and hard limit to ``number``; return what to log if that isn't permitted.
+
+    As for nginx, failing is no reason not to start. Unlike nginx we then take all that the hard
+    limit allows.
+    """
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (number, number))
+    except (OSError, ValueError) as error:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        return f"setrlimit(RLIMIT_NOFILE, {number}) failed ({error}), limit is {hard}"
+    return None
+
+
+def open_files_limit() -> int:
+    """The soft limit in force."""
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]

@@ -1,0 +1,129 @@
+"""``pid``: the pidfile, written whole, checked before, removed only while it is ours.
+
+Whoever reads it (init scripts, log rotation) sees the old content, no file, or the whole new
+content: it is made beside its place and renamed into it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Callable
+from enum import Enum
+from typing import Final
+
+#: A pidfile is a number and a newline; whoever finds more than this in one reads no further.
+MAX_BYTES: Final = 64
+
+
+class Life(Enum):
+    """What is known of the process that a pidfile names."""
+
+    DEAD = "dead"
+    FOREIGN = "not imagefarm"
+    OURS = "imagefarm"
+
+
+class PidFileError(Exception):
+    """The pidfile can't be written; one line that says why."""
+
+
+class AlreadyRunning(PidFileError):
+    """The pidfile names a live imagefarm process: ``pid``."""
+
+    def __init__(self, path: str, pid: int) -> None:
+        super().__init__(f'already running as process {pid} (pidfile "{path}")')
+        self.pid = pid
+
+
+def inspect(pid: int) -> Life:
+    """Look at process ``pid``: process numbers are reused, so a live one may be a stranger."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return Life.DEAD
+    except (PermissionError, OverflowError):
+        return Life.FOREIGN
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return Life.OURS if b"imagefarm" in file.read(4096) else Life.FOREIGN
+    except OSError:
+        # No /proc to ask: the safe answer is the one that starts no second daemon.
+        return Life.OURS
+
+
+def read(path: str) -> int | None:
+    """The process number in ``path``; None if there is no file or no number in it."""
+    try:
+        with open(path, "rb") as file:
+            text = file.read(MAX_BYTES).strip()
+    except OSError:
+        return None
+    return int(text) if text.isdigit() and int(text) > 0 else None
+
+
+class PidFile:
+    """The pidfile at ``path``. `write` when ready, `remove` at the end."""
+
+    def __init__(
+        self,
+        path: str,
+        warn: Callable[[str], None],
+        pid: Callable[[], int] = os.getpid,
+        inspect: Callable[[int], Life] = inspect,
+    ) -> None:
+        self.path = path
+        self._warn = warn
+        self._pid = pid
+        self._inspect = inspect
+        self._written: int | None = None
+
+    def __repr__(self) -> str:
+        return f"<PidFile {self.path} {self._written or '-'}>"
+
+    def check(self) -> None:
+        """Raise `AlreadyRunning` if the file names a live process of ours; warn if it is stale."""
+        if not os.path.lexists(self.path):
+            return
+        pid = read(self.path)
+        if pid is None:
+            self._warn(f'pidfile "{self.path}" holds no process number, replaced')
+            return
+        if pid == self._pid():
+            return
+        life = self._inspect(pid)
+        if life is Life.OURS:
+            raise AlreadyRunning(self.path, pid)
+        self._warn(f'pidfile "{self.path}" is stale: process {pid} is {life.value}, replaced')
+
+    def write(self) -> None:
+        """`check`, then write our process number. Raises `PidFileError`."""
+        self.check()
+        pid = self._pid()
+        directory = os.path.dirname(self.path) or "."
+        try:
+            os.makedirs(directory, exist_ok=True)
+            fd, temporary = tempfile.mkstemp(prefix=".pid-", dir=directory)
+            try:
+                with os.fdopen(fd, "wb") as file:
+                    file.write(b"%d\n" % pid)
+                    os.fchmod(file.fileno(), 0o644)
+                os.replace(temporary, self.path)
+            except OSError:
+                os.unlink(temporary)
+                raise
+        except OSError as error:
+            raise PidFileError(
+                f'open() "{self.path}" failed ({error.errno}: {error.strerror})'
+            ) from error
+        self._written = pid
+
+    def remove(self) -> None:
+        """Remove the file if this very process wrote it and it still holds our number."""
+        if self._written is None or self._written != self._pid():
+            return
+        if read(self.path) == self._written:
+            with contextlib.suppress(OSError):
+                os.unlink(self.path)
+        self._written = None

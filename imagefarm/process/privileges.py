@@ -1,0 +1,86 @@
+"""``user``: give up root's privileges once the sockets are bound."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+from collections.abc import Callable
+
+from attrs import frozen
+
+
+class PrivilegeError(Exception):
+    """The user or group doesn't exist, or the change failed; the text is nginx's."""
+
+
+@frozen
+class UserSetting:
+    """The words of ``user USER [GROUP]`` and their place, for the error message."""
+
+    user: str
+    group: str
+    file: str = ""
+    line: int = 0
+
+
+@frozen
+class Credentials:
+    """A resolved user and group."""
+
+    user: str
+    uid: int
+    gid: int
+
+
+NOT_ROOT = (
+    'the "user" directive makes sense only if the master process runs with super-user '
+    "privileges, ignored"
+)
+
+
+def resolve(
+    setting: UserSetting | None, warn: Callable[[str], None], euid: int
+) -> Credentials | None:
+    """Look up ``setting``; None when there is nothing to change.
+
+    Without super-user privileges (``euid`` not 0) it warns as nginx does. Raises
+    `PrivilegeError` for an unknown user or group.
+    """
+    if setting is None:
+        return None
+    place = f" in {setting.file}:{setting.line}" if setting.file else ""
+    if euid != 0:
+        warn(NOT_ROOT + place)
+        return None
+    try:
+        uid = pwd.getpwnam(setting.user).pw_uid
+    except KeyError:
+        raise PrivilegeError(f'getpwnam("{setting.user}") failed{place}') from None
+    try:
+        gid = grp.getgrnam(setting.group).gr_gid
+    except KeyError:
+        raise PrivilegeError(f'getgrnam("{setting.group}") failed{place}') from None
+    return Credentials(setting.user, uid, gid)
+
+
+def drop(credentials: Credentials) -> None:
+    """Become ``credentials`` for good: groups, then group, then user, real, effective and saved.
+
+    Raises `PrivilegeError`, also when root's privileges could be had back afterwards.
+    """
+    try:
+        os.initgroups(credentials.user, credentials.gid)
+        os.setresgid(credentials.gid, credentials.gid, credentials.gid)
+        os.setresuid(credentials.uid, credentials.uid, credentials.uid)
+    except OSError as error:
+        raise PrivilegeError(
+            f"changing to user {credentials.user} ({credentials.uid}:{credentials.gid}) failed "
+            f"({error.errno}: {error.strerror})"
+        ) from error
+    if credentials.uid != 0:
+        try:
+            os.setuid(0)
+        except OSError:
+            return
+        raise PrivilegeError(f"still root after changing to user {credentials.user}")

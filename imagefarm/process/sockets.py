@@ -1,0 +1,176 @@
+"""Listening sockets: opened with clear errors, handed to other processes by number."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import stat
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from attrs import frozen
+
+#: The environment variable that names inherited sockets: ``ADDRESS=FD;ADDRESS=FD;``.
+INHERITED: Final = "IMAGEFARM_SOCKETS"
+
+
+@frozen
+class Endpoint:
+    """An address to listen on: ``host`` and ``port``, or ``path`` of a Unix domain socket.
+
+    ``host`` is numeric, ``::`` and its like without brackets; "" is ``0.0.0.0``.
+    ``backlog`` is nginx's default on Linux.
+    """
+
+    host: str = "0.0.0.0"
+    port: int = 0
+    path: str | None = None
+    backlog: int = 511
+    reuseport: bool = False
+    ipv6only: bool = True
+    deferred: bool = False
+    keepalive: bool = False
+    rcvbuf: int = 0
+    sndbuf: int = 0
+
+    def __str__(self) -> str:
+        if self.path is not None:
+            return f"unix:{self.path}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class ListenError(Exception):
+    """Sockets can't be opened: ``problems`` has one line for each, in nginx's words."""
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+def _failed(call: str, error: OSError) -> ListenError:
+    number = error.errno or 0
+    return ListenError([f"{call} failed ({number}: {os.strerror(number)})"])
+
+
+def _remove_dead(path: str) -> None:
+    """Unlink a Unix socket that no one listens on any more (after a crash)."""
+    try:
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            return
+    except OSError:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+        except OSError:
+            return
+
+
+def _set_options(sock: socket.socket, endpoint: Endpoint) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if endpoint.reuseport:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    if sock.family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(endpoint.ipv6only))
+    if endpoint.keepalive:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if endpoint.rcvbuf:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, endpoint.rcvbuf)
+    if endpoint.sndbuf:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, endpoint.sndbuf)
+    if endpoint.deferred and endpoint.path is None:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 1)
+
+
+def open_socket(endpoint: Endpoint) -> socket.socket:
+    """A listening, non-blocking socket. Raises `ListenError` with one line."""
+    address: str | tuple[str, int]
+    if endpoint.path is not None:
+        family, address = socket.AF_UNIX, endpoint.path
+        _remove_dead(endpoint.path)
+    else:
+        family = socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
+        address = (endpoint.host or "0.0.0.0", endpoint.port)
+    try:
+        sock = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:
+        raise _failed(f"socket() {endpoint}", error) from error
+    call = "setsockopt()"
+    try:
+        sock.setblocking(False)
+        _set_options(sock, endpoint)
+        call = "bind()"
+        sock.bind(address)
+        call = "listen()"
+        sock.listen(endpoint.backlog)
+    except OSError as error:
+        sock.close()
+        raise _failed(f"{call} to {endpoint}", error) from error
+    return sock
+
+
+def open_sockets(endpoints: Iterable[Endpoint]) -> dict[Endpoint, socket.socket]:
+    """A socket for each endpoint, or none at all: `ListenError` names every failure."""
+    opened: dict[Endpoint, socket.socket] = {}
+    problems: list[str] = []
+    for endpoint in dict.fromkeys(endpoints):
+        try:
+            opened[endpoint] = open_socket(endpoint)
+        except ListenError as error:
+            problems.extend(error.problems)
+    if problems:
+        for sock in opened.values():
+            sock.close()
+        raise ListenError(problems)
+    return opened
+
+
+@frozen
+class Inheritance:
+    """What a child needs to find our sockets: ``environment`` to add, ``fds`` child -> ours."""
+
+    environment: Mapping[str, str]
+    fds: Mapping[int, int]
+
+
+def hand_over(sockets: Mapping[Endpoint, socket.socket], first: int = 4) -> Inheritance:
+    """Number ``sockets`` from ``first`` on for a child (0 to 3 are the supervisor's)."""
+    fds: dict[int, int] = {}
+    names: list[str] = []
+    for number, (endpoint, sock) in enumerate(sockets.items(), first):
+        fds[number] = sock.fileno()
+        names.append(f"{endpoint}={number};")
+    return Inheritance({INHERITED: "".join(names)}, fds)
+
+
+def adopt(text: str) -> dict[str, socket.socket]:
+    """The sockets that `hand_over` described in ``text``, by the endpoint's string form.
+
+    Raises `ListenError` for a malformed entry or a number that is no listening socket; then
+    none is kept.
+    """
+    adopted: dict[str, socket.socket] = {}
+    try:
+        for entry in filter(None, text.split(";")):
+            name, _, number = entry.rpartition("=")
+            if not name or not number.isdigit():
+                raise ListenError([f'invalid inherited socket "{entry}"'])
+            try:
+                sock = socket.socket(fileno=int(number))
+                adopted[name] = sock
+                listening = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+            except OSError as error:
+                raise _failed(f'inherited socket "{entry}"', error) from error
+            if not listening:
+                raise ListenError([f'inherited socket "{entry}" is not listening'])
+            sock.setblocking(False)
+            sock.set_inheritable(False)
+    except ListenError:
+        for sock in adopted.values():
+            sock.close()
+        raise
+    return adopted
