@@ -8,6 +8,8 @@ from typing import Any, Final
 
 from attrs import define
 from twisted.internet import fdesc
+from twisted.internet.error import ConnectionDone
+from twisted.python.failure import Failure
 
 from .children import READY_FD
 
@@ -34,8 +36,10 @@ class _Lifeline:
         if fdesc.readFromFD(self.fd, lambda data: None) is not None:
             self._end()
 
-    def connectionLost(self, reason: object) -> None:
-        self._end()
+    def connectionLost(self, reason: Failure) -> None:
+        # Done: the pipe hung up. Anything else: the reactor itself is shutting down.
+        if reason.check(ConnectionDone):
+            self._end()
 
     def _end(self) -> None:
         self.reactor.removeReader(self)
