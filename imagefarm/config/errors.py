@@ -13,14 +13,17 @@ class Invalid(ValueError):
 
 @frozen
 class Problem:
-    """One error or warning and its place. ``str()`` is nginx's form: ``MESSAGE in FILE:LINE``."""
+    """One error or warning and its place. ``str()`` is nginx's form: ``MESSAGE in FILE:LINE``.
+
+    What has no place (the main configuration file can't be opened) has an empty ``file``.
+    """
 
     message: str
     file: str
     line: int
 
     def __str__(self) -> str:
-        return f"{self.message} in {self.file}:{self.line}"
+        return f"{self.message} in {self.file}:{self.line}" if self.file else self.message
 
 
 class ConfigurationError(Exception):

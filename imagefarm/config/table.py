@@ -6,7 +6,7 @@ A row is also the typed key of its value: ``scope[GZIP]`` is a ``bool`` because 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 from attrs import field, frozen
@@ -123,6 +123,35 @@ class Ignored:
 
 
 AnyRow = Row[Any] | ListRow[Any] | BlockRow[Any] | Ignored
+
+
+class DirectiveTable:
+    """The rows of all features, by name and context.
+
+    ``groups`` maps a feature's title, as the reference prints it, to its rows. Several rows may
+    share a name if their contexts differ (``server`` in http and in upstream). Raises
+    `ValueError` if two rows claim the same name in the same context: a mistake in the program.
+    """
+
+    def __init__(self, groups: Mapping[str, Iterable[AnyRow]]) -> None:
+        self.groups: dict[str, tuple[AnyRow, ...]] = {
+            title: tuple(rows) for title, rows in groups.items()
+        }
+        self._rows: dict[str, dict[str, AnyRow]] = {}
+        for rows in self.groups.values():
+            for row in rows:
+                by_context = self._rows.setdefault(row.name, {})
+                for context in row.contexts:
+                    if context in by_context:
+                        raise ValueError(f'two rows for "{row.name}" in {context}')
+                    by_context[context] = row
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._rows
+
+    def find(self, name: str, context: str) -> AnyRow | None:
+        """The row for ``name`` in ``context``; None: unknown, or not allowed there."""
+        return self._rows.get(name, {}).get(context)
 
 
 @frozen(eq=False)

@@ -71,7 +71,7 @@ def number(directive: Directive, env: Environment) -> int:
     """A whole number, zero or more."""
     text = directive.args[0]
     if not re.fullmatch(r"\d+", text, re.ASCII):
-        raise Invalid("invalid number")
+        raise Invalid(f'"{directive.name}" directive invalid number')
     return int(text)
 
 

@@ -51,7 +51,11 @@ class VariableTable:
     capture: Callable[[int], Getter]
 
     def getter(self, name: str, known: frozenset[str] = frozenset()) -> Getter:
-        """The getter of ``name``. Raises `Invalid` in nginx's words if there is none."""
+        """The getter of ``name``, in any case. Raises `Invalid` in nginx's words if there is none.
+
+        ``known`` has the names that the configuration defines, in lower case.
+        """
+        name = name.lower()
         if name[0].isdigit():
             return self.capture(int(name[0]))
         if name in self.exact:
