@@ -113,6 +113,8 @@ class ExchangeRules:
     next_upstream: frozenset[str] = frozenset({"error", "timeout"})
     tries: int = 0
     next_timeout: float = 0.0
+    #: Names the protocol in log lines: ``upstream: "http://127.0.0.1:8081/uri"``.
+    scheme: str = "http"
 
 
 class UpstreamGroup(Protocol):

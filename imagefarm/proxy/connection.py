@@ -1,0 +1,302 @@
+"""One connection to an HTTP/1.x upstream: Twisted glue around `ResponseParser`.
+
+A request goes out, with backpressure from the transport to the body's source; the answer comes
+in, with backpressure from whoever reads the body to the transport. The connection may be used
+again only when both have ended and nothing came that was not asked for.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from typing import Any
+
+from attrs import frozen
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+
+from imagefarm.http.headers import Headers
+from imagefarm.http.message import Body, Response
+from imagefarm.http.upstream import Fault, Outgoing, Timeouts, UpstreamConnection, UpstreamError
+
+from .request_writer import RequestWriter
+from .response_body import ResponseBody
+from .response_parser import MAX_HEAD, InvalidResponse, ResponseHead, ResponseParser
+from .watchdog import Watchdog
+
+#: Fields that speak of the connection, not of the message (RFC 9110 section 7.6.1).
+HOP_BY_HOP = frozenset({
+    b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-connection", b"te", b"trailer",
+    b"transfer-encoding", b"upgrade",
+})  # fmt: skip
+_READING_HEAD = "reading response header from upstream"
+_READING_BODY = "reading upstream"
+_SENDING = "sending request to upstream"
+
+
+@frozen
+class HttpConnector:
+    """Makes connections of one kind; equal connectors share a group's idle connections.
+
+    ``max_head`` is ``proxy_buffer_size`` in bytes. ``tls`` starts TLS on each connection
+    (``proxy_pass https://``).
+    """
+
+    clock: Any
+    max_head: int = MAX_HEAD
+    tls: IOpenSSLClientConnectionCreator | None = None
+
+    def __call__(self) -> UpstreamConnection:
+        """A connection that is not made yet."""
+        return HttpUpstreamConnection(self.clock, self.max_head, self.tls)
+
+
+class HttpUpstreamConnection(Protocol):
+    """An `UpstreamConnection` that speaks HTTP/1.0 or 1.1."""
+
+    transport: Any
+
+    def __init__(
+        self,
+        clock: Any,
+        max_head: int = MAX_HEAD,
+        tls: IOpenSSLClientConnectionCreator | None = None,
+    ) -> None:
+        self.on_idle: Callable[[UpstreamConnection], None] | None = None
+        self.on_closed: Callable[[UpstreamConnection], None] | None = None
+        self._max_head = max_head
+        self._tls = tls
+        self._watchdog = Watchdog(clock, self._timed_out)
+        self._timeouts = Timeouts()
+        self._parser: ResponseParser | None = None
+        self._answer: Deferred[Response] | None = None
+        self._body: ResponseBody | None = None
+        self._writer: RequestWriter | None = None
+        self._reused = False
+        self._answered = False
+        self._keep = False
+        self._closed = False
+
+    def connectionMade(self) -> None:
+        """`Protocol`."""
+        if self._tls is not None:
+            self.transport.startTLS(self._tls)
+        set_no_delay = getattr(self.transport, "setTcpNoDelay", None)
+        if set_no_delay is not None:
+            set_no_delay(True)
+
+    def send(self, outgoing: Outgoing, timeouts: Timeouts, *, reused: bool) -> Deferred[Response]:
+        """`UpstreamConnection`."""
+        answer: Deferred[Response] = Deferred(self._cancelled)
+        if self._closed:
+            answer.errback(
+                UpstreamError(Fault.CLOSED, _closed_words(_SENDING), stale=reused, unsent=True)
+            )
+            return answer
+        self._answer = answer
+        self._timeouts = timeouts
+        self._reused = reused
+        self._answered = False
+        self._keep = outgoing.version >= (1, 1)
+        self._parser = ResponseParser(outgoing.method, self._max_head)
+        self._writer = RequestWriter(self.transport, outgoing, self._writing)
+        self._writer.start()
+        return answer
+
+    def abort(self) -> None:
+        """`UpstreamConnection`."""
+        self._fail(UpstreamError(Fault.CLOSED, "connection to upstream aborted"))
+
+    def _cancelled(self, answer: Deferred[Response]) -> None:
+        self._answer = None
+        self.abort()
+
+    # -- what the writer and the clock tell ----------------------------------------------------
+
+    def _writing(self, writer: RequestWriter, error: Exception | None) -> None:
+        """The request was written, stalled, or goes on; or its source broke off."""
+        if error is not None:
+            self._fail(UpstreamError(Fault.SEND, f"{error} while {_SENDING}"))
+        elif writer.done:
+            self._watchdog.start(self._timeouts.read)
+        elif writer.stalled:
+            self._watchdog.start(self._timeouts.send)
+        else:
+            self._watchdog.stop()  # we wait for the client, whose own timeout runs
+
+    def _timed_out(self) -> None:
+        doing = _READING_BODY if self._body is not None else _READING_HEAD
+        if self._writer is not None and not self._writer.done:
+            doing = _SENDING
+        self._fail(
+            UpstreamError(
+                Fault.TIMEOUT, f"upstream timed out (110: Connection timed out) while {doing}"
+            )
+        )
+
+    # -- what the peer sends -------------------------------------------------------------------
+
+    def dataReceived(self, data: bytes) -> None:
+        """`Protocol`."""
+        parser = self._parser
+        if parser is None:
+            # Nothing was asked, so this answers nothing: a peer out of step is not used again.
+            self.transport.abortConnection()
+            return
+        self._answered = True
+        try:
+            chunks = parser.feed(data)
+        except InvalidResponse as error:
+            doing = _READING_HEAD if self._body is None else _READING_BODY
+            self._fail(UpstreamError(Fault.INVALID_HEADER, f"{error} while {doing}"))
+            return
+        if self._writer is not None and self._writer.done:
+            self._watchdog.touch()
+        self._deliver(parser, chunks)
+
+    def _deliver(self, parser: ResponseParser, chunks: list[bytes]) -> None:
+        head, body = parser.head, self._body
+        if head is None:
+            return
+        if body is not None:
+            if parser.complete:
+                self._finish(parser)
+            body.push(chunks, complete=parser.complete)
+            return
+        answer, self._answer = self._answer, None
+        if parser.complete:
+            self._finish(parser)
+            response = _response(head, b"".join(chunks))
+        else:
+            body = self._body = ResponseBody(self, head.length, chunks)
+            response = _response(head, body)
+        if answer is not None:
+            answer.callback(response)
+        if body is not None:
+            body.settle()
+
+    def _finish(self, parser: ResponseParser) -> None:
+        """The response is complete: give the connection back or drop it."""
+        keep = (
+            self._keep
+            and not parser.excess
+            and parser.head is not None
+            and parser.head.persistent
+            and self._writer is not None
+            and self._writer.done
+        )
+        self._end_exchange()
+        if not keep:
+            self._drop(orderly=parser.excess == b"")
+        elif self.on_idle is not None:
+            self.transport.resumeProducing()
+            self.on_idle(self)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """`Protocol`."""
+        self._closed = True
+        parser, body = self._parser, self._body
+        self._watchdog.cancel()
+        if (
+            parser is not None
+            and body is not None
+            and reason.check(ConnectionDone)
+            and parser.close()
+        ):
+            self._end_exchange()
+            body.push([], complete=True)
+        else:
+            self._fail(self._closed_error(reason))
+        on_closed, self.on_closed = self.on_closed, None
+        self.on_idle = None
+        if on_closed is not None:
+            on_closed(self)
+
+    def _closed_error(self, reason: Failure) -> UpstreamError:
+        sending = self._writer is not None and not self._writer.done
+        doing = _READING_BODY if self._body else _SENDING if sending else _READING_HEAD
+        return UpstreamError(
+            Fault.SEND if sending else Fault.CLOSED,
+            _closed_words(doing, reason),
+            stale=self._reused and not self._answered,
+        )
+
+    # -- the end of an exchange ----------------------------------------------------------------
+
+    def _fail(self, error: UpstreamError) -> None:
+        answer, body, busy = self._answer, self._body, self._parser is not None
+        self._answer = None
+        self._end_exchange()
+        self._drop(orderly=not busy)
+        if answer is not None:
+            answer.errback(error)
+        elif body is not None:
+            body.broken(error)
+
+    def _drop(self, *, orderly: bool) -> None:
+        if self._closed:
+            return
+        if orderly:
+            self.transport.loseConnection()
+        else:
+            self.transport.abortConnection()
+
+    def _end_exchange(self) -> None:
+        self._parser = self._body = None
+        self._watchdog.stop()
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.cancel()
+
+    # -- what the reader of the body asks ------------------------------------------------------
+
+    def hold(self, body: ResponseBody) -> None:
+        """The body's reader takes no more for now; the peer is not to blame for the silence."""
+        if body is self._body:
+            self.transport.pauseProducing()
+            self._watchdog.stop()
+
+    def flow(self, body: ResponseBody) -> None:
+        """The body's reader takes more."""
+        if body is self._body:
+            self._watchdog.start(self._timeouts.read)
+            self.transport.resumeProducing()
+
+    def drop(self, body: ResponseBody) -> None:
+        """The body's reader has gone."""
+        if body is self._body:
+            self.abort()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "busy" if self._parser else "idle"
+        return f"<HttpUpstreamConnection {state}>"
+
+
+def _closed_words(doing: str, reason: Failure | None = None) -> str:
+    """nginx's words for a connection that went away."""
+    number = getattr(None if reason is None else reason.value, "osError", None)
+    if reason is not None and not reason.check(ConnectionDone):
+        number = number or errno.ECONNRESET
+        return f"recv() failed ({number}: {os.strerror(number)}) while {doing}"
+    return f"upstream prematurely closed connection while {doing}"
+
+
+def _response(head: ResponseHead, body: Body) -> Response:
+    """The message for those who do not know of the connection."""
+    dropped = HOP_BY_HOP
+    connection = head.headers.get(b"connection")
+    if connection is not None:
+        # RFC 9110 section 7.6.1: what Connection names goes no further either.
+        dropped |= {option.strip(b" \t") for option in connection.lower().split(b",")}
+    headers = Headers(
+        [
+            (name, value)
+            for name, value in head.headers
+            if (lower := name.lower()) != b"content-length" and lower not in dropped
+        ]
+    )
+    return Response(head.status, headers, body, length=head.length)

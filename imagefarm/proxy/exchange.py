@@ -1,0 +1,293 @@
+"""One request's way through a group: attempt after attempt until an answer or the end.
+
+The rules are nginx's (``proxy_next_upstream``): errors, timeouts and invalid heads go to the
+next peer unless configured otherwise; a request that may have been acted on is repeated only if
+its method is idempotent (RFC 9110 section 9.2.2); nothing is repeated once an answer's head was
+passed on, or when a part of the request's body is gone.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger, LogLevel
+from twisted.python.failure import Failure
+
+from imagefarm.http.message import Attempt, Request, Response, discard
+from imagefarm.http.upstream import ExchangeRules, Fault, NoLivePeers, Outgoing, UpstreamError
+
+from .peers import Peer
+from .replay import ReplayBody
+
+if TYPE_CHECKING:
+    from .group import Group, Link
+
+#: nginx's NGX_HTTP_UPSTREAM_FT_NON_IDEMPOTENT.
+_NON_IDEMPOTENT: Final = frozenset({b"POST", b"LOCK", b"PATCH"})
+_FAULT_WORDS: Final = {
+    Fault.CONNECT: "error",
+    Fault.SEND: "error",
+    Fault.CLOSED: "error",
+    Fault.TIMEOUT: "timeout",
+    Fault.INVALID_HEADER: "invalid_header",
+}
+#: Statuses that ``next_upstream`` may name; the last two do not speak against the peer.
+_STATUS_WORDS: Final = {
+    500: "http_500", 502: "http_502", 503: "http_503", 504: "http_504", 429: "http_429",
+    403: "http_403", 404: "http_404",
+}  # fmt: skip
+_BLAMELESS: Final = frozenset({403, 404})
+
+
+class Exchange:
+    """The exchange of one request; ``answer`` is what the group hands out."""
+
+    __slots__ = (
+        "_attempt", "_body", "_connected", "_current", "_group", "_key", "_left", "_link",
+        "_outgoing", "_peer", "_request", "_rules", "_started", "_tried", "_try_started", "answer",
+    )  # fmt: skip
+
+    log = Logger()
+
+    def __init__(
+        self, group: Group, request: Request, outgoing: Outgoing, rules: ExchangeRules
+    ) -> None:
+        self.answer: Deferred[Response] = Deferred(self._cancelled)
+        self._group = group
+        self._request = request
+        self._outgoing = outgoing
+        self._rules = rules
+        self._body = None if outgoing.body is None else ReplayBody(outgoing.body)
+        self._key = group.policy.key(request)
+        self._tried: set[Peer] = set()
+        self._left = group.peers.tries
+        if rules.tries:
+            self._left = min(self._left, rules.tries)
+        self._started = self._try_started = group.reactor.seconds()
+        #: The peer that this attempt holds; None when it has been given back.
+        self._peer: Peer | None = None
+        self._link: Link | None = None
+        #: What to cancel: the connecting or the sending of this attempt.
+        self._current: Deferred[Any] | None = None
+        self._connected: float | None = None
+        #: Where in ``outcome.attempts`` this attempt was recorded, or -1.
+        self._attempt = -1
+
+    def begin(self) -> None:
+        """Make the first attempt."""
+        self._request.on_gone.append(self.answer.cancel)
+        self._try_next()
+
+    # -- an attempt ----------------------------------------------------------------------------
+
+    def _choose(self) -> Peer | None:
+        group = self._group
+        return group.policy.choose(group.peers, self._key, group.reactor.seconds(), self._tried)
+
+    def _try_next(self) -> None:
+        peer = self._choose()
+        if peer is None:
+            self._report("no live upstreams while connecting to upstream", self._group.name)
+            self._request.outcome.attempts.append(Attempt(self._group.name, 502, 0.0))
+            self._fail(NoLivePeers("no live upstreams"))
+        else:
+            self._try(peer)
+
+    def _try(self, peer: Peer) -> None:
+        now = self._group.reactor.seconds()
+        peer.take(now)
+        self._tried.add(peer)
+        self._peer = peer
+        self._try_started = now
+        self._connected = None
+        self._attempt = -1
+        link = self._group.idle_link(peer, self._rules)
+        if link is None:
+            self._connect(peer)
+        else:
+            self._connected = 0.0
+            self._send(link, peer)
+
+    def _connect(self, peer: Peer) -> None:
+        connecting = self._current = self._group.connect(peer, self._rules)
+        connecting.addCallbacks(
+            self._send, self._failed, callbackArgs=(peer,), errbackArgs=(peer,)
+        )
+        connecting.addErrback(self._broken)
+
+    def _send(self, link: Link, peer: Peer) -> None:
+        if self._connected is None:
+            self._connected = self._elapsed()
+        outgoing = self._outgoing
+        if self._body is not None:
+            outgoing = attrs.evolve(outgoing, body=self._body.view())
+        reused = link.served > 0
+        link.served += 1
+        link.exchange = self
+        self._link = link
+        sending = link.connection.send(outgoing, self._rules.timeouts, reused=reused)
+        self._current = sending
+        sending.addCallbacks(
+            self._answered, self._failed, callbackArgs=(peer,), errbackArgs=(peer,)
+        )
+        sending.addErrback(self._broken)
+
+    def over(self) -> None:
+        """The attempt's connection is idle or closed: it costs the peer nothing any more."""
+        self._let_go()
+        if self._attempt >= 0:
+            attempts = self._request.outcome.attempts
+            done = attrs.evolve(attempts[self._attempt], response_time=self._elapsed())
+            attempts[self._attempt] = done
+            self._drop_body()
+
+    def _let_go(self) -> None:
+        """Give the peer back and part from the connection."""
+        link, self._link = self._link, None
+        if link is not None:
+            link.exchange = None
+        peer, self._peer = self._peer, None
+        if peer is not None:
+            peer.release()
+
+    # -- its result ----------------------------------------------------------------------------
+
+    def _answered(self, response: Response, peer: Peer) -> None:
+        self._request.outcome.upstream_headers = response.headers
+        word = _STATUS_WORDS.get(response.status)
+        if word is not None and self._left > 1 and self._may_go_on(word, unsent=False):
+            following = self._choose()
+            # With nobody left to ask, this answer is better than none.
+            if following is not None:
+                self._record(peer, response.status, self._elapsed())
+                self._let_go()
+                discard(response.body)
+                if response.status not in _BLAMELESS:
+                    self._blame(peer)
+                self._left -= 1
+                self._try(following)
+                return
+        peer.succeeded()
+        self._attempt = self._record(peer, response.status, self._elapsed())
+        self._current = None
+        if self._peer is None:
+            self._drop_body()
+        self.answer.callback(response)
+
+    def _failed(self, failure: Failure, peer: Peer) -> None:
+        if failure.check(CancelledError):
+            return
+        error = failure.value
+        if not isinstance(error, UpstreamError):
+            self._broken(failure)
+            return
+        link, self._link = self._link, None
+        if link is not None:
+            link.exchange = None
+        body = self._body
+        if body is not None and body.error is not None:
+            # Not the peer's fault: the client's request broke off.
+            self._record(peer, 0, None)
+            self._let_go()
+            self._fail(body.error)
+        elif error.stale and self._may_repeat(error.unsent):
+            # The peer closed an idle connection just as we used it: nobody has failed.
+            self._connected = None
+            self._connect(peer)
+        else:
+            self._report(error.reason, peer.name)
+            self._record(peer, 504 if error.fault is Fault.TIMEOUT else 502, None)
+            self._let_go()
+            self._blame(peer)
+            self._left -= 1
+            if self._left > 0 and self._may_go_on(_FAULT_WORDS[error.fault], error.unsent):
+                self._try_next()
+            else:
+                self._fail(error)
+
+    def _may_go_on(self, word: str, unsent: bool) -> bool:
+        rules = self._rules
+        if word not in rules.next_upstream:
+            return False
+        if rules.next_timeout:
+            spent = self._group.reactor.seconds() - self._started
+            if spent >= rules.next_timeout:
+                return False
+        return self._may_repeat(unsent)
+
+    def _may_repeat(self, unsent: bool) -> bool:
+        """Whether the request may be, and can be, sent a second time."""
+        if self._body is not None and not self._body.replayable:
+            return False
+        return (
+            unsent
+            or self._outgoing.method not in _NON_IDEMPOTENT
+            or "non_idempotent" in self._rules.next_upstream
+        )
+
+    def _blame(self, peer: Peer) -> None:
+        if self._group.peers.failed(peer, self._group.reactor.seconds()):
+            self._report("upstream server temporarily disabled", peer.name, LogLevel.warn)
+
+    # -- the end -------------------------------------------------------------------------------
+
+    def _fail(self, error: Exception) -> None:
+        self._current = None
+        self._drop_body()
+        self.answer.errback(error)
+
+    def _broken(self, failure: Failure) -> None:
+        """A defect of ours: nobody must wait for an answer that does not come."""
+        self.log.failure("exchange with upstream broke", failure)
+        self._let_go()
+        if not self.answer.called:
+            self._fail(RuntimeError(failure.getErrorMessage()))
+
+    def _cancelled(self, answer: Deferred[Response]) -> None:
+        current, self._current = self._current, None
+        peer = self._peer
+        if peer is not None:
+            self._record(peer, 0, None)
+        self._let_go()
+        if current is not None:
+            current.cancel()
+        self._drop_body()
+
+    def _drop_body(self) -> None:
+        body, self._body = self._body, None
+        if body is not None:
+            body.cancel()
+
+    def _elapsed(self) -> float:
+        elapsed: float = self._group.reactor.seconds() - self._try_started
+        return elapsed
+
+    def _record(self, peer: Peer, status: int, header: float | None) -> int:
+        attempts = self._request.outcome.attempts
+        attempts.append(Attempt(peer.name, status, self._elapsed(), self._connected, header))
+        return len(attempts) - 1
+
+    def _report(self, what: str, upstream: bytes, level: Any = LogLevel.error) -> None:
+        """One line in nginx's form, with whose request it was and which peer failed."""
+        request = self._request
+        self.log.emit(
+            level,
+            '{what}, client: {client}, request: "{method} {target}", '
+            'upstream: "{scheme}://{upstream}{path}", host: "{host}"',
+            what=what,
+            client=request.peer.address,
+            method=printable(request.head.method),
+            target=printable(request.head.target),
+            scheme=self._rules.scheme,
+            upstream=printable(upstream),
+            path=printable(self._outgoing.target) if self._rules.scheme != "fastcgi" else "",
+            host=printable(request.host),
+        )
+
+
+def printable(text: bytes) -> str:
+    """``text`` for a log line: nothing in it can end the line or hide."""
+    return re.sub(r"[^ -~]", lambda match: f"\\x{ord(match[0]):02X}", text.decode("latin-1"))

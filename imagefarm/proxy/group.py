@@ -1,0 +1,129 @@
+"""A group of peers at work: choose, connect or reuse, send, and go on to the next on failure.
+
+Serves every protocol; what is spoken on a connection is `ExchangeRules.connection`'s business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Any
+
+from attrs import define
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from imagefarm.http.message import Request, Response
+from imagefarm.http.upstream import ExchangeRules, Outgoing, UpstreamConnection
+
+from .connector import Connecting
+from .exchange import Exchange
+from .peers import Peer, Peers
+from .policies import Policy
+from .pool import IdlePool, KeepaliveSettings
+
+
+@define(eq=False)
+class Link:
+    """A connection of the group: whose it is, and the exchange it serves, if any."""
+
+    connection: UpstreamConnection
+    peer: Peer
+    key: Hashable
+    created: float
+    served: int = 0
+    exchange: Exchange | None = None
+
+
+class Group:
+    """An `UpstreamGroup`.
+
+    ``reactor`` provides IReactorTCP, IReactorUNIX and IReactorTime. ``name`` is the group's in
+    the configuration, for logs. Call `stop` at the end: idle connections are closed.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        reactor: Any,
+        name: bytes,
+        peers: Peers,
+        policy: Policy,
+        keepalive: KeepaliveSettings,
+    ) -> None:
+        self.reactor = reactor
+        self.name = name
+        self.peers = peers
+        self.policy = policy
+        self._idle: IdlePool[Link] = IdlePool(keepalive)
+        self._links: dict[UpstreamConnection, Link] = {}
+        self._sweep: Any = None
+        self._stopped = False
+
+    def exchange(
+        self, request: Request, outgoing: Outgoing, rules: ExchangeRules
+    ) -> Deferred[Response]:
+        """`UpstreamGroup`."""
+        exchange = Exchange(self, request, outgoing, rules)
+        exchange.begin()
+        return exchange.answer
+
+    def idle_link(self, peer: Peer, rules: ExchangeRules) -> Link | None:
+        """A kept connection to ``peer``, taken out of the pool."""
+        return self._idle.take((peer, rules.connection))
+
+    def connect(self, peer: Peer, rules: ExchangeRules) -> Deferred[Link]:
+        """Open a connection to ``peer``. Errs with `UpstreamError`; may be cancelled."""
+        connecting = Connecting(self.reactor, peer.address, rules)
+        return connecting.start().addCallback(self._connected, peer, rules)
+
+    def _connected(self, connection: UpstreamConnection, peer: Peer, rules: ExchangeRules) -> Link:
+        link = Link(connection, peer, (peer, rules.connection), self.reactor.seconds())
+        self._links[connection] = link
+        connection.on_idle = self._on_idle
+        connection.on_closed = self._on_closed
+        return link
+
+    def _on_idle(self, connection: UpstreamConnection) -> None:
+        link = self._links[connection]
+        exchange, link.exchange = link.exchange, None
+        if exchange is not None:
+            exchange.over()
+        if self._stopped:
+            connection.abort()
+            return
+        for surplus in self._idle.put(link, self.reactor.seconds()):
+            surplus.connection.abort()
+        self._schedule_sweep()
+
+    def _on_closed(self, connection: UpstreamConnection) -> None:
+        link = self._links.pop(connection)
+        self._idle.remove(link)
+        exchange, link.exchange = link.exchange, None
+        if exchange is not None:
+            exchange.over()
+
+    def _schedule_sweep(self) -> None:
+        expiry = self._idle.next_expiry()
+        if self._sweep is None and expiry is not None:
+            delay = max(0.0, expiry - self.reactor.seconds())
+            self._sweep = self.reactor.callLater(delay, self._close_expired)
+
+    def _close_expired(self) -> None:
+        self._sweep = None
+        for link in self._idle.expire(self.reactor.seconds()):
+            link.connection.abort()
+        self._schedule_sweep()
+
+    def stop(self) -> None:
+        """Close what is idle now, and what is busy when it has finished."""
+        self._stopped = True
+        if self._sweep is not None:
+            self._sweep.cancel()
+            self._sweep = None
+        for link in self._idle.drain():
+            link.connection.abort()
+
+    def __repr__(self) -> str:
+        name = self.name.decode("utf-8", "replace")
+        return f"<Group {name} links={len(self._links)} idle={len(self._idle)}>"

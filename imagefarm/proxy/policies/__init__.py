@@ -1,0 +1,24 @@
+"""Balancing policies, one a module. A policy decides and returns; the group acts."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Protocol
+
+from imagefarm.http.message import Request
+from imagefarm.proxy.peers import Peer, Peers
+
+from .ip_hash import IpHash
+from .round_robin import RoundRobin
+
+__all__ = ["IpHash", "Policy", "RoundRobin"]
+
+
+class Policy(Protocol):
+    """Chooses the peer for a request."""
+
+    def key(self, request: Request) -> bytes:
+        """What of ``request`` the choice depends on; empty if on nothing."""
+
+    def choose(self, peers: Peers, key: bytes, now: float, tried: Collection[Peer]) -> Peer | None:
+        """A peer that is available at ``now`` and not in ``tried``, or None if none is."""

@@ -1,0 +1,227 @@
+"""What the proxy's tests share: requests, sinks, sources and scripted upstreams."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from attrs import define, field
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.testing import StringTransport
+
+from imagefarm.http.headers import Headers
+from imagefarm.http.message import BodySink, BodyStream, Peer, Request, RequestHead, Response
+
+
+@define(eq=False)
+class Source:
+    """A `BodyStream` of given chunks; ``held`` waits for `finish` before it ends."""
+
+    chunks: list[bytes] = field(factory=list)
+    known: bool = True
+    held: bool = False
+    sink: BodySink | None = None
+    paused: bool = False
+    cancelled: bool = False
+    starts: int = 0
+    length: int | None = None
+
+    def __attrs_post_init__(self) -> None:
+        if self.known and self.length is None:
+            self.length = sum(map(len, self.chunks))
+
+    def start(self, sink: BodySink) -> None:
+        self.starts += 1
+        self.sink = sink
+        self._flow()
+
+    def pause(self) -> None:
+        self.paused = True
+
+    def resume(self) -> None:
+        if self.paused:
+            self.paused = False
+            self._flow()
+
+    def cancel(self) -> None:
+        self.cancelled = True
+        self.sink = None
+
+    def finish(self) -> None:
+        self.held = False
+        self._flow()
+
+    def more(self, chunk: bytes) -> None:
+        self.chunks.append(chunk)
+        self._flow()
+
+    def _flow(self) -> None:
+        while self.sink is not None and not self.paused and self.chunks:
+            self.sink.data(self.chunks.pop(0))
+        if self.sink is not None and not self.paused and not self.chunks and not self.held:
+            sink, self.sink = self.sink, None
+            sink.end()
+
+
+class Sink:
+    """Collects a body; ``limit`` pauses the source after so many bytes."""
+
+    def __init__(self) -> None:
+        self.received = b""
+        self.ended = 0
+        self.error: Exception | None = None
+        self.done: Deferred[bytes] = Deferred()
+        self.on_data: Callable[[], None] = lambda: None
+
+    def data(self, chunk: bytes) -> None:
+        assert chunk
+        assert not self.ended
+        assert self.error is None
+        self.received += chunk
+        self.on_data()
+
+    def end(self) -> None:
+        assert self.error is None
+        self.ended += 1
+        self.done.callback(self.received)
+
+    def fail(self, error: Exception) -> None:
+        assert not self.ended
+        self.error = error
+        self.done.callback(self.received)
+
+
+def make_request(
+    method: bytes = b"GET",
+    target: bytes = b"/",
+    headers: Sequence[tuple[bytes, bytes]] = (),
+    body: BodyStream | None = None,
+    client: str = "192.0.2.1",
+    **state: Any,
+) -> Request:
+    path, _, args = target.partition(b"?")
+    fields: dict[str, Any] = {"host": b"client.example", "uri": path, "args": args, **state}
+    return Request(
+        RequestHead(method, target, (1, 1), Headers(headers)),
+        Peer(client, 40000, ("127.0.0.1", 8080), 1),
+        body if body is not None else Source(),
+        0.0,
+        **fields,
+    )
+
+
+def read(response: Response) -> Deferred[Sink]:
+    """The whole body, however it comes."""
+    sink = Sink()
+    body = response.body
+    done: Deferred[Sink] = Deferred()
+    if isinstance(body, bytes):
+        if body:
+            sink.data(body)
+        sink.end()
+        done.callback(sink)
+        return done
+    assert not hasattr(body, "file")
+    sink.done.addCallback(lambda _: done.callback(sink))
+    stream: Any = body
+    stream.start(sink)
+    return done
+
+
+class Transport(StringTransport):
+    """A `StringTransport` that remembers how it was closed and lets tests close it."""
+
+    aborted = False
+    protocol: Any = None
+
+    def abortConnection(self) -> None:
+        self.aborted = True
+        super().abortConnection()
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        pass
+
+    @property
+    def reading(self) -> bool:
+        return self.producerState == "producing"
+
+
+Script = Callable[["ScriptedPeer", bytes], None]
+
+
+class ScriptedPeer(Protocol):
+    """A server's side of a connection that does as its script says with each request head."""
+
+    script: Script
+    transport: Any
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.buffer = b""
+
+    def connectionMade(self) -> None:
+        self.server.connections.append(self)
+
+    def dataReceived(self, data: bytes) -> None:
+        self.buffer += data
+        while b"\r\n\r\n" in self.buffer:
+            head, _, self.buffer = self.buffer.partition(b"\r\n\r\n")
+            self.server.requests.append(head)
+            self.server.script(self, head)
+
+    def connectionLost(self, reason: Any = None) -> None:
+        self.server.connections.remove(self)
+        for waiting in self.server.waiting[:]:
+            if not self.server.connections:
+                self.server.waiting.remove(waiting)
+                waiting.callback(None)
+
+    def reply(self, data: bytes) -> None:
+        self.transport.write(data)
+
+
+class Server(Factory):
+    """A scripted server on an ephemeral loopback port."""
+
+    noisy = False
+
+    def __init__(self, script: Script) -> None:
+        self.script = script
+        self.requests: list[bytes] = []
+        self.connections: list[ScriptedPeer] = []
+        self.accepted = 0
+        self.waiting: list[Deferred[None]] = []
+        self.listener: Any = reactor.listenTCP(0, self, interface="127.0.0.1")  # type: ignore[attr-defined]
+
+    @property
+    def port(self) -> int:
+        number: int = self.listener.getHost().port
+        return number
+
+    def buildProtocol(self, addr: Any) -> Protocol:
+        self.accepted += 1
+        return ScriptedPeer(self)
+
+    def drained(self) -> Deferred[None]:
+        """Fires when no connection is left."""
+        done: Deferred[None] = Deferred()
+        if self.connections:
+            self.waiting.append(done)
+        else:
+            done.callback(None)
+        return done
+
+    def close(self) -> Any:
+        return self.listener.stopListening()
+
+
+def unused_port() -> int:
+    """A loopback port on which nobody listens."""
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        number: int = probe.getsockname()[1]
+        return number
