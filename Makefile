@@ -13,10 +13,12 @@ RUN    = $(VENV)/.stamp-run
 DEV    = $(VENV)/.stamp-dev
 PARTS  = setup.cfg pyproject.toml twisted/plugins/imagefarm_plugin.py
 PREFIX = var
+# A relative ROOT is relative to where make was called.
+ROOT_PATH = $(if $(filter /%,$(ROOT)),$(ROOT),$(CURDIR)/$(ROOT))
 
 # A default editable install hides twisted/plugins/ from twistd; "compat" doesn't. Asking twistd
 # for its help writes the cache of its plugins, so that no later start has to.
-INSTALL  = $(BIN)/python -m pip install --quiet --disable-pip-version-check \
+INSTALL  = $(BIN)/python -m pip install -qq --disable-pip-version-check \
            --config-settings editable_mode=compat
 DROPIN   = $(BIN)/twistd --help > $(VENV)/.twistd-help && \
            grep -q imagefarm $(VENV)/.twistd-help || \
@@ -27,7 +29,7 @@ DROPIN   = $(BIN)/twistd --help > $(VENV)/.twistd-help && \
 
 run: $(RUN)
 	@mkdir -p $(PREFIX)
-	@exec $(BIN)/twistd -n --pidfile= imagefarm farm --prefix $(PREFIX) $(if $(ROOT),--root '$(ROOT)')
+	@exec $(BIN)/twistd -n --pidfile= imagefarm farm --prefix $(PREFIX) $(if $(ROOT),--root '$(ROOT_PATH)')
 
 venv: $(DEV)
 

@@ -13,6 +13,8 @@ from attrs import frozen
 
 #: The environment variable that names inherited sockets: ``ADDRESS=FD;ADDRESS=FD;``.
 INHERITED: Final = "IMAGEFARM_SOCKETS"
+#: nginx's default on Linux.
+DEFAULT_BACKLOG: Final = 511
 
 
 @frozen
@@ -20,19 +22,41 @@ class Endpoint:
     """An address to listen on: ``host`` and ``port``, or ``path`` of a Unix domain socket.
 
     ``host`` is numeric, ``::`` and its like without brackets; "" is ``0.0.0.0``.
-    ``backlog`` is nginx's default on Linux.
     """
 
     host: str = "0.0.0.0"
     port: int = 0
     path: str | None = None
-    backlog: int = 511
+    backlog: int = DEFAULT_BACKLOG
     reuseport: bool = False
     ipv6only: bool = True
     deferred: bool = False
     keepalive: bool = False
     rcvbuf: int = 0
     sndbuf: int = 0
+
+    @classmethod
+    def from_address(
+        cls,
+        address: tuple[str, int],
+        *,
+        backlog: int | None = None,
+        reuseport: bool = False,
+        rcvbuf: int | None = None,
+        sndbuf: int | None = None,
+    ) -> Endpoint:
+        """From ``(host, port)`` or ``("unix:/path", 0)``; None leaves the default."""
+        host, port = address
+        unix = host.startswith("unix:")
+        return cls(
+            host="" if unix else host or "0.0.0.0",
+            port=port,
+            path=host.removeprefix("unix:") if unix else None,
+            backlog=DEFAULT_BACKLOG if backlog is None else backlog,
+            reuseport=reuseport,
+            rcvbuf=rcvbuf or 0,
+            sndbuf=sndbuf or 0,
+        )
 
     def __str__(self) -> str:
         if self.path is not None:

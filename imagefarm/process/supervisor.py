@@ -42,8 +42,6 @@ class Supervisor(Service):
     caller decides to stop. Later deaths are restarted for ever, with ``backoff`` between them.
     """
 
-    name = "supervisor"
-
     def __init__(
         self,
         specs: Sequence[ChildSpec],

@@ -1,0 +1,37 @@
+"""The prefix directory: what relative paths of a configuration lie in, made ready at start."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from typing import Final
+
+#: Shipped directories that a prefix gets a copy of where it has none: the error pages.
+COPIED: Final = ("html",)
+
+
+def shipped() -> str:
+    """The directory of the configuration files that come with the package."""
+    return os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "etc")
+
+
+def prepare(prefix: str, source: str, warn: Callable[[str], None]) -> None:
+    """Put the pages of ``source`` into ``prefix`` where it has none of its own.
+
+    What is there is left alone, so an operator's pages survive an update. Failing is no reason
+    not to start: it only costs the pages, and ``warn`` is told.
+    """
+    for name in COPIED:
+        target = os.path.join(prefix, name)
+        if os.path.lexists(target):
+            continue
+        # Several roles may start at a time: each copies for itself, one rename wins.
+        temporary = f"{target}.{os.getpid()}"
+        try:
+            shutil.copytree(os.path.join(source, name), temporary)
+            os.rename(temporary, target)
+        except OSError as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            if not os.path.isdir(target):
+                warn(f'cannot copy the pages to "{target}": {error.strerror or error}')
