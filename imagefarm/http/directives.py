@@ -1,0 +1,16 @@
+"""All directives of this package, for the directive table."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from imagefarm.config.table import AnyRow
+
+from . import errorpages, filters, transfer, types
+
+DIRECTIVES: Final[tuple[AnyRow, ...]] = (
+    *transfer.DIRECTIVES,
+    *types.DIRECTIVES,
+    *filters.DIRECTIVES,
+    *errorpages.DIRECTIVES,
+)
