@@ -1,0 +1,302 @@
+"""The directive rows, one set for ``fastcgi_`` and one for ``proxy_``, and what they become."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final, TypeVar
+
+from attrs import frozen
+
+from imagefarm.config.ast import Directive
+from imagefarm.config.errors import Invalid, Problem
+from imagefarm.config.table import HSL, HTTP, AnyRow, Environment, ListRow, Row, Scope
+from imagefarm.config.values import flag, number, parse_size, parse_time, template
+from imagefarm.config.variables import Template
+
+from .policy import DEFAULT_CODES, ValidTime
+from .settings import KEY_SIZE, ZoneSettings
+
+T = TypeVar("T")
+
+#: The least ``keys_zone`` (nginx: eight pages).
+_MIN_ZONE: Final = 8 * 4096
+_STALE: Final = frozenset(
+    {
+        "error", "timeout", "invalid_header", "updating", "http_500", "http_502", "http_503",
+        "http_504", "http_403", "http_404", "http_429",
+    }
+)  # fmt: skip
+_METHODS: Final = ("GET", "HEAD", "POST")
+
+
+def _parameter(text: str) -> Invalid:
+    return Invalid(f'invalid parameter "{text}"')
+
+
+def _levels(text: str, value: str) -> tuple[int, ...]:
+    if not re.fullmatch(r"[12](:[12]){0,2}", value, re.ASCII):
+        raise Invalid(f'invalid "levels" "{text}"')
+    return tuple(int(level) for level in value.split(":"))
+
+
+def _keys_zone(text: str, value: str) -> tuple[str, int]:
+    name, colon, amount = value.partition(":")
+    if not name or not colon:
+        raise Invalid(f'invalid keys zone size "{text}"')
+    try:
+        size = parse_size(amount)
+    except Invalid:
+        raise Invalid(f'invalid keys zone size "{text}"') from None
+    if size < _MIN_ZONE:
+        raise Invalid(f'keys zone "{text}" is too small')
+    return name, size // KEY_SIZE
+
+
+def _or_invalid(parse: Callable[[str], T], value: str, message: str) -> T:
+    try:
+        return parse(value)
+    except Invalid:
+        raise Invalid(message) from None
+
+
+def _path(directive: Directive, env: Environment) -> ZoneSettings:
+    found: dict[str, Any] = {"path": env.path(directive.args[0])}
+    for text in directive.args[1:]:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise _parameter(text)
+        if name == "levels":
+            found["levels"] = _levels(text, value)
+        elif name == "keys_zone":
+            found["name"], found["keys"] = _keys_zone(text, value)
+        elif name == "inactive":
+            found["inactive"] = _or_invalid(parse_time, value, f'invalid inactive value "{text}"')
+        elif name == "max_size":
+            found["max_size"] = _or_invalid(parse_size, value, f'invalid max_size value "{text}"')
+        elif name == "use_temp_path":
+            # Either way temporary files are in the cache's own directory: see docs/cache.md.
+            if value not in ("on", "off"):
+                raise Invalid(
+                    f'invalid use_temp_path value "{text}", it must be either "on" or "off"'
+                )
+        else:
+            raise _parameter(text)
+    if "name" not in found:
+        raise Invalid(f'"{directive.name}" must have "keys_zone" parameter')
+    return ZoneSettings(**found)
+
+
+def _valid(directive: Directive, env: Environment) -> ValidTime:
+    *codes, last = directive.args
+    seconds = _or_invalid(parse_time, last, f'invalid time value "{last}"')
+    if not codes:
+        return ValidTime(DEFAULT_CODES, seconds)
+    if "any" in codes:
+        return ValidTime(None, seconds)
+    for code in codes:
+        if not re.fullmatch(r"[1-5]\d\d", code, re.ASCII):
+            raise Invalid(f'invalid status "{code}"')
+    return ValidTime(frozenset(map(int, codes)), seconds)
+
+
+def _zone_name(directive: Directive, env: Environment) -> str | None:
+    name = directive.args[0]
+    return None if name == "off" else name
+
+
+def _methods(directive: Directive, env: Environment) -> frozenset[bytes]:
+    for word in directive.args:
+        if word not in _METHODS:
+            raise Invalid(f'invalid value "{word}"')
+    return frozenset(word.encode("ascii") for word in directive.args) | {b"GET", b"HEAD"}
+
+
+def _predicates(directive: Directive, env: Environment) -> tuple[Template, ...]:
+    return tuple(env.template(word) for word in directive.args)
+
+
+def _use_stale(directive: Directive, env: Environment) -> frozenset[str]:
+    for word in directive.args:
+        if word != "off" and word not in _STALE:
+            raise Invalid(f'invalid value "{word}"')
+    return frozenset() if "off" in directive.args else frozenset(directive.args)
+
+
+@frozen(eq=False)
+class Rows:
+    """The rows of one prefix."""
+
+    path: ListRow[ZoneSettings]
+    zone: Row[str | None]
+    key: Row[Template | None]
+    valid: ListRow[ValidTime]
+    min_uses: Row[int]
+    methods: Row[frozenset[bytes]]
+    bypass: ListRow[tuple[Template, ...]]
+    no_cache: ListRow[tuple[Template, ...]]
+    use_stale: Row[frozenset[str]]
+
+    def __iter__(self) -> Iterator[AnyRow]:
+        yield from (
+            self.path, self.zone, self.key, self.valid, self.min_uses, self.methods,
+            self.bypass, self.no_cache, self.use_stale,
+        )  # fmt: skip
+
+
+def make_rows(prefix: str) -> Rows:
+    """The rows of ``fastcgi`` or ``proxy``."""
+    return Rows(
+        path=ListRow(
+            name=f"{prefix}_cache_path", contexts=frozenset({HTTP}), arity=(2, None),
+            convert=_path,
+            syntax="path [levels=levels] keys_zone=name:size [inactive=time] [max_size=size] "
+            "[use_temp_path=on|off]",
+            doc="A directory for cached responses. What was not used for inactive (10 minutes) "
+            "is removed, and the least recently used beyond max_size.",
+        ),
+        zone=Row(
+            name=f"{prefix}_cache", contexts=HSL, convert=_zone_name, default=None,
+            syntax="zone | off", doc="The zone in which responses are cached.",
+        ),
+        key=Row(
+            name=f"{prefix}_cache_key", contexts=HSL, convert=template, default=None,
+            syntax="string", doc="The key under which a response is cached.",
+        ),
+        valid=ListRow(
+            name=f"{prefix}_cache_valid", contexts=HSL, arity=(1, None), convert=_valid,
+            syntax="[code ... | any] time",
+            doc="How long responses are fresh that do not say it themselves; without codes "
+            "200, 301 and 302. A server error is cached only where its code is named.",
+        ),
+        min_uses=Row(
+            name=f"{prefix}_cache_min_uses", contexts=HSL, convert=number, default=1,
+            syntax="number",
+            doc="After how many requests a response is cached; each process counts its own.",
+        ),
+        methods=Row(
+            name=f"{prefix}_cache_methods", contexts=HSL, arity=(1, None), convert=_methods,
+            default=frozenset({b"GET", b"HEAD"}), syntax="GET | HEAD | POST ...",
+            doc="The request methods that are cached; GET and HEAD always are.",
+        ),
+        bypass=ListRow(
+            name=f"{prefix}_cache_bypass", contexts=HSL, arity=(1, None), convert=_predicates,
+            syntax="string ...",
+            doc="The response is not taken from the cache if a string is not empty and not 0.",
+        ),
+        no_cache=ListRow(
+            name=f"{prefix}_no_cache", contexts=HSL, arity=(1, None), convert=_predicates,
+            syntax="string ...",
+            doc="The response is not cached if a string is not empty and not 0.",
+        ),
+        use_stale=Row(
+            name=f"{prefix}_cache_use_stale", contexts=HSL, arity=(1, None),
+            convert=_use_stale, default=frozenset(),
+            syntax="error | timeout | invalid_header | updating | http_500 | http_502 | "
+            "http_503 | http_504 | http_403 | http_404 | http_429 | off ...",
+            doc="When an expired response may be served instead of an error, or while another "
+            "request fetches a new one.",
+        ),
+    )  # fmt: skip
+
+
+FASTCGI: Final = make_rows("fastcgi")
+PROXY: Final = make_rows("proxy")
+ROWS: Final = {"fastcgi": FASTCGI, "proxy": PROXY}
+
+CACHE_STATUS_HEADER: Final = Row(
+    name="cache_status_header", contexts=HSL, convert=flag, default=True, syntax="on | off",
+    doc="Whether responses that passed a cache say so in a Cache-Status header (RFC 9211).",
+)  # fmt: skip
+
+DIRECTIVES: tuple[AnyRow, ...] = (*FASTCGI, *PROXY, CACHE_STATUS_HEADER)
+
+
+@frozen(kw_only=True)
+class CacheSettings:
+    """How a location uses its zone. Names are nginx's directives; times in seconds.
+
+    ``key`` gives the cache key of a request. ``lock_timeout`` bounds the wait for another
+    request that fills the same key.
+    """
+
+    zone: str
+    key: Callable[[Any], bytes]
+    valid: tuple[ValidTime, ...] = ()
+    min_uses: int = 1
+    methods: frozenset[bytes] = frozenset({b"GET", b"HEAD"})
+    bypass: tuple[Callable[[Any], bytes], ...] = ()
+    no_cache: tuple[Callable[[Any], bytes], ...] = ()
+    use_stale: frozenset[str] = frozenset()
+    ignore_headers: frozenset[bytes] = frozenset()
+    status_header: bool = True
+    lock_timeout: float = 5.0
+
+    @classmethod
+    def from_scope(
+        cls,
+        prefix: str,
+        scope: Scope,
+        *,
+        default_key: Callable[[Any], bytes] | None = None,
+        ignore_headers: frozenset[bytes] = frozenset(),
+    ) -> CacheSettings | None:
+        """The settings in force in ``scope`` for ``fastcgi`` or ``proxy``; None if nothing is cached.
+
+        ``default_key`` is used where no key is configured (nginx has one for ``proxy_cache`` only:
+        ``$scheme$proxy_host$request_uri``); without either, nothing is cached.
+        """
+        rows = ROWS[prefix]
+        zone, key = scope[rows.zone], scope[rows.key] or default_key
+        if zone is None or key is None:
+            return None
+        return cls(
+            zone=zone,
+            key=key,
+            valid=scope.all(rows.valid),
+            min_uses=scope[rows.min_uses],
+            methods=scope[rows.methods],
+            bypass=tuple(item for line in scope.all(rows.bypass) for item in line),
+            no_cache=tuple(item for line in scope.all(rows.no_cache) for item in line),
+            use_stale=scope[rows.use_stale],
+            ignore_headers=ignore_headers,
+            status_header=scope[CACHE_STATUS_HEADER],
+        )
+
+
+def zone_settings(http: Scope) -> Mapping[str, ZoneSettings]:
+    """All zones of an ``http`` block by name. One name means one zone for both prefixes."""
+    return {zone.name: zone for rows in ROWS.values() for zone in reversed(http.all(rows.path))}
+
+
+def problems(http: Scope) -> tuple[Problem, ...]:
+    """Zones that are declared twice or unknown, and two zones in one directory."""
+    found: list[Problem] = []
+    names: set[str] = set()
+    paths: dict[str, Directive] = {}
+    for kind, value, directive in http.items:
+        if kind not in (FASTCGI.path, PROXY.path):
+            continue
+        if value.name in names:
+            found.append(_problem(f'duplicate zone "{value.name}"', directive))
+        elif value.path in paths:
+            first = paths[value.path]
+            place = f"{first.file}:{first.line}"
+            message = f'the same path name "{value.path}" used in {place} and'
+            found.append(_problem(message, directive))
+        names.add(value.name)
+        paths.setdefault(value.path, directive)
+    _check_uses(http, frozenset(names), found)
+    return tuple(found)
+
+
+def _check_uses(scope: Scope, names: frozenset[str], found: list[Problem]) -> None:
+    for kind, value, directive in scope.items:
+        if isinstance(value, Scope):
+            _check_uses(value, names, found)
+        elif kind in (FASTCGI.zone, PROXY.zone) and value is not None and value not in names:
+            found.append(_problem(f'"{directive.name}" zone "{value}" is unknown', directive))
+
+
+def _problem(message: str, directive: Directive) -> Problem:
+    return Problem(message, directive.file, directive.line)

@@ -1,0 +1,151 @@
+"""The header of a cache file: a binary codec, without I/O.
+
+A file is the header block and then the body. All numbers are big-endian::
+
+    magic "imfC" | crc32 of all that follows in the block | version | flags | status |
+    block length | body length | stored | expires | date | Last-Modified | stale-while-revalidate |
+    stale-if-error | lengths of: key, variant, vary, ETag, fields
+    key | variant | vary names, comma-separated | ETag | fields: name LF value LF name LF ...
+
+Dates are seconds since the epoch as doubles, NaN for "none". The block's length does not
+depend on the body's, so that the block can be written last.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+import zlib
+from typing import Final
+
+from attrs import frozen
+
+MAGIC: Final = b"imfC"
+VERSION: Final = 1
+#: The longest header block we write or believe.
+MAX_BLOCK: Final = 64 * 1024
+#: The longest cache key.
+MAX_KEY: Final = 32 * 1024
+
+_FINAL: Final = 1
+_PREFIX = struct.Struct(">4sI")
+_FIXED = struct.Struct(">HHHIQddddddIHHHI")
+#: The number of bytes from which `block_length` can tell the rest.
+PREFIX_LENGTH: Final = _PREFIX.size + _FIXED.size
+
+
+class EntryError(Exception):
+    """An entry that can't be encoded: too long, or a line feed in a field."""
+
+
+class CorruptEntry(Exception):
+    """These bytes are not a whole header block of ours."""
+
+
+class TruncatedEntry(CorruptEntry):
+    """The header block goes on: ``needed`` bytes in all."""
+
+    def __init__(self, needed: int) -> None:
+        super().__init__(f"the header block needs {needed} bytes")
+        self.needed = needed
+
+
+@frozen
+class Entry:
+    """A stored answer without its body.
+
+    Times are seconds since the epoch: ``stored`` when we stored it, ``expires`` until when it
+    is fresh, ``date`` and ``last_modified`` what the upstream said. ``variant`` is the
+    secondary key that ``vary`` (lower-case names) gave for the request. ``final`` is
+    `Response.final`.
+    """
+
+    key: bytes
+    status: int
+    headers: tuple[tuple[bytes, bytes], ...]
+    stored: float
+    expires: float
+    body_length: int = 0
+    date: float | None = None
+    last_modified: float | None = None
+    etag: bytes = b""
+    stale_while_revalidate: float = 0.0
+    stale_if_error: float = 0.0
+    vary: tuple[bytes, ...] = ()
+    variant: bytes = b""
+    final: bool = False
+
+
+def _wire(moment: float | None) -> float:
+    return math.nan if moment is None else moment
+
+
+def _value(moment: float) -> float | None:
+    return None if math.isnan(moment) else moment
+
+
+def encode(entry: Entry) -> bytes:
+    """The header block. Raises `EntryError`."""
+    fields = b"\n".join([part for pair in entry.headers for part in pair])
+    if fields.count(b"\n") != max(2 * len(entry.headers) - 1, 0):
+        raise EntryError("a header field contains a line feed")
+    vary = b",".join(entry.vary)
+    parts = entry.key, entry.variant, vary, entry.etag, fields
+    length = PREFIX_LENGTH + sum(map(len, parts))
+    if len(entry.key) > MAX_KEY or length > MAX_BLOCK:
+        raise EntryError(f"the header block of {length} bytes is too long")
+    block = _FIXED.pack(
+        VERSION, _FINAL * entry.final, entry.status, length, entry.body_length, entry.stored,
+        entry.expires, _wire(entry.date), _wire(entry.last_modified),
+        entry.stale_while_revalidate, entry.stale_if_error, *map(len, parts),
+    ) + b"".join(parts)  # fmt: skip
+    return _PREFIX.pack(MAGIC, zlib.crc32(block)) + block
+
+
+def lengths(data: bytes) -> tuple[int, int]:
+    """The lengths of block and body, from the block's first `PREFIX_LENGTH` bytes.
+
+    Cheap and unchecked but for plausibility. Raises `CorruptEntry`.
+    """
+    if len(data) < PREFIX_LENGTH:
+        raise TruncatedEntry(PREFIX_LENGTH)
+    magic, _ = _PREFIX.unpack_from(data)
+    version, _, _, block, body, *_ = _FIXED.unpack_from(data, _PREFIX.size)
+    if magic != MAGIC or version != VERSION:
+        raise CorruptEntry("not a cache file of this version")
+    if not PREFIX_LENGTH <= block <= MAX_BLOCK:
+        raise CorruptEntry("an impossible header length")
+    return block, body
+
+
+def decode(data: bytes) -> tuple[Entry, int]:
+    """The entry whose block ``data`` begins with, and the block's length.
+
+    Raises `TruncatedEntry` if the block is not all there, else `CorruptEntry`.
+    """
+    length, body_length = lengths(data)
+    if len(data) < length:
+        raise TruncatedEntry(length)
+    _, crc = _PREFIX.unpack_from(data)
+    if zlib.crc32(memoryview(data)[_PREFIX.size : length]) != crc:
+        raise CorruptEntry("the header block's checksum does not match")
+    (
+        _, flags, status, _, _, stored, expires, date, last_modified, revalidate, on_error,
+        *sizes,
+    ) = _FIXED.unpack_from(data, _PREFIX.size)  # fmt: skip
+    if PREFIX_LENGTH + sum(sizes) != length:
+        raise CorruptEntry("the parts do not add up")
+    parts, start = [], PREFIX_LENGTH
+    for size in sizes:
+        parts.append(data[start : start + size])
+        start += size
+    key, variant, vary, etag, fields = parts
+    lines = fields.split(b"\n") if fields else []
+    if len(lines) % 2:
+        raise CorruptEntry("a field without a value")
+    entry = Entry(
+        key, status, tuple(zip(lines[::2], lines[1::2], strict=True)), stored, expires,
+        body_length, _value(date), _value(last_modified), etag, revalidate, on_error,
+        tuple(vary.split(b",")) if vary else (), variant, bool(flags & _FINAL),
+    )  # fmt: skip
+    return entry, length
