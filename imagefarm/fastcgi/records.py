@@ -187,17 +187,17 @@ def encode_record(kind: int, request_id: int, content: bytes = b"") -> bytes:
     return b"".join((header, content, _PADDING[padding]))
 
 
-def encode_stream(kind: int, request_id: int, data: bytes) -> bytes:
-    """``data`` as stream records, as many as it takes; none for no data.
+def encode_stream(kind: int, request_id: int, data: bytes, chunk: int = CHUNK) -> bytes:
+    """``data`` as stream records of at most ``chunk`` bytes; none for no data.
 
     The empty record that ends a stream (section 3.3) is `encode_record` without content.
     """
-    if len(data) <= CHUNK:
+    if len(data) <= chunk:
         return encode_record(kind, request_id, data) if data else b""
     pieces: list[bytes | memoryview] = []
     view = memoryview(data)
-    for start in range(0, len(data), CHUNK):
-        piece = view[start : start + CHUNK]
+    for start in range(0, len(data), chunk):
+        piece = view[start : start + chunk]
         padding = -len(piece) & 7
         pieces.append(_HEADER.pack(VERSION, kind, request_id, len(piece), padding))
         pieces.append(piece)

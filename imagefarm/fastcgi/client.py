@@ -1,0 +1,403 @@
+"""The FastCGI client: one connection to an application, one exchange at a time.
+
+Thin glue: `Exchange` knows the protocol, `FastCGIConnection` owns the transport, `_Run` is what
+lives as long as one exchange and the body of its answer. A connection that can't be reused is
+dropped; FCGI_ABORT_REQUEST is never sent, since php-fpm does not read while it works.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Final, cast
+
+from attrs import frozen
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from imagefarm.http.dates import parse_http
+from imagefarm.http.headers import Headers
+from imagefarm.http.message import BodySink, Response
+from imagefarm.http.upstream import Fault, Outgoing, Timeouts, UpstreamConnection, UpstreamError
+
+from .cgi import HEAD_LIMIT, InvalidHead
+from .exchange import Complaint, Data, End, Exchange, ExchangeEvent, Head, PrematureEnd
+from .records import FastCGIError
+from .upload import Upload
+from .wire import Clock, Transport, Watch
+
+#: The most of one complaint that reaches the log (nginx: 2,048 bytes a line).
+MAX_COMPLAINT: Final = 1536
+#: Seconds after which an overloaded application may be asked again.
+RETRY_AFTER: Final = b"1"
+
+#: What the client's connection derives (RFC 9110 section 7.6.1, and `Response`'s contract).
+_DERIVED: Final = frozenset(
+    (b"connection", b"keep-alive", b"transfer-encoding", b"content-length", b"date", b"server",
+     b"upgrade", b"trailer", b"proxy-connection")
+)  # fmt: skip
+
+_log: Final = Logger(namespace="imagefarm.fastcgi")
+
+
+@frozen
+class ConnectionFactory:
+    """Makes connections for `ExchangeRules`. Equal factories may share a pool.
+
+    ``keep`` is ``fastcgi_keep_conn``, ``head_limit`` is ``fastcgi_buffer_size`` in bytes.
+    """
+
+    clock: Clock
+    keep: bool = False
+    head_limit: int = HEAD_LIMIT
+
+    def __call__(self) -> FastCGIConnection:
+        """A connection that is not connected yet."""
+        return FastCGIConnection(self.clock, keep=self.keep, head_limit=self.head_limit)
+
+
+class FastCGIConnection(Protocol):
+    """`UpstreamConnection` for FastCGI, with request id 1 like nginx.
+
+    ``keep``: the application is asked to leave the connection open (FCGI_KEEP_CONN).
+    """
+
+    on_idle: Callable[[UpstreamConnection], None] | None = None
+    on_closed: Callable[[UpstreamConnection], None] | None = None
+
+    def __init__(self, clock: Clock, *, keep: bool = False, head_limit: int = HEAD_LIMIT) -> None:
+        self._clock = clock
+        self._keep = keep
+        self._head_limit = head_limit
+        self._run: _Run | None = None
+        self._closed = False
+
+    @property
+    def wire(self) -> Transport:
+        """The transport, with the type that it has."""
+        return cast(Transport, self.transport)
+
+    def send(self, outgoing: Outgoing, timeouts: Timeouts, *, reused: bool) -> Deferred[Response]:
+        """Begin an exchange, as `UpstreamConnection` says."""
+        if self._closed:
+            return fail(
+                UpstreamError(
+                    Fault.CLOSED,
+                    "upstream closed connection while sending request to upstream",
+                    stale=reused,
+                    unsent=True,
+                )
+            )
+        exchange = Exchange(
+            keep=self._keep, bodiless=outgoing.method == b"HEAD", head_limit=self._head_limit
+        )
+        self._run = _Run(self, exchange, outgoing, timeouts, reused, self._clock)
+        return self._run.begin()
+
+    def abort(self) -> None:
+        """Drop the connection at once."""
+        self._closed = True
+        if self.transport is not None:
+            self.wire.abortConnection()
+
+    def release(self, run: _Run, *, reusable: bool) -> None:
+        """``run`` needs the connection no more."""
+        if self._run is not run:
+            return
+        self._run = None
+        if not reusable:
+            self.abort()
+        elif self.on_idle is not None:
+            self.on_idle(self)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Bytes of the answer; while idle there is nothing to say, so that ends it."""
+        if self._run is not None:
+            self._run.received(data)
+        else:
+            self.abort()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """The application, or we, closed."""
+        self._closed = True
+        run, self._run = self._run, None
+        if run is not None:
+            run.lost()
+        if self.on_closed is not None:
+            self.on_closed(self)
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "idle" if self._run is None else repr(self._run)
+        return f"<FastCGIConnection {state}>"
+
+
+class _Run:
+    """One exchange; afterwards the `BodyStream` of its answer.
+
+    ``_queue`` holds what has come and was not taken: body bytes, then None for the end or the
+    error that broke it off. It is bounded by one read of the transport and one record, because
+    reading stops while somebody is behind.
+    """
+
+    def __init__(
+        self,
+        connection: FastCGIConnection,
+        exchange: Exchange,
+        outgoing: Outgoing,
+        timeouts: Timeouts,
+        reused: bool,
+        clock: Clock,
+    ) -> None:
+        self._connection = connection
+        self._exchange = exchange
+        self._outgoing = outgoing
+        self._timeouts = timeouts
+        self._reused = reused
+        self._reading = Watch(clock, timeouts.read, self._read_timeout)
+        self._waiting: Deferred[Response] | None = Deferred(lambda _: self.cancel())
+        self._upload: Upload | None = None
+        self._head: Head | None = None
+        #: The answer in place of the application's, which was overloaded.
+        self._refusal: Response | None = None
+        self._queue: deque[bytes | Exception | None] = deque()
+        self._sink: BodySink | None = None
+        self._paused = False
+        self._pumping = False
+        #: The connection has stopped reading for our sake.
+        self._held = False
+        #: The exchange is over; only the queue is left.
+        self._over = False
+        self._clock = clock
+
+    def begin(self) -> Deferred[Response]:
+        """Write the request, or its head and then its body as it comes."""
+        waiting = self._waiting
+        assert waiting is not None
+        transport = self._connection.wire
+        head = self._exchange.begin(self._outgoing.params)
+        if self._outgoing.body is None:
+            transport.write(head + self._exchange.stdin_end())
+            self._reading.start()
+            return waiting
+        transport.write(head)
+        self._upload = Upload(
+            self._outgoing.body,
+            self._exchange,
+            transport,
+            Watch(self._clock, self._timeouts.send, self._send_timeout),
+            sent=self._reading.start,
+            failed=self._body_failed,
+        )
+        self._upload.start()
+        return waiting
+
+    # What the connection says.
+
+    def received(self, data: bytes) -> None:
+        """Bytes from the application."""
+        self._reading.touch()
+        try:
+            events = self._exchange.receive(data)
+        except (InvalidHead, FastCGIError) as error:
+            self._break(Fault.INVALID_HEADER, str(error))
+            return
+        except PrematureEnd as error:
+            self._break(Fault.CLOSED, str(error))
+            return
+        for event in events:
+            self._take(event)
+        if self._waiting is not None:
+            answer = self._refusal or self._answer()
+            if answer is not None:
+                waiting, self._waiting = self._waiting, None
+                waiting.callback(answer)
+        self._pump()
+
+    def _take(self, event: ExchangeEvent) -> None:
+        if isinstance(event, Data):
+            self._queue.append(event.data)
+        elif isinstance(event, Head):
+            self._head = event
+        elif isinstance(event, Complaint):
+            self._complain(event.data)
+        elif isinstance(event, End):
+            if event.excess:
+                self._say('upstream sent more data than specified in "Content-Length" header')
+            self._queue.append(None)
+            self._finish(reusable=event.reusable)
+        else:
+            self._say("upstream is overloaded")
+            self._refusal = Response(503, Headers([(b"Retry-After", RETRY_AFTER)]))
+            self._finish(reusable=event.reusable)
+
+    def lost(self) -> None:
+        """The connection was closed in the middle of the exchange."""
+        stale = self._reused and not self._exchange.answering
+        self._break(Fault.CLOSED, str(self._exchange.closed()), stale=stale)
+
+    # What the taker of the body says: `BodyStream`.
+
+    @property
+    def length(self) -> int | None:
+        """The body's length, where the application has declared it."""
+        return None if self._head is None else self._head.length
+
+    def start(self, sink: BodySink) -> None:
+        """Deliver to ``sink``."""
+        self._sink = sink
+        self._pump()
+
+    def pause(self) -> None:
+        """Stop delivering, and stop reading when the next bytes come."""
+        self._paused = True
+        self._hold()
+
+    def resume(self) -> None:
+        """Go on."""
+        self._paused = False
+        self._pump()
+
+    def cancel(self) -> None:
+        """Nobody wants the answer: drop the connection."""
+        self._waiting = None
+        self._sink = None
+        self._paused = True
+        self._queue.clear()
+        self._finish(reusable=False)
+
+    # How it goes on.
+
+    def _answer(self) -> Response | None:
+        """The response once its head is there: whole if all of it is, else streaming."""
+        head = self._head
+        if head is None:
+            return None
+        headers = Headers(field for field in head.cgi.headers if field[0].lower() not in _DERIVED)
+        modified = headers.first(b"last-modified")
+        mtime = None if modified is None else parse_http(modified)
+        response = Response(head.cgi.status, headers, mtime=mtime)
+        if self._outgoing.method == b"HEAD":
+            # The body that must not be sent would have had this length.
+            response.length = head.length
+        if self._over:
+            response.body = b"".join(piece for piece in self._queue if isinstance(piece, bytes))
+            self._queue.clear()
+        else:
+            response.body = self
+        return response
+
+    def _pump(self) -> None:
+        """Hand over what is queued as long as it is wanted."""
+        if self._pumping or self._waiting is not None:
+            return
+        self._pumping = True
+        try:
+            while self._queue and self._sink is not None and not self._paused:
+                self._deliver(self._sink, self._queue.popleft())
+        finally:
+            self._pumping = False
+        if self._paused or self._sink is None:
+            self._hold()
+        else:
+            self._unhold()
+
+    def _deliver(self, sink: BodySink, item: bytes | Exception | None) -> None:
+        if isinstance(item, bytes):
+            sink.data(item)
+            return
+        self._sink = None
+        if item is None:
+            sink.end()
+        else:
+            sink.fail(item)
+
+    def _hold(self) -> None:
+        if not self._held and not self._over:
+            self._held = True
+            self._reading.stop()
+            self._connection.wire.pauseProducing()
+
+    def _unhold(self) -> None:
+        if self._held and not self._over:
+            self._held = False
+            if self._upload is None or self._upload.done:
+                self._reading.start()
+            self._connection.wire.resumeProducing()
+
+    def _finish(self, *, reusable: bool) -> None:
+        """The exchange is over."""
+        if self._over:
+            return
+        self._unhold()
+        self._over = True
+        self._reading.stop()
+        if self._upload is not None:
+            self._upload.cancel()
+        self._connection.release(self, reusable=reusable)
+
+    def _break(self, fault: Fault, message: str, *, stale: bool = False) -> None:
+        """The exchange failed: tell whoever waits, for the head or for the body."""
+        while_reading = "upstream" if self._exchange.has_head else "response header from upstream"
+        self._fail(fault, f"{message} while reading {while_reading}", stale=stale)
+
+    def _fail(self, fault: Fault, reason: str, *, stale: bool = False) -> None:
+        error = UpstreamError(fault, reason, stale=stale)
+        waiting, self._waiting = self._waiting, None
+        self._finish(reusable=False)
+        if waiting is not None:
+            self._queue.clear()
+            waiting.errback(error)
+            return
+        self._say(reason, where="")
+        self._queue.append(error)
+        self._pump()
+
+    def _read_timeout(self) -> None:
+        self._break(Fault.TIMEOUT, "upstream timed out (110: Connection timed out)")
+
+    def _send_timeout(self) -> None:
+        self._fail(
+            Fault.TIMEOUT,
+            "upstream timed out (110: Connection timed out) while sending request to upstream",
+        )
+
+    def _body_failed(self, error: Exception) -> None:
+        self._fail(Fault.SEND, f"client's request body broke off: {error}")
+
+    # The log.
+
+    def _complain(self, data: bytes) -> None:
+        # nginx drops line ends, dots and spaces from the end, and so do we.
+        text = data[:MAX_COMPLAINT].rstrip(b"\r\n. ")
+        self._say(f'FastCGI sent in stderr: "{_printable(text)}"')
+
+    def _say(self, message: str, where: str | None = None) -> None:
+        if where is None:
+            where = " while reading " + (
+                "response header from upstream" if self._waiting is not None else "upstream"
+            )
+        # Not "message": the legacy log keeps its own there.
+        _log.error(
+            "{text}{where}, request: {request}, upstream: {upstream}",
+            text=message,
+            where=where,
+            request=f'"{_printable(self._outgoing.method)} {_printable(self._outgoing.target)}"',
+            upstream=_address(self._connection),
+        )
+
+    def __repr__(self) -> str:
+        return repr(self._exchange)
+
+
+def _address(connection: FastCGIConnection) -> str:
+    peer = connection.wire.getPeer()
+    name = getattr(peer, "name", None)
+    if name is not None:
+        return f'"fastcgi://unix:{name.decode("utf-8", "replace")}"'
+    return f'"fastcgi://{getattr(peer, "host", "")}:{getattr(peer, "port", "")}"'
+
+
+def _printable(data: bytes) -> str:
+    return data.decode("latin-1").encode("unicode_escape").decode("ascii")
