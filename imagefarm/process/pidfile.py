@@ -15,6 +15,8 @@ from typing import Final
 
 #: A pidfile is a number and a newline; whoever finds more than this in one reads no further.
 MAX_BYTES: Final = 64
+#: How much of a process's command line is looked at, in bytes.
+MAX_COMMAND: Final = 4096
 
 
 class Life(Enum):
@@ -47,10 +49,12 @@ def inspect(pid: int) -> Life:
         return Life.FOREIGN
     try:
         with open(f"/proc/{pid}/cmdline", "rb") as file:
-            return Life.OURS if b"imagefarm" in file.read(4096) else Life.FOREIGN
+            words = file.read(MAX_COMMAND).split(b"\0")
     except OSError:
         # No /proc to ask: the safe answer is the one that starts no second daemon.
         return Life.OURS
+    # "twistd imagefarm master": the word itself, not a path that happens to hold it.
+    return Life.OURS if b"imagefarm" in words else Life.FOREIGN
 
 
 def read(path: str) -> int | None:

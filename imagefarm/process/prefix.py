@@ -11,11 +11,6 @@ from typing import Final
 COPIED: Final = ("html",)
 
 
-def shipped() -> str:
-    """The directory of the configuration files that come with the package."""
-    return os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "etc")
-
-
 def prepare(prefix: str, source: str, warn: Callable[[str], None]) -> None:
     """Put the pages of ``source`` into ``prefix`` where it has none of its own.
 

@@ -1,0 +1,166 @@
+import os
+import socket
+import stat
+import tempfile
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from imagefarm.process.sockets import (
+    INHERITED,
+    Endpoint,
+    ListenError,
+    adopt,
+    hand_over,
+    open_socket,
+    open_sockets,
+)
+
+LOOPBACK = Endpoint("127.0.0.1")
+
+
+class EndpointTests(SynchronousTestCase):
+    def test_text_is_nginx_s(self) -> None:
+        for address, text in (
+            (("", 80), "0.0.0.0:80"),
+            (("127.0.0.1", 8080), "127.0.0.1:8080"),
+            (("::", 80), "[::]:80"),
+            (("unix:/run/a.sock", 0), "unix:/run/a.sock"),
+        ):
+            self.assertEqual(str(Endpoint.from_address(address)), text)
+
+    def test_options_left_alone_have_the_defaults(self) -> None:
+        self.assertEqual(Endpoint.from_address(("127.0.0.1", 0)), LOOPBACK)
+        self.assertEqual(Endpoint.from_address(("", 1), backlog=5).backlog, 5)
+
+
+class OpenTests(SynchronousTestCase):
+    def open(self, endpoint: Endpoint) -> socket.socket:
+        sock = open_socket(endpoint)
+        self.addCleanup(sock.close)
+        return sock
+
+    def unix_path(self) -> str:
+        # trial's own directories may be longer than the 107 bytes of sockaddr_un.
+        directory = tempfile.mkdtemp()
+        self.addCleanup(os.rmdir, directory)
+        path = os.path.join(directory, "s")
+        self.addCleanup(lambda: os.path.exists(path) and os.unlink(path))
+        return path
+
+    def connects(self, sock: socket.socket) -> None:
+        with socket.socket(sock.family) as client:
+            client.connect(sock.getsockname())
+            client.settimeout(5)
+            sock.setblocking(True)
+            sock.accept()[0].close()
+            self.assertEqual(client.recv(1), b"")
+
+    def test_listens_without_blocking(self) -> None:
+        sock = self.open(LOOPBACK)
+        self.assertFalse(sock.getblocking())
+        self.assertFalse(sock.get_inheritable())
+        self.assertRaises(BlockingIOError, sock.accept)
+        self.connects(sock)
+
+    def test_ipv6_leaves_ipv4_alone(self) -> None:
+        sock = self.open(Endpoint("::1"))
+        self.assertEqual(sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY), 1)
+        self.connects(sock)
+
+    def test_options(self) -> None:
+        sock = self.open(
+            Endpoint("127.0.0.1", reuseport=True, keepalive=True, rcvbuf=9000, sndbuf=9000)
+        )
+        self.assertEqual(sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT), 1)
+        self.assertEqual(sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE), 1)
+        # Linux doubles what is asked for (socket(7)).
+        self.assertEqual(sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF), 18000)
+        self.assertEqual(sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF), 18000)
+
+    def test_port_in_use(self) -> None:
+        port = self.open(LOOPBACK).getsockname()[1]
+        error = self.assertRaises(ListenError, open_socket, Endpoint("127.0.0.1", port))
+        self.assertEqual(
+            str(error), f"bind() to 127.0.0.1:{port} failed (98: Address already in use)"
+        )
+
+    def test_address_of_another_machine(self) -> None:
+        error = self.assertRaises(ListenError, open_socket, Endpoint("192.0.2.1", 8080))
+        self.assertEqual(
+            str(error), "bind() to 192.0.2.1:8080 failed (99: Cannot assign requested address)"
+        )
+
+    def test_unix(self) -> None:
+        path = self.unix_path()
+        sock = self.open(Endpoint(path=path))
+        self.assertTrue(stat.S_ISSOCK(os.stat(path).st_mode))
+        self.connects(sock)
+
+    def test_unix_left_behind_by_a_crash(self) -> None:
+        path = self.unix_path()
+        open_socket(Endpoint(path=path)).close()
+        self.connects(self.open(Endpoint(path=path)))
+
+    def test_unix_in_use(self) -> None:
+        path = self.unix_path()
+        self.open(Endpoint(path=path))
+        error = self.assertRaises(ListenError, open_socket, Endpoint(path=path))
+        self.assertEqual(str(error), f"bind() to unix:{path} failed (98: Address already in use)")
+
+    def test_unix_name_of_a_file_is_no_reason_to_remove_it(self) -> None:
+        path = self.unix_path()
+        with open(path, "wb"):
+            pass
+        self.assertRaises(ListenError, open_socket, Endpoint(path=path))
+        self.assertTrue(os.path.isfile(path))
+
+    def test_all_or_none_and_every_failure_named(self) -> None:
+        port = self.open(LOOPBACK).getsockname()[1]
+        taken, foreign = Endpoint("127.0.0.1", port), Endpoint("192.0.2.1", 1)
+        before = len(os.listdir("/proc/self/fd"))
+        error = self.assertRaises(ListenError, open_sockets, [LOOPBACK, taken, foreign])
+        self.assertEqual(len(error.problems), 2)
+        self.assertIn("Address already in use", error.problems[0])
+        self.assertIn("192.0.2.1:1", error.problems[1])
+        self.assertEqual(len(os.listdir("/proc/self/fd")), before)
+
+    def test_same_address_twice_is_one_socket(self) -> None:
+        opened = open_sockets([LOOPBACK, Endpoint("127.0.0.1")])
+        self.assertEqual(list(opened), [LOOPBACK])
+        opened[LOOPBACK].close()
+
+
+class InheritanceTests(SynchronousTestCase):
+    def test_handed_over_and_adopted(self) -> None:
+        sock = open_socket(LOOPBACK)
+        inheritance = hand_over({LOOPBACK: sock}, first=7)
+        self.assertEqual(inheritance.environment, {INHERITED: "127.0.0.1:0=7;"})
+        self.assertEqual(inheritance.fds, {7: sock.fileno()})
+        # What the child does, where the number is the descriptor's own.
+        adopted = adopt(f"127.0.0.1:0={sock.fileno()};")["127.0.0.1:0"]
+        self.assertEqual(adopted.getsockname(), sock.getsockname())
+        self.assertFalse(adopted.get_inheritable())
+        sock.detach()
+        adopted.close()
+
+    def test_no_such_descriptor(self) -> None:
+        error = self.assertRaises(ListenError, adopt, "a:1=9999;")
+        self.assertEqual(str(error), 'inherited socket "a:1=9999" failed (9: Bad file descriptor)')
+
+    def test_not_listening(self) -> None:
+        with socket.socket() as sock:
+            error = self.assertRaises(ListenError, adopt, f"a:1={sock.fileno()}")
+            self.assertIn("is not listening", str(error))
+            sock.detach()
+
+    def test_empty(self) -> None:
+        self.assertEqual(adopt(""), {})
+
+    @given(st.text(alphabet="a:=;x", max_size=20))
+    def test_malformed(self, text: str) -> None:
+        if text.strip(";"):
+            self.assertRaises(ListenError, adopt, text)
+        else:
+            self.assertEqual(adopt(text), {})
