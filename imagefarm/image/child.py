@@ -1,0 +1,140 @@
+"""One worker process as the pool sees it: it gets ready, takes one job at a time, and ends."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from enum import Enum
+from typing import Any, Protocol
+
+from twisted.internet.error import ProcessExitedAlready
+from twisted.internet.protocol import ProcessProtocol
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+import imagefarm
+
+from .errors import ImageError
+from .job import Decoder, Job, Rendered, WireError, read_answer
+from .limits import Limits
+from .worker import limits_argument
+
+#: Most of one piece of a worker's standard error that is logged, in bytes.
+_MAX_LOGGED = 4096
+
+
+class State(Enum):
+    """Where a worker stands."""
+
+    STARTING = "starting"
+    IDLE = "idle"
+    BUSY = "busy"
+    #: Told to end, or killed.
+    ENDING = "ending"
+    ENDED = "ended"
+
+
+class Owner(Protocol):
+    """What a worker tells its pool."""
+
+    def ready(self, worker: WorkerProcess) -> None:
+        """It has started and takes jobs."""
+
+    def answered(self, worker: WorkerProcess, answer: Rendered | ImageError) -> None:
+        """It has done its job."""
+
+    def ended(self, worker: WorkerProcess) -> None:
+        """The process is gone and its pipes are closed."""
+
+
+class WorkerProcess(ProcessProtocol):
+    """The parent's end of one worker."""
+
+    log = Logger()
+    #: An IProcessTransport, once spawned.
+    transport: Any
+
+    def __init__(self, owner: Owner, limits: Limits) -> None:
+        self.state = State.STARTING
+        self.was_ready = False
+        self.jobs = 0
+        self._owner = owner
+        self._decoder = Decoder(limits.max_output_bytes)
+
+    def spawn(self, reactor: Any, limits: Limits) -> None:
+        """Start the process. Two pipes carry the messages, a third one its errors."""
+        reactor.spawnProcess(
+            self,
+            sys.executable,
+            command(limits),
+            env=environment(),
+            childFDs={0: "w", 1: "r", 2: "r"},
+        )
+
+    def send(self, job: Job) -> None:
+        """Give it a job; it must be idle."""
+        if self.state is not State.IDLE:
+            raise RuntimeError(f"a job for a worker that is {self.state.value}")
+        self.state = State.BUSY
+        self.transport.write(job.message().encode())
+
+    def finish(self) -> None:
+        """Let it end once it has done what it is doing."""
+        if self.state is not State.ENDED:
+            self.state = State.ENDING
+            self.transport.closeStdin()
+
+    def kill(self) -> None:
+        """End it now, whatever it is doing."""
+        if self.state is State.ENDED:
+            return
+        self.state = State.ENDING
+        try:
+            self.transport.signalProcess("KILL")
+        except ProcessExitedAlready:
+            pass  # it was quicker; processEnded is on its way
+
+    def outReceived(self, data: bytes) -> None:
+        """Messages from the worker: ``ready`` first, then answers."""
+        try:
+            messages = self._decoder.feed(data)
+        except WireError as error:
+            self.log.error("worker {pid}: {error}", pid=self.transport.pid, error=error)
+            self.kill()
+            return
+        for message in messages:
+            if "ready" in message.head:
+                if self.state is State.STARTING:
+                    self.state, self.was_ready = State.IDLE, True
+                    self._owner.ready(self)
+            else:
+                self.jobs += 1
+                if self.state is State.BUSY:
+                    self.state = State.IDLE
+                self._owner.answered(self, read_answer(message))
+
+    def errReceived(self, data: bytes) -> None:
+        """What it has to complain about goes to the log."""
+        text = data[:_MAX_LOGGED].decode("utf-8", "backslashreplace").rstrip()
+        self.log.warn("worker {pid}: {text}", pid=self.transport.pid, text=text)
+
+    def processEnded(self, reason: Failure) -> None:
+        """The process is gone."""
+        self.state = State.ENDED
+        self._owner.ended(self)
+
+    def __repr__(self) -> str:
+        return f"<WorkerProcess {self.state.value} jobs={self.jobs}>"
+
+
+def command(limits: Limits) -> Sequence[str]:
+    """The worker's command line. ``-P``: the current directory is nobody's to put modules in."""
+    return [sys.executable, "-P", "-m", "imagefarm.image.worker", limits_argument(limits)]
+
+
+def environment() -> dict[str, str]:
+    """Ours, with two malloc arenas instead of eight a core, and the place we were loaded from."""
+    package = os.path.dirname(os.path.dirname(os.path.abspath(imagefarm.__file__)))
+    paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "MALLOC_ARENA_MAX": "2", "PYTHONPATH": os.pathsep.join(paths)}

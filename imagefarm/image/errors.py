@@ -1,0 +1,102 @@
+"""What can go wrong with an image request: one class a status, one line a reason.
+
+A reason is for the client: it names the parameter or the limit, never a path of the file
+system and never a library's own message.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class ImageError(Exception):
+    """An image request that has no image for an answer. ``reason`` is one line of ASCII."""
+
+    status: ClassVar[int] = 500
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class BadRecipe(ImageError):
+    """A parameter is unknown, repeated, or not what it may be: 400."""
+
+    status = 400
+
+    def __init__(self, parameter: str, reason: str) -> None:
+        super().__init__(f"{parameter} {reason}")
+        self.parameter = parameter
+
+
+class Forbidden(ImageError):
+    """The source lies outside the root, or must not be read: 403."""
+
+    status = 403
+
+
+class NotFound(ImageError):
+    """There is no such regular file: 404."""
+
+    status = 404
+
+
+class TooLarge(ImageError):
+    """The source, or what was asked of it, is above a limit: 413."""
+
+    status = 413
+
+
+class Unsupported(ImageError):
+    """The source is not an image in a format that is read: 415."""
+
+    status = 415
+
+
+class Broken(ImageError):
+    """The source begins as an image but cannot be decoded: 422."""
+
+    status = 422
+
+
+class Failed(ImageError):
+    """The fault is ours: an encoder failed, a worker died: 500."""
+
+    status = 500
+
+
+class Overloaded(ImageError):
+    """The queue is full, or the pool is going away: 503."""
+
+    status = 503
+
+
+class DeadlineExceeded(ImageError):
+    """The work took longer than a request may: 504."""
+
+    status = 504
+
+
+_KINDS: dict[str, type[ImageError]] = {
+    kind.__name__: kind
+    for kind in (
+        Forbidden, NotFound, TooLarge, Unsupported, Broken, Failed, Overloaded, DeadlineExceeded,
+    )
+}  # fmt: skip
+
+#: Longest reason taken over from another process, in characters.
+MAX_REASON = 200
+
+
+def one_line(text: str) -> str:
+    """``text`` as a client may see it: printable ASCII, one line, bounded."""
+    clean = "".join(c if " " <= c <= "~" else "?" for c in text[: MAX_REASON + 1])
+    return clean if len(clean) <= MAX_REASON else clean[: MAX_REASON - 3] + "..."
+
+
+def from_kind(kind: object, reason: object) -> ImageError:
+    """Rebuild an error that a worker reported. What is not understood is a `Failed`."""
+    make = _KINDS.get(kind) if isinstance(kind, str) else None
+    if make is None or not isinstance(reason, str):
+        return Failed("the image could not be made")
+    return make(one_line(reason))

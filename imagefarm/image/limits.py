@@ -1,0 +1,31 @@
+"""Everything that bounds one image job, in one frozen value."""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+
+@frozen
+class Limits:
+    """The limits of the resizer; the names are the directives inside ``resizer { }``.
+
+    Bytes, pixels, frames and times are checked before the work that they bound: sizes on the
+    header, before any pixel is decoded. ``memory`` is the data segment (RLIMIT_DATA) of one
+    worker process in bytes; the decoded source and its reduced copy have to fit in it, at 4
+    bytes a pixel. ``deadline`` is in seconds.
+    """
+
+    #: Largest source file, in bytes.
+    max_source_bytes: int = 64 << 20
+    #: Most pixels in one frame of the source (width times height).
+    max_pixels: int = 100_000_000
+    #: Most frames of an animation, and most pixels in all its frames together.
+    max_frames: int = 500
+    max_total_pixels: int = 100_000_000
+    #: Largest picture that may be asked for or made, in pixels.
+    max_width: int = 8192
+    max_height: int = 8192
+    #: Largest encoded result, in bytes.
+    max_output_bytes: int = 64 << 20
+    deadline: float = 10.0
+    memory: int = 1 << 30

@@ -1,0 +1,272 @@
+"""The pool: as many worker processes as it was told, a bounded queue, a deadline for each job.
+
+A job that crashes its worker or passes the deadline costs that process and that request;
+another worker is started in its place. Nothing waits without an end: a full queue refuses at
+once, and a job waits no longer than it might have worked.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+from attrs import define, evolve, field, frozen
+from twisted.internet.base import DelayedCall
+from twisted.internet.defer import Deferred, fail
+from twisted.logger import Logger
+
+from .child import State, WorkerProcess
+from .errors import DeadlineExceeded, Failed, ImageError, Overloaded
+from .job import Job, Rendered
+from .limits import Limits
+
+#: Seconds beyond the deadline in which a worker may say so itself before it is killed.
+GRACE = 0.5
+#: Seconds that a job goes on after nobody wants it any more; most are done before that, and a
+#: new process costs more than they do.
+ABANDONED = 1.0
+#: Seconds in which a worker that was told to end must have ended.
+FAREWELL = 2.0
+#: Seconds before a worker that did not even get ready is started again: first, and at most.
+BACKOFF = (0.1, 10.0)
+
+
+@frozen
+class PoolSettings:
+    """How the pool is made up.
+
+    ``processes`` work at the same time, ``queue`` jobs more may wait; a worker is replaced
+    after ``max_requests`` jobs (0: never), which bounds what leaks in decoders add up to.
+    """
+
+    processes: int = 1
+    queue: int = 64
+    max_requests: int = 1000
+    limits: Limits = field(factory=Limits)
+
+
+@define
+class Counters:
+    """What has happened since the start."""
+
+    done: int = 0
+    #: Jobs that ended in an error of the request's own (4xx).
+    refused: int = 0
+    rejected: int = 0
+    cancelled: int = 0
+    timeouts: int = 0
+    crashes: int = 0
+    #: Workers started, the first ones included.
+    started: int = 0
+
+
+@define(eq=False)
+class _Ticket:
+    """One job, waiting or being worked on."""
+
+    job: Job
+    submitted: float
+    deferred: Deferred[Rendered]
+    timer: DelayedCall | None = None
+    waited: float = 0.0
+    abandoned: bool = False
+
+    def stop_timer(self) -> None:
+        if self.timer is not None and self.timer.active():
+            self.timer.cancel()
+        self.timer = None
+
+
+class WorkerPool:
+    """``submit`` jobs between ``start`` and ``stop``."""
+
+    log = Logger()
+
+    def __init__(self, reactor: Any, settings: PoolSettings) -> None:
+        self.counters = Counters()
+        self.settings = settings
+        self._reactor = reactor
+        self._workers: list[WorkerProcess] = []
+        self._idle: list[WorkerProcess] = []
+        self._running: dict[WorkerProcess, _Ticket] = {}
+        self._waiting: deque[_Ticket] = deque()
+        self._restarts: set[DelayedCall] = set()
+        self._backoff = BACKOFF[0]
+        self._stopping = True
+        self._ready: Deferred[None] | None = None
+        self._stopped: list[Deferred[None]] = []
+        self._farewell: DelayedCall | None = None
+
+    def start(self) -> Deferred[None]:
+        """Start the workers; fires when the first of them is ready."""
+        self._stopping = False
+        ready: Deferred[None] = Deferred()
+        self._ready = ready
+        for _ in range(self.settings.processes):
+            self._spawn()
+        return ready
+
+    def stop(self, grace: float = 0.0) -> Deferred[None]:
+        """Refuse new jobs, drop those that wait, give running ones ``grace`` seconds.
+
+        Fires when all processes are gone.
+        """
+        stopped: Deferred[None] = Deferred()
+        self._stopped.append(stopped)
+        self._stopping = True
+        for restart in self._restarts:
+            restart.cancel()
+        self._restarts.clear()
+        for ticket in list(self._waiting):
+            self._drop(ticket, Overloaded("the resizer is shutting down"))
+        for worker in list(self._workers):
+            if worker in self._running and grace <= 0:
+                worker.kill()
+            else:
+                worker.finish()
+        if self._workers and self._farewell is None:
+            self._farewell = self._reactor.callLater(max(grace, FAREWELL), self._kill_all)
+        self._check_stopped()
+        return stopped
+
+    def submit(self, job: Job) -> Deferred[Rendered]:
+        """Have ``job`` done. Errs with an `ImageError`; cancelling it gives the job up."""
+        if self._stopping:
+            return fail(Overloaded("the resizer is shutting down"))
+        if not self._idle and len(self._waiting) >= self.settings.queue:
+            self.counters.rejected += 1
+            return fail(Overloaded("too many images are waiting already"))
+        ticket = _Ticket(job, self._reactor.seconds(), Deferred(lambda _: self._cancel(ticket)))
+        limit = self.settings.limits.deadline
+        ticket.timer = self._reactor.callLater(limit, self._waited_too_long, ticket)
+        self._waiting.append(ticket)
+        self._dispatch()
+        return ticket.deferred
+
+    # What workers say
+
+    def ready(self, worker: WorkerProcess) -> None:
+        """A worker has started."""
+        self._backoff = BACKOFF[0]
+        self._idle.append(worker)
+        if self._ready is not None:
+            ready, self._ready = self._ready, None
+            ready.callback(None)
+        self._dispatch()
+
+    def answered(self, worker: WorkerProcess, answer: Rendered | ImageError) -> None:
+        """A worker has done its job."""
+        ticket = self._running.pop(worker, None)
+        if worker.state is State.IDLE:
+            if 0 < self.settings.max_requests <= worker.jobs:
+                worker.finish()
+            else:
+                self._idle.append(worker)
+        if ticket is not None:
+            self._settle(ticket, answer)
+        self._dispatch()
+
+    def ended(self, worker: WorkerProcess) -> None:
+        """A worker's process is gone: see to its job, and to a new one."""
+        self._workers.remove(worker)
+        if worker in self._idle:
+            self._idle.remove(worker)
+        ticket = self._running.pop(worker, None)
+        if ticket is not None:
+            self.counters.crashes += 1
+            recipe = ticket.job.recipe.canonical()
+            self.log.error("a worker died of {recipe}", recipe=recipe)
+            self._settle(ticket, Failed("the image could not be made"))
+        if not self._stopping:
+            delay = 0.0
+            if not worker.was_ready:
+                delay = self._backoff
+                self._backoff = min(self._backoff * 2, BACKOFF[1])
+                self.log.error("a worker did not start; again in {delay} s", delay=delay)
+            self._spawn_later(delay)
+        self._check_stopped()
+
+    # Inside
+
+    def _spawn_later(self, delay: float) -> None:
+        def spawn() -> None:
+            self._restarts.discard(call)
+            self._spawn()
+
+        call: DelayedCall = self._reactor.callLater(delay, spawn)
+        self._restarts.add(call)
+
+    def _spawn(self) -> None:
+        worker = WorkerProcess(self, self.settings.limits)
+        self._workers.append(worker)
+        self.counters.started += 1
+        worker.spawn(self._reactor, self.settings.limits)
+
+    def _dispatch(self) -> None:
+        while self._waiting and self._idle and not self._stopping:
+            ticket, worker = self._waiting.popleft(), self._idle.pop()
+            ticket.stop_timer()
+            ticket.waited = self._reactor.seconds() - ticket.submitted
+            limit = self.settings.limits.deadline + GRACE
+            ticket.timer = self._reactor.callLater(limit, self._worked_too_long, worker, ticket)
+            self._running[worker] = ticket
+            worker.send(ticket.job)
+
+    def _settle(self, ticket: _Ticket, answer: Rendered | ImageError) -> None:
+        ticket.stop_timer()
+        if ticket.abandoned:
+            return
+        if isinstance(answer, ImageError):
+            if isinstance(answer, DeadlineExceeded):
+                self.counters.timeouts += 1
+            elif answer.status < 500:
+                self.counters.refused += 1
+            ticket.deferred.errback(answer)
+            return
+        self.counters.done += 1
+        timings = (("queue", ticket.waited), *answer.timings)
+        ticket.deferred.callback(evolve(answer, timings=timings))
+
+    def _drop(self, ticket: _Ticket, error: ImageError) -> None:
+        self._waiting.remove(ticket)
+        self._settle(ticket, error)
+
+    def _waited_too_long(self, ticket: _Ticket) -> None:
+        self.counters.rejected += 1
+        self._drop(ticket, Overloaded("the image waited too long for its turn"))
+
+    def _worked_too_long(self, worker: WorkerProcess, ticket: _Ticket) -> None:
+        del self._running[worker]
+        worker.kill()
+        limit = self.settings.limits.deadline
+        self._settle(ticket, DeadlineExceeded(f"the image took longer than {limit:g} s"))
+
+    def _cancel(self, ticket: _Ticket) -> None:
+        self.counters.cancelled += 1
+        ticket.abandoned = True
+        if ticket in self._waiting:
+            self._waiting.remove(ticket)
+            ticket.stop_timer()
+        elif ticket.timer is not None:
+            left = ticket.timer.getTime() - self._reactor.seconds()
+            ticket.timer.reset(min(left, ABANDONED))
+
+    def _kill_all(self) -> None:
+        self._farewell = None
+        for worker in list(self._workers):
+            worker.kill()
+
+    def _check_stopped(self) -> None:
+        if self._stopping and not self._workers:
+            if self._farewell is not None:
+                self._farewell.cancel()
+                self._farewell = None
+            stopped, self._stopped = self._stopped, []
+            for deferred in stopped:
+                deferred.callback(None)
+
+    def __repr__(self) -> str:
+        return (
+            f"<WorkerPool workers={len(self._workers)} idle={len(self._idle)}"
+            f" running={len(self._running)} waiting={len(self._waiting)}>"
+        )

@@ -1,0 +1,194 @@
+"""What happens to the pixels of one frame: small functions from picture to picture.
+
+The order is chosen for speed and right colours at once. Shrinking comes as early as possible,
+in the JPEG decoder itself where it can; pixels become a kind that can be averaged before the
+one resampling; everything that does not change by being resampled first (colour profiles,
+orientation, flattening) is done on the small picture.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections import OrderedDict
+from collections.abc import Callable
+
+from attrs import frozen
+from PIL import Image, ImageCms
+
+from .formats import Format
+from .geometry import Box
+from .probe import Header
+
+
+@frozen
+class Plan:
+    """What is to be done, decided from the header and the recipe before pixels are decoded.
+
+    ``width``, ``height`` (of the result) and ``box`` (of the source) are in the axes of the
+    picture as stored; ``factor`` is the shrinking that the JPEG decoder does.
+    """
+
+    header: Header
+    width: int
+    height: int
+    box: Box
+    factor: int
+    format: Format
+    quality: int | None
+    #: Frames to make: 1, or all of the animation's.
+    frames: int = 1
+
+    @property
+    def animated(self) -> bool:
+        """Whether the result is an animation."""
+        return self.frames > 1
+
+
+Step = Callable[[Image.Image, Plan], Image.Image]
+
+
+def decode(image: Image.Image, plan: Plan) -> Image.Image:
+    """Decode the pixels, shrunk by ``plan.factor`` where the decoder can."""
+    if plan.factor > 1:
+        # Pillow picks the factor by whole division of the sizes: ask in its own arithmetic.
+        size = plan.header.width // plan.factor, plan.header.height // plan.factor
+        image.draft(None, size)
+    image.load()
+    return image
+
+
+_KEEP = ("L", "LA", "RGB", "RGBA", "CMYK")
+
+
+def plain_pixels(image: Image.Image, plan: Plan) -> Image.Image:
+    """Pixels of 8 bits a channel that can be averaged: grey, RGB or CMYK, with or without alpha.
+
+    Keeps ``info``, which holds the colour profile.
+    """
+    info = image.info
+    if image.mode.startswith("I;16"):
+        image = image.point(lambda value: value * (1 / 257) + 0.5).convert("L")
+    elif image.mode == "I":
+        # A PNG or TIFF of 16 bits that Pillow gives as 32; really wide values saturate.
+        image = image.point(lambda value: value * (1 / 257) + 0.5).convert("L")
+    elif image.mode == "LAB":
+        transform = ImageCms.buildTransform(ImageCms.createProfile("LAB"), _SRGB, "LAB", "RGB")
+        image = ImageCms.applyTransform(image, transform) or image
+    elif image.mode == "1":
+        image = image.convert("L")
+    elif "transparency" in info or image.mode in ("P", "PA", "La", "RGBa"):
+        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+    elif image.mode not in _KEEP:
+        image = image.convert("RGB")
+    if plan.animated and image.mode != "RGBA":
+        image = image.convert("RGBA")  # frames of one kind, whatever each of them is stored as
+    image.info = {key: info[key] for key in ("icc_profile", "duration") if key in info}
+    return image
+
+
+#: Sources more than this many times larger than the result are first averaged down to it.
+_REDUCING_GAP = 3.0
+
+
+def crop_and_resize(image: Image.Image, plan: Plan) -> Image.Image:
+    """Cut out the box and resample it, in one go. Alpha is premultiplied by Pillow."""
+    header = plan.header
+    box = plan.box.shrunk(plan.factor, image.width, image.height)
+    size = (plan.width, plan.height)
+    if size == image.size == (header.width, header.height) and (
+        box.width == header.width and box.height == header.height
+    ):
+        return image
+    info = image.info
+    image = image.resize(
+        size,
+        Image.Resampling.LANCZOS,
+        box=(box.left, box.top, box.right, box.bottom),
+        reducing_gap=_REDUCING_GAP,
+    )
+    image.info = info
+    return image
+
+
+_SRGB = ImageCms.createProfile("sRGB")
+#: Transforms by profile and mode: building one for CMYK takes as long as a thumbnail.
+_TRANSFORMS: OrderedDict[tuple[bytes, str], ImageCms.ImageCmsTransform | None] = OrderedDict()
+_MAX_TRANSFORMS = 16
+
+
+def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
+    """The transform of ``mode`` to sRGB; None for a profile that is broken or of another mode."""
+    key = hashlib.blake2b(profile, digest_size=16).digest(), mode
+    if key not in _TRANSFORMS:
+        if len(_TRANSFORMS) >= _MAX_TRANSFORMS:
+            _TRANSFORMS.popitem(last=False)
+        try:
+            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            _TRANSFORMS[key] = ImageCms.buildTransform(source, _SRGB, mode, "RGB")
+        except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+            _TRANSFORMS[key] = None
+    return _TRANSFORMS[key]
+
+
+def to_srgb(image: Image.Image, plan: Plan) -> Image.Image:
+    """Bring the colours to sRGB by the embedded profile; CMYK without one by the formula.
+
+    A profile that does not fit the pixels is ignored: the picture is then taken for sRGB, as
+    browsers do.
+    """
+    profile = image.info.get("icc_profile")
+    if isinstance(profile, bytes):
+        alpha = image.getchannel("A") if image.mode in ("LA", "RGBA") else None
+        colour = image.convert(image.mode[:-1]) if alpha is not None else image
+        transform = _transform(profile, colour.mode)
+        if transform is not None:
+            colour = ImageCms.applyTransform(colour, transform) or colour
+            if alpha is not None:
+                colour.putalpha(alpha)
+            image = colour
+    return image.convert("RGB") if image.mode == "CMYK" else image
+
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def orient(image: Image.Image, plan: Plan) -> Image.Image:
+    """Turn the picture upright by its EXIF orientation."""
+    turn = _TURNS.get(plan.header.orientation)
+    return image if turn is None else image.transpose(turn)
+
+
+def flatten(image: Image.Image, plan: Plan) -> Image.Image:
+    """Lay a transparent picture on white for a format without transparency."""
+    if plan.format.alpha or image.mode not in ("LA", "RGBA"):
+        return image
+    paper = Image.new("RGBA", image.size, "white")
+    paper.alpha_composite(image.convert("RGBA"))
+    return paper.convert(image.mode[:-1])
+
+
+def strip(image: Image.Image, plan: Plan) -> Image.Image:
+    """Forget all metadata: encoders write what they find in ``info``."""
+    image.info = {}
+    return image
+
+
+#: Each step with the name under which its time is reported (Server-Timing).
+STEPS: tuple[tuple[str, Step], ...] = (
+    ("decode", decode),
+    ("decode", plain_pixels),
+    ("resize", crop_and_resize),
+    ("colour", to_srgb),
+    ("colour", orient),
+    ("colour", flatten),
+    ("colour", strip),
+)

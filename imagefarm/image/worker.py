@@ -1,0 +1,108 @@
+"""The child process: jobs on standard input, answers on standard output, one at a time.
+
+Started by the pool as ``python -m imagefarm.image.worker LIMITS`` with the limits in JSON. It
+ends when its standard input does, and puts an end to itself where even that is not read any
+more, because a decoder hangs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import sys
+import time
+import warnings
+from typing import BinaryIO
+
+from attrs import asdict
+from PIL import Image
+
+from .errors import Failed, ImageError
+from .job import (
+    MAX_HEAD,
+    Decoder,
+    Job,
+    Message,
+    Rendered,
+    error_message,
+    read_job,
+)
+from .limits import Limits
+from .pipeline import Clock, render
+from .source import open_source
+
+#: A worker whose job is this many times over its deadline has lost its parent: it would have
+#: been killed long ago.
+_ORPHANED = 2.0
+
+
+def main(argument: str) -> int:
+    """Serve until standard input ends."""
+    limits = Limits(**json.loads(argument))
+    # Whatever a library prints goes to the log, not between the answers.
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    protect(limits)
+    with answers:
+        serve(sys.stdin.buffer, answers, limits, time.monotonic)
+    return 0
+
+
+def protect(limits: Limits) -> None:
+    """Bound this process, and leave Ctrl-C and hang-ups of the terminal to the parent."""
+    resource.setrlimit(resource.RLIMIT_DATA, (limits.memory, limits.memory))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    Image.MAX_IMAGE_PIXELS = limits.max_pixels
+    warnings.simplefilter("ignore")
+    warnings.simplefilter("error", Image.DecompressionBombWarning)
+
+
+def serve(jobs: BinaryIO, answers: BinaryIO, limits: Limits, clock: Clock) -> None:
+    """Answer jobs until ``jobs`` ends. The first message, ``ready``, answers none."""
+    decoder = Decoder(max_body=0)
+    _write(answers, Message({"ready": os.getpid()}))
+    descriptor = jobs.fileno()
+    while data := os.read(descriptor, MAX_HEAD):
+        for message in decoder.feed(data):
+            signal.setitimer(signal.ITIMER_REAL, limits.deadline * _ORPHANED + 1)
+            _write(answers, answer(read_job(message, limits), limits, clock))
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def answer(job: Job, limits: Limits, clock: Clock) -> Message:
+    """Do one job. Never raises: hostile files make Pillow raise whatever they like."""
+    try:
+        return perform(job, limits, clock).message()
+    except ImageError as error:
+        return error_message(error)
+    except Exception as error:
+        sys.stderr.write(f"{type(error).__name__} for {job.recipe.canonical()}\n")
+        return error_message(Failed("the image could not be made"))
+
+
+def perform(job: Job, limits: Limits, clock: Clock) -> Rendered:
+    """Open the source and make the picture. Raises `ImageError`."""
+    with os.fdopen(open_source(job.root, job.recipe.src), "rb") as file:
+        return render(file, job.recipe, job.offer, limits, clock)
+
+
+def limits_argument(limits: Limits) -> str:
+    """The command line argument that carries ``limits``."""
+    return json.dumps(asdict(limits), separators=(",", ":"))
+
+
+def _write(answers: BinaryIO, message: Message) -> None:
+    answers.write(message.encode())
+    answers.flush()
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1]))
+    except BrokenPipeError:  # the parent has gone while we worked
+        sys.exit(1)

@@ -1,0 +1,140 @@
+"""Geometry: sizes, crops and shrink factors hold for every picture and every box."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from twisted.trial.unittest import SynchronousTestCase
+
+from imagefarm.image.geometry import (
+    SHRINK_FACTORS,
+    Box,
+    place,
+    shrink_factor,
+    stored_box,
+    swaps_axes,
+)
+from imagefarm.image.recipe import Fit
+from imagefarm.image.steps import _TURNS as TURNS
+
+PIXELS = st.integers(1, 20_000)
+SIDE = st.none() | PIXELS
+FITS = st.sampled_from(Fit)
+
+
+class Sizes(SynchronousTestCase):
+    def test_examples(self) -> None:
+        for size, box, fit, expected in [
+            ((2725, 2225), (320, None), Fit.CONTAIN, (320, 261)),
+            ((2725, 2225), (320, 240), Fit.CONTAIN, (294, 240)),
+            ((2725, 2225), (320, 240), Fit.INSIDE, (294, 240)),
+            ((2725, 2225), (320, 240), Fit.COVER, (320, 240)),
+            ((2725, 2225), (320, 240), Fit.FILL, (320, 240)),
+            ((2725, 2225), (None, 100), Fit.FILL, (122, 100)),
+            ((2725, 2225), (None, None), Fit.COVER, (2725, 2225)),
+            ((100, 50), (300, 300), Fit.CONTAIN, (100, 50)),
+            ((100, 50), (300, 300), Fit.COVER, (50, 50)),
+            ((100, 50), (80, 100), Fit.COVER, (40, 50)),
+            ((100, 50), (200, 25), Fit.FILL, (100, 13)),
+            ((1000, 1), (10, None), Fit.CONTAIN, (10, 1)),
+        ]:
+            with self.subTest(size=size, box=box, fit=fit):
+                found = place(*size, *box, fit)
+                self.assertEqual((found.width, found.height), expected)
+
+    @given(PIXELS, PIXELS, SIDE, SIDE, FITS)
+    def test_never_larger_than_asked_or_than_the_picture(
+        self, width: int, height: int, w: int | None, h: int | None, fit: Fit
+    ) -> None:
+        found = place(width, height, w, h, fit)
+        self.assertTrue(1 <= found.width <= min(width, w or width))
+        self.assertTrue(1 <= found.height <= min(height, h or height))
+        box = found.box
+        self.assertTrue(0 <= box.left < box.right <= width)
+        self.assertTrue(0 <= box.top < box.bottom <= height)
+        # Never enlarged: each pixel made has at least one to be made from.
+        self.assertGreaterEqual(box.width, found.width - 1e-6)
+        self.assertGreaterEqual(box.height, found.height - 1e-6)
+
+    @given(PIXELS, PIXELS, SIDE, SIDE)
+    def test_contain_keeps_the_shape_and_touches_the_box(
+        self, width: int, height: int, w: int | None, h: int | None
+    ) -> None:
+        found = place(width, height, w, h, Fit.CONTAIN)
+        touches = found.width == min(width, w or width), found.height == min(height, h or height)
+        self.assertIn(True, touches)
+        # Within half a pixel of the true size, unless that would be none at all.
+        if touches[0]:
+            true = height * found.width / width
+            self.assertTrue(abs(found.height - true) <= 0.5 or found.height == 1)
+        else:
+            true = width * found.height / height
+            self.assertTrue(abs(found.width - true) <= 0.5 or found.width == 1)
+        self.assertEqual(found.box, Box(0, 0, width, height))
+
+    @given(PIXELS, PIXELS, PIXELS, PIXELS)
+    def test_cover_cuts_equally_from_one_pair_of_sides(
+        self, width: int, height: int, w: int, h: int
+    ) -> None:
+        found = place(width, height, w, h, Fit.COVER)
+        box = found.box
+        self.assertAlmostEqual(box.left, width - box.right, places=4)
+        self.assertAlmostEqual(box.top, height - box.bottom, places=4)
+        self.assertTrue(
+            abs(box.width - width) < 1e-4 or abs(box.height - height) < 1e-4,
+            "one direction is kept whole",
+        )
+        # What is kept has the result's shape.
+        self.assertAlmostEqual(
+            box.width * found.height / (box.height * found.width), 1.0, places=6
+        )
+        if w <= width and h <= height:
+            self.assertEqual((found.width, found.height), (w, h))
+
+    @given(PIXELS, PIXELS, PIXELS, PIXELS)
+    def test_fill_uses_the_whole_picture(self, width: int, height: int, w: int, h: int) -> None:
+        found = place(width, height, w, h, Fit.FILL)
+        self.assertEqual(found.box, Box(0, 0, width, height))
+        if w <= width and h <= height:
+            self.assertEqual((found.width, found.height), (w, h))
+
+
+class Shrinking(SynchronousTestCase):
+    def test_examples(self) -> None:
+        photo = Box(0, 0, 2725, 2225)
+        self.assertEqual(shrink_factor(photo, 320, 261), 8)
+        self.assertEqual(shrink_factor(photo, 341, 279), 4, "2225 / 8 is less than 279")
+        self.assertEqual(shrink_factor(photo, 681, 556), 4)
+        self.assertEqual(shrink_factor(photo, 682, 557), 2)
+        self.assertEqual(shrink_factor(photo, 1363, 1113), 1)
+
+    @given(PIXELS, PIXELS, PIXELS, PIXELS)
+    def test_the_largest_that_covers(self, width: int, height: int, w: int, h: int) -> None:
+        factor = shrink_factor(Box(0, 0, width, height), w, h)
+        covering = [f for f in SHRINK_FACTORS if width >= w * f and height >= h * f]
+        self.assertEqual(factor, max(covering, default=1))
+
+    @given(PIXELS, PIXELS, st.sampled_from(SHRINK_FACTORS))
+    def test_a_shrunk_box_stays_inside(self, width: int, height: int, factor: int) -> None:
+        small = -(-width // factor), -(-height // factor)
+        box = Box(width / 4, height / 4, width, height).shrunk(factor, *small)
+        self.assertTrue(0 <= box.left < box.right <= small[0])
+        self.assertTrue(0 <= box.top < box.bottom <= small[1])
+
+
+class Orientation(SynchronousTestCase):
+    def test_a_box_cut_before_turning_is_the_box_cut_after(self) -> None:
+        stored = Image.new("L", (5, 3))
+        stored.putdata(list(range(15)))
+        for orientation in range(1, 9):
+            turn = TURNS.get(orientation)
+            upright = stored if turn is None else stored.transpose(turn)
+            swapped = swaps_axes(orientation)
+            self.assertEqual(upright.size, (3, 5) if swapped else (5, 3))
+            part = (1, 0, 3, 2)
+            box = stored_box(Box(*part), orientation, 5, 3)
+            cut = stored.crop((int(box.left), int(box.top), int(box.right), int(box.bottom)))
+            turned = cut if turn is None else cut.transpose(turn)
+            with self.subTest(orientation=orientation):
+                self.assertEqual(turned.tobytes(), upright.crop(part).tobytes())
