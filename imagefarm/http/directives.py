@@ -6,11 +6,12 @@ from typing import Final
 
 from imagefarm.config.table import AnyRow
 
-from . import errorpages, filters, transfer, types
+from . import accesslog, errorpages, filters, transfer, types
 
 DIRECTIVES: Final[tuple[AnyRow, ...]] = (
     *transfer.DIRECTIVES,
     *types.DIRECTIVES,
     *filters.DIRECTIVES,
+    *accesslog.DIRECTIVES,
     *errorpages.DIRECTIVES,
 )

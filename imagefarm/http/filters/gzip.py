@@ -13,6 +13,7 @@ from attrs import frozen
 from imagefarm.config import values
 from imagefarm.config.ast import Directive
 from imagefarm.config.errors import Invalid
+from imagefarm.config.regex import compile_pattern
 from imagefarm.config.table import HSL, HSLI, AnyRow, Environment, Row, Scope
 from imagefarm.http.dates import parse_http
 from imagefarm.http.etag import weaken
@@ -66,13 +67,8 @@ def _proxied(directive: Directive, env: Environment) -> frozenset[str]:
 def _disable(directive: Directive, env: Environment) -> tuple[re.Pattern[bytes], ...]:
     patterns = []
     for word in directive.args:
-        if word == "msie6":
-            patterns.append(_MSIE6)
-            continue
-        try:
-            patterns.append(re.compile(word.encode("utf-8", "surrogateescape"), re.IGNORECASE))
-        except re.error as error:
-            raise Invalid(f'invalid regular expression "{word}": {error}') from None
+        known = _MSIE6 if word == "msie6" else compile_pattern(word, ignore_case=True)
+        patterns.append(known)
     return tuple(patterns)
 
 
@@ -155,14 +151,6 @@ GZIP_PROXIED: Final = Row[frozenset[str]](
     "| any ...",
     doc="Which answers are compressed for requests that came through a proxy (``Via``).",
 )
-GZIP_STATIC: Final = Row[str](
-    name="gzip_static",
-    contexts=HSL,
-    convert=values.choice(("off", "on", "always")),
-    default="off",
-    syntax="on | off | always",
-    doc="Whether ``FILE.gz`` is sent in place of FILE where it exists and the client takes it.",
-)
 DIRECTIVES: Final[tuple[AnyRow, ...]] = (
     GZIP,
     GZIP_MIN_LENGTH,
@@ -173,7 +161,6 @@ DIRECTIVES: Final[tuple[AnyRow, ...]] = (
     GZIP_VARY,
     GZIP_DISABLE,
     GZIP_PROXIED,
-    GZIP_STATIC,
 )
 
 
@@ -190,7 +177,6 @@ class GzipSettings:
     vary: bool = False
     disable: tuple[re.Pattern[bytes], ...] = ()
     proxied: frozenset[str] = frozenset()
-    static: str = "off"
 
     @classmethod
     def from_scope(cls, scope: Scope) -> GzipSettings:
@@ -205,7 +191,6 @@ class GzipSettings:
             vary=scope[GZIP_VARY],
             disable=scope[GZIP_DISABLE],
             proxied=scope[GZIP_PROXIED],
-            static=scope[GZIP_STATIC],
         )
 
 
@@ -253,11 +238,13 @@ def _acceptable(weight: bytes) -> bool:
     return 0 < hundredths <= 100
 
 
-def takes_gzip(request: Request, headers: Headers, settings: GzipSettings) -> bool:
-    """Whether the client gets gzip; ``headers`` are the answer's as far as they are known.
+def client_accepts_gzip(request: Request, settings: GzipSettings) -> bool:
+    """Whether the client gets ``FILE.gz`` (``gzip_static``), decided before there is an answer."""
+    return takes_gzip(request, Headers(), settings)
 
-    For ``gzip_static`` as well: call it with empty headers, as nginx does.
-    """
+
+def takes_gzip(request: Request, headers: Headers, settings: GzipSettings) -> bool:
+    """Whether the client gets gzip; ``headers`` are the answer's."""
     asked = request.head.headers
     if (
         not accepts(asked.get(b"accept-encoding"))

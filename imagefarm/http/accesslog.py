@@ -1,0 +1,312 @@
+"""``access_log``: which requests are logged where, and the buffered files behind it.
+
+Lines are gathered for a moment and written in one system call, whole lines only, to a file
+opened for appending, so that several processes can share it.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from typing import Final, TypeVar
+
+from attrs import define, frozen
+
+from imagefarm.config.ast import Directive
+from imagefarm.config.errors import ConfigurationError, Invalid, Problem
+from imagefarm.config.table import HSL, LOCATION_IF, AnyRow, Environment, ListRow, Scope
+from imagefarm.config.values import parse_size, parse_time
+from imagefarm.config.variables import Template, VariableTable
+
+from .logformat import LOG_FORMAT, LogFormat, combined
+from .message import Request
+from .timers import Call, Clock
+
+#: Without ``buffer=``: this many bytes are gathered at most, this many seconds.
+DEFAULT_BUFFER: Final = 16 << 10
+DEFAULT_FLUSH: Final = 0.1
+#: With ``buffer=`` but without ``flush=``: nginx waits for ever, we for a minute.
+_BUFFER_FLUSH: Final = 60.0
+#: nginx's ``buffer`` where ``gzip`` is given alone.
+_GZIP_BUFFER: Final = 64 << 10
+
+N = TypeVar("N", int, float)
+
+
+@frozen
+class Target:
+    """Where lines go; equal targets share one open file. Sizes in bytes, times in seconds."""
+
+    path: Template
+    buffer: int = DEFAULT_BUFFER
+    flush: float = DEFAULT_FLUSH
+    gzip: int | None = None
+
+
+@frozen
+class AccessLogRule:
+    """One ``access_log`` as written; ``target`` is None for ``off``."""
+
+    target: Target | None
+    format: str
+    condition: Template | None
+    file: str
+    line: int
+
+
+def _access_log(directive: Directive, env: Environment) -> AccessLogRule:
+    path, *words = directive.args
+    if path == "off":
+        if words:
+            raise Invalid(f'invalid parameter "{words[0]}"')
+        return AccessLogRule(None, "", None, directive.file, directive.line)
+    if path.startswith("syslog:"):
+        raise Invalid("logging to syslog is not supported, use a file")
+    name = "combined"
+    if words and "=" not in words[0] and words[0] != "gzip":
+        name = words.pop(0)
+    options = _Options()
+    for word in words:
+        options.read(word, env)
+    if options.flush is not None and options.buffer is None and options.gzip is None:
+        raise Invalid("no buffer is defined for access_log")
+    target = Target(
+        env.template(env.path(path)),
+        options.buffer or (DEFAULT_BUFFER if options.gzip is None else _GZIP_BUFFER),
+        options.flush or (DEFAULT_FLUSH if options.buffer is None else _BUFFER_FLUSH),
+        options.gzip,
+    )
+    return AccessLogRule(target, name, options.condition, directive.file, directive.line)
+
+
+@define
+class _Options:
+    """The parameters after the format."""
+
+    buffer: int | None = None
+    flush: float | None = None
+    gzip: int | None = None
+    condition: Template | None = None
+
+    def read(self, word: str, env: Environment) -> None:
+        """Take one parameter. Raises `Invalid`."""
+        key, equals, value = word.partition("=")
+        if key == "gzip":
+            self.gzip = _level(value) if equals else zlib.Z_BEST_SPEED
+        elif key == "buffer" and value:
+            self.buffer = _positive(parse_size(value), f'invalid buffer size "{value}"')
+        elif key == "flush" and value:
+            self.flush = _positive(parse_time(value), f'invalid flush time "{value}"')
+        elif key == "if" and value:
+            self.condition = env.template(value)
+        else:
+            raise Invalid(f'invalid parameter "{word}"')
+
+
+def _positive(value: N, message: str) -> N:
+    if value <= 0:
+        raise Invalid(message)
+    return value
+
+
+def _level(value: str) -> int:
+    if not value.isdecimal() or not 1 <= int(value) <= 9:
+        raise Invalid(f'invalid compression level "{value}"')
+    return int(value)
+
+
+ACCESS_LOG: Final = ListRow[AccessLogRule](
+    name="access_log",
+    contexts=HSL | {LOCATION_IF},
+    arity=(1, None),
+    convert=_access_log,
+    syntax="path [format [buffer=size] [gzip[=level]] [flush=time] [if=condition]] | off",
+    doc="Where requests are logged, in which format; several are possible. Without ``buffer`` "
+    "lines are written within a tenth of a second.",
+)
+DIRECTIVES: Final[tuple[AnyRow, ...]] = (LOG_FORMAT, ACCESS_LOG)
+
+
+class LogFile:
+    """An open log: gathers lines and writes them in blocks.
+
+    ``write`` never raises: what can't be written (a full disk) is dropped, as nginx drops it,
+    and counted in ``lost``. A path with variables is opened anew for each block.
+    """
+
+    def __init__(self, target: Target, reactor: Clock) -> None:
+        self._target = target
+        self._reactor = reactor
+        self._fd = -1
+        self._lines: dict[bytes, list[bytes]] = {}
+        self._size = 0
+        self._timer: Call | None = None
+        self.lost = 0
+
+    def open(self) -> None:
+        """Open the file, so that a path that can't be written is known at once: `OSError`."""
+        if self._target.path.constant is not None:
+            self._fd = _open(self._target.path.constant)
+
+    def write(self, request: Request, line: bytes) -> None:
+        """Take a whole line."""
+        if self._size + len(line) > self._target.buffer:
+            self.flush()
+        self._lines.setdefault(self._target.path(request), []).append(line)
+        self._size += len(line)
+        if self._size >= self._target.buffer:
+            self.flush()
+        elif self._timer is None:
+            self._timer = self._reactor.callLater(self._target.flush, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        self.flush()
+
+    def flush(self) -> None:
+        """Write what was gathered."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        gathered, self._lines, self._size = self._lines, {}, 0
+        for path, lines in gathered.items():
+            block = b"".join(lines)
+            if self._target.gzip is not None:
+                # Each block is a gzip member of its own; a file of several is a gzip file.
+                squeeze = zlib.compressobj(self._target.gzip, zlib.DEFLATED, 31)
+                block = squeeze.compress(block) + squeeze.flush()
+            try:
+                self._append(path, block)
+            except OSError:
+                self.lost += len(lines)
+
+    def _append(self, path: bytes, block: bytes) -> None:
+        if self._target.path.constant is not None:
+            os.write(self._fd, block)
+            return
+        fd = _open(path)
+        try:
+            os.write(fd, block)
+        finally:
+            os.close(fd)
+
+    def reopen(self) -> None:
+        """After the file was moved away: go on in a new one. Raises `OSError`, keeping the old."""
+        self.flush()
+        if self._target.path.constant is not None:
+            fresh = _open(self._target.path.constant)
+            self._release()
+            self._fd = fresh
+
+    def close(self) -> None:
+        """Write what was gathered and close the file."""
+        self.flush()
+        self._release()
+
+    def _release(self) -> None:
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            os.close(fd)
+
+    def __repr__(self) -> str:
+        return f"<LogFile {self._target.path.source} buffered={self._size} lost={self.lost}>"
+
+
+def _open(path: bytes) -> int:
+    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+
+
+@frozen
+class _Entry:
+    """One ``access_log`` in force."""
+
+    file: LogFile
+    format: LogFormat
+    condition: Template | None
+
+
+@frozen
+class AccessLogs:
+    """The access logs in force in a location."""
+
+    entries: tuple[_Entry, ...] = ()
+
+    def write(self, request: Request) -> None:
+        """Log ``request`` wherever its condition holds."""
+        for entry in self.entries:
+            if entry.condition is None or entry.condition(request) not in (b"", b"0"):
+                entry.file.write(request, entry.format.line(request))
+
+
+class LogFiles:
+    """All access logs of a process. Equal targets share a file.
+
+    ``for_scope`` is called while the configuration is compiled; then ``open`` once.
+    """
+
+    def __init__(self, reactor: Clock, variables: VariableTable) -> None:
+        self._reactor = reactor
+        self._combined = combined(variables)
+        self._files: dict[Target, tuple[LogFile, AccessLogRule]] = {}
+        self._problems: list[Problem] = []
+
+    def for_scope(self, scope: Scope) -> AccessLogs:
+        """The logs in force in ``scope``. An unknown format is reported by `open`."""
+        formats = {"combined": self._combined}
+        for format in scope.all(LOG_FORMAT):
+            if format.name in formats:
+                message = f'duplicate "log_format" name "{format.name}"'
+                self._problems.append(Problem(message, format.file, format.line_number))
+            formats[format.name] = format
+        entries: list[_Entry] = []
+        for rule in scope.all(ACCESS_LOG):
+            if rule.target is None:
+                return AccessLogs()
+            if rule.format not in formats:
+                message = f'unknown log format "{rule.format}"'
+                self._problems.append(Problem(message, rule.file, rule.line))
+                continue
+            entries.append(
+                _Entry(self._file(rule.target, rule), formats[rule.format], rule.condition)
+            )
+        return AccessLogs(tuple(entries))
+
+    def _file(self, target: Target, rule: AccessLogRule) -> LogFile:
+        if target not in self._files:
+            self._files[target] = LogFile(target, self._reactor), rule
+        return self._files[target][0]
+
+    def open(self) -> None:
+        """Open all files. Raises `ConfigurationError` with all that is wrong."""
+        problems = list(dict.fromkeys(self._problems))
+        for target, (file, rule) in self._files.items():
+            try:
+                file.open()
+            except OSError as error:
+                message = f'open() "{target.path.source}" failed ({error.errno}: {error.strerror})'
+                problems.append(Problem(message, rule.file, rule.line))
+        if problems:
+            self.close()
+            raise ConfigurationError(problems)
+
+    def reopen(self) -> list[str]:
+        """For USR1. Returns what went wrong; those files are gone on with as they were."""
+        failures = []
+        for target, (file, _) in self._files.items():
+            try:
+                file.reopen()
+            except OSError as error:
+                failures.append(
+                    f'open() "{target.path.source}" failed ({error.errno}: {error.strerror})'
+                )
+        return failures
+
+    def flush(self) -> None:
+        """Write what was gathered, everywhere."""
+        for file, _ in self._files.values():
+            file.flush()
+
+    def close(self) -> None:
+        """Write what was gathered, and close all files."""
+        for file, _ in self._files.values():
+            file.close()

@@ -1,0 +1,382 @@
+"""nginx's variables over a `Request`.
+
+A getter here is a `Variable`: called, it gives bytes as `config.variables.Getter` wants (unset
+is empty); its ``lookup`` gives None for what nginx calls "not found", which only the access log
+tells from empty (it writes "-").
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import ipaddress
+import os
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Protocol
+
+from attrs import frozen
+
+from imagefarm import __version__
+from imagefarm.config.variables import Getter, Template, VariableTable, encode
+
+from .dates import cached, format_iso8601, format_log
+from .headers import Headers
+from .message import Attempt, Request, Response, body_length
+
+Lookup = Callable[[Request], bytes | None]
+
+
+class LocationLike(Protocol):
+    """What variables read of ``request.location``."""
+
+    @property
+    def root(self) -> Template | None:
+        """``root``."""
+
+    @property
+    def alias(self) -> Template | None:
+        """``alias``; goes before ``root``."""
+
+    @property
+    def prefix(self) -> bytes:
+        """The location's prefix; empty for a regular expression."""
+
+
+@frozen
+class Variable:
+    """A getter that can also tell unset from empty."""
+
+    lookup: Lookup
+
+    def __call__(self, request: Request) -> bytes:
+        """The value; empty if unset."""
+        return self.lookup(request) or b""
+
+
+def lookup_of(getter: Getter) -> Lookup:
+    """The function that tells unset (None) from empty, if ``getter`` has one."""
+    return getter.lookup if isinstance(getter, Variable) else getter
+
+
+# The request line and what was made of it.
+
+
+def _request_line(request: Request) -> bytes | None:
+    head = request.received or request.head
+    if not head.method:
+        return head.target or None
+    if head.version < (1, 0):
+        return b"%b %b" % (head.method, head.target)
+    return b"%b %b %b" % (head.method, head.target, _protocol(request))
+
+
+def _protocol(request: Request) -> bytes:
+    return b"HTTP/%d.%d" % request.head.version
+
+
+def _args(request: Request) -> bytes | None:
+    return request.args or None
+
+
+def _host(request: Request) -> bytes | None:
+    return request.host or _server_name(request)
+
+
+def _server_name(request: Request) -> bytes | None:
+    name: bytes | None = getattr(request.server, "name", None)
+    return name
+
+
+# Fields of the request.
+
+
+def _field(headers: Headers, name: bytes) -> bytes | None:
+    """The field that ``$http_NAME`` means: dashes are underscores there."""
+    value = headers.get(name.replace(b"_", b"-"))
+    return headers.get(name) if value is None and b"_" in name else value
+
+
+def _http(name: str) -> Variable:
+    wanted = encode(name.lower())
+    return Variable(lambda request: _field(request.head.headers, wanted))
+
+
+def _arg(name: str) -> Variable:
+    wanted = encode(name.lower()) + b"="
+
+    def lookup(request: Request) -> bytes | None:
+        for pair in request.args.split(b"&"):
+            if pair[: len(wanted)].lower() == wanted:
+                return pair[len(wanted) :]
+        return None
+
+    return Variable(lookup)
+
+
+def _cookie(name: str) -> Variable:
+    wanted = encode(name.lower())
+
+    def lookup(request: Request) -> bytes | None:
+        for pair in (request.head.headers.get(b"cookie") or b"").split(b";"):
+            key, equals, value = pair.partition(b"=")
+            if equals and key.strip(b" ").lower() == wanted:
+                return value.strip(b" ")
+        return None
+
+    return Variable(lookup)
+
+
+def _remote_user(request: Request) -> bytes | None:
+    value = request.head.headers.first(b"authorization") or b""
+    scheme, _, credentials = value.partition(b" ")
+    if scheme.lower() != b"basic":
+        return None
+    try:
+        decoded = base64.b64decode(credentials.strip(b" "), validate=True)
+    except binascii.Error:
+        return None
+    user, colon, _ = decoded.partition(b":")
+    return user if colon else None
+
+
+def _forwarded_for(request: Request) -> bytes:
+    before = request.head.headers.get(b"x-forwarded-for")
+    address = encode(request.peer.address)
+    return address if before is None else before + b", " + address
+
+
+# The connection.
+
+
+def _binary_address(request: Request) -> bytes:
+    try:
+        return ipaddress.ip_address(request.peer.address).packed
+    except ValueError:
+        return encode(request.peer.address)
+
+
+def _port(number: int) -> bytes:
+    """A port; a unix-domain socket has none."""
+    return b"%d" % number if number else b""
+
+
+def _ssl_protocol(request: Request) -> bytes | None:
+    return encode(request.peer.tls[0]) if request.peer.tls else None
+
+
+def _ssl_cipher(request: Request) -> bytes | None:
+    return encode(request.peer.tls[1]) if request.peer.tls else None
+
+
+# Files.
+
+
+def _root(request: Request) -> bytes | None:
+    location: LocationLike | None = request.location
+    template = location and (getattr(location, "alias", None) or getattr(location, "root", None))
+    return template(request) if template else None
+
+
+def _filename(request: Request) -> bytes | None:
+    base = _root(request)
+    if base is None:
+        return None
+    location: LocationLike = request.location
+    if getattr(location, "alias", None) is None:
+        return base + request.uri
+    # In a location by regular expression the alias is the whole path.
+    return base + request.uri[len(location.prefix) :] if location.prefix else base
+
+
+def _realpath(request: Request) -> bytes | None:
+    base = _root(request)
+    return None if base is None else os.path.realpath(base)
+
+
+# What became of it. Times are in seconds with milliseconds.
+
+
+def _seconds(value: float) -> bytes:
+    return b"%.3f" % max(value, 0.0)
+
+
+def _status(request: Request) -> bytes:
+    return b"%03d" % request.outcome.status
+
+
+def _attempts(show: Callable[[Attempt], bytes]) -> Variable:
+    """One value a try, as nginx joins them."""
+
+    def lookup(request: Request) -> bytes | None:
+        attempts = request.outcome.attempts
+        return b", ".join([show(attempt) for attempt in attempts]) if attempts else None
+
+    return Variable(lookup)
+
+
+def _time(value: float | None) -> bytes:
+    return b"-" if value is None else _seconds(value)
+
+
+def _upstream_http(name: str) -> Variable:
+    wanted = encode(name.lower())
+
+    def lookup(request: Request) -> bytes | None:
+        headers = request.outcome.upstream_headers
+        return None if headers is None else _field(headers, wanted)
+
+    return Variable(lookup)
+
+
+def _sent_http(name: str) -> Variable:
+    wanted = encode(name.lower())
+
+    def lookup(request: Request) -> bytes | None:
+        response = request.outcome.response
+        if response is None:
+            return None
+        if wanted == b"content_length":
+            return _sent_length(response)
+        return _field(response.headers, wanted)
+
+    return Variable(lookup)
+
+
+def _sent_length(response: Response) -> bytes | None:
+    """The Content-Length that the connection derives from the body."""
+    if response.status < 200 or response.status in (204, 304):
+        return None
+    length = body_length(response.body) if response.length is None else response.length
+    return None if length is None else b"%d" % length
+
+
+# Captures and variables of the configuration's own.
+
+
+def _capture(number: int) -> Variable:
+    def lookup(request: Request) -> bytes | None:
+        match = request.captures
+        if match is None or number > (match.re.groups or 0):
+            return None
+        return match[number]
+
+    return Variable(lookup)
+
+
+def _defined(name: str) -> Variable:
+    def lookup(request: Request) -> bytes | None:
+        value = request.variables.get(name)
+        if value is not None:
+            return value
+        match: re.Match[bytes] | None = request.captures
+        if match is not None and name in match.re.groupindex:
+            return match[name]
+        return b""
+
+    return Variable(lookup)
+
+
+def _kept(name: str) -> Lookup:
+    """A value that the leaf which proxies leaves in ``request.variables``."""
+    return lambda request: request.variables.get(name)
+
+
+_FIXED: Final[Mapping[str, Lookup]] = {
+    "args": _args,
+    "binary_remote_addr": _binary_address,
+    "body_bytes_sent": lambda request: b"%d" % request.outcome.body_bytes_sent,
+    "bytes_sent": lambda request: b"%d" % request.outcome.bytes_sent,
+    "connection": lambda request: b"%d" % request.peer.serial,
+    "connection_requests": lambda request: b"%d" % request.number,
+    "content_length": lambda request: request.head.headers.first(b"content-length"),
+    "content_type": lambda request: request.head.headers.first(b"content-type"),
+    "document_root": _root,
+    "document_uri": lambda request: request.uri,
+    "fastcgi_path_info": lambda request: b"",
+    "fastcgi_script_name": lambda request: request.uri,
+    "host": _host,
+    "hostname": lambda request: encode(os.uname().nodename.lower()),
+    "https": lambda request: b"on" if request.peer.tls else b"",
+    "is_args": lambda request: b"?" if request.args else b"",
+    "nginx_version": lambda request: __version__.encode(),
+    "pid": lambda request: b"%d" % os.getpid(),
+    "proxy_add_x_forwarded_for": _forwarded_for,
+    "proxy_host": _kept("proxy_host"),
+    "proxy_port": _kept("proxy_port"),
+    "query_string": _args,
+    "realpath_root": _realpath,
+    "remote_addr": lambda request: encode(request.peer.address),
+    "remote_port": lambda request: _port(request.peer.port),
+    "remote_user": _remote_user,
+    "request": _request_line,
+    "request_filename": _filename,
+    "request_length": lambda request: b"%d" % request.length,
+    "request_method": lambda request: request.head.method or None,
+    "request_uri": lambda request: request.head.target or None,
+    "scheme": lambda request: b"https" if request.peer.tls else b"http",
+    "server_addr": lambda request: encode(request.peer.server[0]),
+    "server_name": _server_name,
+    "server_port": lambda request: _port(request.peer.server[1]),
+    "server_protocol": _protocol,
+    "ssl_cipher": _ssl_cipher,
+    "ssl_protocol": _ssl_protocol,
+    "ssl_server_name": lambda request: request.peer.sni,
+    "status": _status,
+    "upstream_addr": _attempts(lambda attempt: attempt.address).lookup,
+    "upstream_cache_status": lambda request: request.outcome.cache_status or None,
+    "upstream_connect_time": _attempts(lambda attempt: _time(attempt.connect_time)).lookup,
+    "upstream_header_time": _attempts(lambda attempt: _time(attempt.header_time)).lookup,
+    "upstream_response_time": _attempts(lambda attempt: _time(attempt.response_time)).lookup,
+    "upstream_status": _attempts(
+        lambda attempt: b"%d" % attempt.status if attempt.status else b"-"
+    ).lookup,
+    "uri": lambda request: request.uri,
+}
+
+_PREFIXES: Final[Mapping[str, Callable[[str], Getter]]] = {
+    "arg_": _arg,
+    "cookie_": _cookie,
+    "http_": _http,
+    "sent_http_": _sent_http,
+    "upstream_http_": _upstream_http,
+}
+
+
+def _request_id(random: Callable[[int], bytes]) -> Lookup:
+    def lookup(request: Request) -> bytes:
+        # One and the same for the request wherever it is asked for.
+        found = request.variables.get("request_id")
+        if found is None:
+            found = request.variables["request_id"] = random(16).hex().encode()
+        return found
+
+    return lookup
+
+
+def _timed(clock: Callable[[], float]) -> dict[str, Lookup]:
+    local, iso8601 = cached(format_log), cached(format_iso8601)
+    return {
+        "msec": lambda request: _seconds(clock()),
+        "request_time": lambda request: _seconds(clock() - request.started),
+        "time_iso8601": lambda request: iso8601(clock()),
+        "time_local": lambda request: local(clock()),
+    }
+
+
+def variable_table(
+    extra: Mapping[str, Getter] | None = None,
+    *,
+    clock: Callable[[], float],
+    random: Callable[[int], bytes] = os.urandom,
+) -> VariableTable:
+    """All variables of this package and the ``extra`` ones, which go before ours.
+
+    ``clock`` gives seconds since the epoch, ``random`` that many random bytes. An extra name
+    that ends in "_" would be a prefix in nginx; here all of them are exact.
+    """
+    exact: dict[str, Any] = {name: Variable(lookup) for name, lookup in _FIXED.items()}
+    exact.update({name: Variable(lookup) for name, lookup in _timed(clock).items()})
+    exact["request_id"] = Variable(_request_id(random))
+    exact.update(extra or {})
+    return VariableTable(exact=exact, prefixes=_PREFIXES, defined=_defined, capture=_capture)
