@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import Final
 
 from attrs import frozen
@@ -35,6 +36,8 @@ _MAIN = frozenset({MAIN})
 _EVENTS = frozenset({EVENTS})
 _FARM = frozenset({FARM})
 
+_COUNT = re.compile(r"[1-9][0-9]{0,8}")
+
 
 def _user(directive: Directive, env: Environment) -> UserSetting | None:
     words = directive.args
@@ -44,10 +47,17 @@ def _user(directive: Directive, env: Environment) -> UserSetting | None:
 def _workers(directive: Directive, env: Environment) -> int:
     if directive.args[0] == "auto":
         return os.cpu_count() or 1
-    count = values.number(directive, env)
-    if count == 0:
-        raise Invalid("invalid number")
-    return count
+    text = directive.args[0]
+    if not _COUNT.fullmatch(text):
+        raise Invalid('"worker_processes" directive invalid value')
+    return int(text)
+
+
+def _connections(directive: Directive, env: Environment) -> int:
+    text = directive.args[0]
+    if not _COUNT.fullmatch(text):
+        raise Invalid(f'invalid number "{text}"')
+    return int(text)
 
 
 def _error_log(directive: Directive, env: Environment) -> ErrorLogSetting:
@@ -156,7 +166,7 @@ EVENTS_BLOCK: BlockRow[None] = BlockRow(
 WORKER_CONNECTIONS: Row[int] = Row(
     name="worker_connections",
     contexts=_EVENTS,
-    convert=values.number,
+    convert=_connections,
     default=512,
     syntax="number",
     doc="The most connections that a process serves at a time, those to upstreams included.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping
 from typing import Final
@@ -17,6 +18,9 @@ from .children import ChildSpec
 
 ROLES: Final = ("master", "slave", "resizer")
 _HIGHEST_PORT: Final = 65535
+_PORT: Final = re.compile(r"[0-9]{1,5}")
+#: Names become file names and stand in a directive: nothing that either would take amiss.
+_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 @frozen
@@ -57,9 +61,9 @@ def member(directive: Directive, env: Environment) -> Member:
     found = Member(directive.name, env.conf_path(file))
     for option in options:
         key, _, value = option.partition("=")
-        if key == "port" and value.isdigit() and 0 < int(value) <= _HIGHEST_PORT:
+        if key == "port" and _PORT.fullmatch(value) and 0 < int(value) <= _HIGHEST_PORT:
             found = evolve(found, port=int(value))
-        elif key == "name" and value.replace("-", "").replace("_", "").isalnum():
+        elif key == "name" and _NAME.fullmatch(value):
             found = evolve(found, name=value)
         else:
             raise Invalid(f'invalid parameter "{option}"')

@@ -181,7 +181,7 @@ def adopt(text: str) -> dict[str, socket.socket]:
     try:
         for entry in filter(None, text.split(";")):
             name, _, number = entry.rpartition("=")
-            if not name or not number.isdigit():
+            if not name or not (number.isascii() and number.isdigit()):
                 raise ListenError([f'invalid inherited socket "{entry}"'])
             try:
                 sock = socket.socket(fileno=int(number))
