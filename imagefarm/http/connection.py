@@ -1,0 +1,520 @@
+"""The server side of one HTTP/1.1 connection, over TCP, TLS or a Unix socket.
+
+Requests are taken one at a time: the next head is parsed when the answer before it is out, so
+pipelined requests are answered in order and their number costs no more than a bounded buffer.
+While an answer is awaited the socket is still read, up to that bound, because that is how a
+client that leaves is noticed.
+
+A connection that waits for a request holds no parser, no buffer and no exchange.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final
+
+from attrs import evolve
+from twisted.internet.interfaces import IHalfCloseableProtocol, IProtocol, IPushProducer
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from .body import EMPTY, BodyTimeout, RequestBody
+from .exchange import DRAIN_LIMIT, Exchange, Phase
+from .message import Peer, Request
+from .parser import BadRequest, ParsedHead, RequestParser
+from .serializer import Serializer
+from .timers import NEVER, Clock
+from .transport import DirectServer, DirectUnixServer
+
+if TYPE_CHECKING:
+    from .factory import HttpFactory
+
+#: Bytes of following requests that are read while one is being answered.
+PIPELINE_BUFFER: Final = 65536
+#: nginx's ``lingering_time``: how long a closing connection is read at most, in seconds.
+LINGERING_TIME: Final = 30.0
+
+#: What is known of a request whose head has not been read.
+_NOTHING: Final = ParsedHead(
+    BadRequest(400, "").head, b"", 0, keep_alive=False, expects_continue=False, size=0
+)
+
+log = Logger()
+
+
+class State(Enum):
+    """What the connection is doing."""
+
+    HEAD = "waits for a request"
+    BUSY = "a request is being answered"
+    DRAIN = "answered; drops the rest of the request's body"
+    LINGER = "said its last; drops what still comes, so that the answer is not reset away"
+    CLOSED = "closing or closed"
+
+
+class Wait(Enum):
+    """What the deadline is for."""
+
+    NOTHING = "nothing"
+    IDLE = "the next request"
+    HEADER = "the rest of a head"
+    BODY = "more of a request body"
+    SEND = "the client to read"
+    LINGER = "the client to stop sending"
+    CLOSE = "the transport to close"
+
+
+@implementer(IProtocol, IHalfCloseableProtocol, IPushProducer)
+class HttpConnection:
+    """A Twisted protocol; the factory makes it. As a producer it learns when writing stalls."""
+
+    __slots__ = (
+        "_draining", "_eof", "_exchange", "_idle_timeout", "_linger_end", "_mark", "_parser",
+        "_pumping", "_reading", "_started", "_state", "_wait", "congested", "deadline", "factory",
+        "peer", "plain", "served", "slot", "transport",
+    )  # fmt: skip
+
+    def __init__(self, factory: HttpFactory, peer: Peer) -> None:
+        self.factory = factory
+        self.peer = peer
+        self.transport: Any = None
+        self.plain = False
+        self.congested = False
+        #: Requests so far.
+        self.served = 0
+        self.deadline = NEVER
+        self.slot = -1
+        self._state = State.HEAD
+        self._wait = Wait.IDLE
+        self._parser: RequestParser | None = None
+        self._exchange: Exchange | None = None
+        self._started = 0.0
+        self._idle_timeout = 0.0
+        self._linger_end = 0.0
+        self._mark = -1
+        self._draining = 0
+        self._pumping = False
+        self._reading = True
+        self._eof = False
+
+    def __repr__(self) -> str:
+        return f"<HttpConnection #{self.peer.serial} {self._state.name} served={self.served}>"
+
+    # IProtocol.
+
+    def makeConnection(self, transport: Any) -> None:
+        """Twisted's start."""
+        self.transport = transport
+        self.plain = isinstance(transport, DirectServer | DirectUnixServer)
+        set_no_delay = getattr(transport, "setTcpNoDelay", None)
+        if set_no_delay is not None:
+            set_no_delay(True)
+        transport.registerProducer(self, True)
+        self._arm(Wait.IDLE, self.factory.client_header_timeout)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Bytes from the client."""
+        state = self._state
+        if state is State.HEAD:
+            self._feed(data)
+            self._pump()
+        elif state is State.BUSY or state is State.DRAIN:
+            self._receive(data)
+            self._pump()
+        elif state is State.LINGER:
+            self._arm_linger()
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Twisted's end."""
+        self._state = State.CLOSED
+        self.factory.wheel.remove(self)
+        exchange, self._exchange = self._exchange, None
+        self._parser = None
+        if exchange is not None:
+            exchange.gone()
+        self.factory.connection_lost(self)
+
+    def readConnectionLost(self) -> None:
+        """The client will send no more.
+
+        As in nginx, a client whose answer is being sent gets it; one that waits for the
+        application counts as gone (it most likely is, and the work is stopped).
+        """
+        self._eof = True
+        exchange = self._exchange
+        if self._state is State.BUSY and exchange is not None:
+            body = exchange.body
+            if exchange.phase is Phase.PENDING or (body is not None and not body.complete):
+                self.abort()
+        elif self._parser is None or not self.congested:
+            self._close()
+
+    def writeConnectionLost(self) -> None:
+        """Our own half-close is out."""
+
+    # IPushProducer: the transport about what we write.
+
+    def pauseProducing(self) -> None:
+        """The transport's buffer is over its high-water mark."""
+        self.congested = True
+        if self._exchange is not None:
+            self._exchange.pause()
+        if self._state is State.HEAD or self._state is State.BUSY:
+            self._arm(Wait.SEND, self._send_timeout())
+
+    def resumeProducing(self) -> None:
+        """It is empty again."""
+        self.congested = False
+        if self._state is State.BUSY and self._exchange is not None:
+            self._arm_busy()
+            self._exchange.resume()
+            self._pump()
+        elif self._state is State.HEAD:
+            self._rest()
+            self._pump()
+
+    def stopProducing(self) -> None:
+        """`connectionLost` comes next."""
+
+    # What an exchange needs.
+
+    @property
+    def clock(self) -> Clock:
+        """The factory's."""
+        return self.factory.clock
+
+    @property
+    def serializer(self) -> Serializer:
+        """The factory's."""
+        return self.factory.serializer
+
+    @property
+    def may_keep(self) -> bool:
+        """Whether another request is welcome."""
+        return not self.factory.draining
+
+    def now(self) -> float:
+        """The time of day."""
+        return self.factory.now()
+
+    def answering(self) -> None:
+        """An answer could not be sent at once."""
+        self._arm_busy()
+        self._read_or_not()
+
+    def exchange_done(self, keep: bool) -> None:
+        """An answer is out: on to the next request, or the end."""
+        exchange = self._exchange
+        if exchange is None or self._state is not State.BUSY:
+            return
+        body = exchange.body
+        if body is None or body.complete:
+            self._exchange = None
+            self._idle_timeout = exchange.request.transfer.keepalive_timeout
+            if keep:
+                self._state = State.HEAD
+                self._rest()
+                self._pump()
+            else:
+                self._close(linger=self._parser is not None)
+        elif keep:
+            self._state = State.DRAIN
+            self._draining = DRAIN_LIMIT
+            self._arm(Wait.LINGER, exchange.request.transfer.lingering_timeout)
+            self._read_or_not()
+        else:
+            self._close(linger=True)
+
+    def abort(self) -> None:
+        """Break off; what was sent can't be mistaken for a whole."""
+        if self._state is State.CLOSED:
+            return
+        self._state = State.CLOSED
+        exchange, self._exchange = self._exchange, None
+        self._parser = None
+        self.factory.wheel.cancel(self)
+        self.transport.abortConnection()
+        if exchange is not None:
+            exchange.gone()
+
+    def drain(self) -> None:
+        """The server stops: close now if idle, else after the answer."""
+        if self._state is State.HEAD and self._parser is None and not self.congested:
+            self._close()
+
+    # Reading.
+
+    def _feed(self, data: bytes) -> None:
+        if self._parser is None:
+            self._parser = RequestParser(self.factory.limits, data)
+            self._started = self.factory.now()
+        else:
+            self._parser.feed(data)
+
+    def _receive(self, data: bytes) -> None:
+        """Bytes that come while a request is under way: its body, and what follows that."""
+        exchange = self._exchange
+        if exchange is None:
+            return
+        body = exchange.body
+        if body is not None and not body.complete:
+            before = body.received
+            data = body.receive(data)
+            if self._state is State.DRAIN:
+                self._drained(body, data, body.received - before)
+                return
+        if self._state is State.BUSY:
+            if data:
+                self._feed(data)
+            self._arm_busy()
+            self._read_or_not()
+        elif self._state is State.HEAD and data:
+            self._feed(data)
+
+    def _drained(self, body: RequestBody, rest: bytes, count: int) -> None:
+        """More of a body that nobody wants."""
+        self._draining -= count
+        exchange = self._exchange
+        if body.complete and exchange is not None:
+            if rest:
+                self._feed(rest)
+            self._idle_timeout = exchange.request.transfer.keepalive_timeout
+            self._exchange = None
+            self._state = State.HEAD
+            self._rest()
+        elif body.failed or self._draining < 0:
+            self._close(linger=True)
+
+    def _pump(self) -> None:
+        """Take requests from the buffer for as long as they are answered at once."""
+        if self._pumping:
+            return
+        self._pumping = True
+        try:
+            while self._state is State.HEAD and self._parser is not None and not self.congested:
+                try:
+                    parsed = self._parser.next_head()
+                except BadRequest as error:
+                    self._refuse(error)
+                    break
+                if parsed is None:
+                    self._await_head()
+                    break
+                self._serve(parsed)
+        finally:
+            self._pumping = False
+
+    def _await_head(self) -> None:
+        parser = self._parser
+        if parser is not None and not parser.pending:
+            self._parser = None
+        elif self._wait is not Wait.HEADER:
+            self._arm(Wait.HEADER, self.factory.client_header_timeout)
+        if self._eof:
+            self._close()
+
+    def _request(self, parsed: ParsedHead, body: RequestBody | None) -> Request:
+        if self.factory.secure and not self.served:
+            self.peer = _with_tls(self.peer, self.transport)
+        self.served += 1
+        return Request(
+            parsed.head,
+            self.peer,
+            EMPTY if body is None else body,
+            self._started,
+            parsed.host,
+            number=self.served,
+            length=parsed.size,
+            transfer=self.factory.transfer,
+        )
+
+    def _serve(self, parsed: ParsedHead) -> None:
+        body = None
+        rest = b""
+        if parsed.length != 0:
+            body = RequestBody(parsed.length, self._max_body_size, self._body_demanded)
+            if self._parser is not None:
+                rest, self._parser = self._parser.take(), None
+        elif self._parser is not None and not self._parser.pending:
+            self._parser = None
+        request = self._request(parsed, body)
+        exchange = Exchange(
+            self,
+            self.factory.app,
+            request,
+            body,
+            keep=parsed.keep_alive,
+            expects_continue=parsed.expects_continue and not rest,
+        )
+        self._exchange = exchange
+        self._state = State.BUSY
+        self._wait = Wait.NOTHING
+        self.factory.wheel.cancel(self)
+        exchange.begin()
+        if rest:
+            self._receive(rest)
+        elif self._state is State.BUSY:
+            self._arm_busy()
+        if self._parser is not None:
+            self._started = self.factory.now()
+
+    def _refuse(self, error: BadRequest) -> None:
+        """Answer what can't be read; where it ends is anyone's guess, so close."""
+        log.info(
+            "client sent invalid request: {reason}, client: {client}",
+            reason=error.reason,
+            client=self.peer.address,
+        )
+        request = self._request(evolve(_NOTHING, head=error.head), None)
+        self._exchange = Exchange(self, self.factory.app, request, None, keep=False)
+        self._state = State.BUSY
+        self._exchange.refuse(error.status)
+        if self._state is State.BUSY:
+            self._arm_busy()
+
+    def _max_body_size(self) -> int:
+        exchange = self._exchange
+        return 0 if exchange is None else exchange.request.transfer.client_max_body_size
+
+    def _body_demanded(self) -> None:
+        exchange = self._exchange
+        if exchange is not None and self._state is State.BUSY:
+            exchange.body_demanded()
+            self._arm_busy()
+            self._read_or_not()
+
+    def _read_or_not(self) -> None:
+        """Read while there is a use or a bounded place for what comes."""
+        reading = True
+        exchange = self._exchange
+        if self._state is State.BUSY and exchange is not None:
+            body = exchange.body
+            if body is not None and not body.complete and not body.failed:
+                reading = body.hungry
+            elif self._parser is not None:
+                reading = self._parser.pending < PIPELINE_BUFFER
+        elif self._state is State.HEAD and self.congested:
+            reading = self._parser is None or self._parser.pending < PIPELINE_BUFFER
+        if reading is not self._reading and not self._eof:
+            self._reading = reading
+            if reading:
+                self.transport.resumeProducing()
+            else:
+                self.transport.pauseProducing()
+
+    # Deadlines.
+
+    def _arm(self, wait: Wait, seconds: float) -> None:
+        self._wait = wait
+        if wait is Wait.SEND or wait is Wait.CLOSE:
+            self._mark = self._progress()
+        self.factory.wheel.schedule(self, seconds)
+
+    def _rest(self) -> None:
+        """Wait for the next request."""
+        if self._parser is None and (self._eof or self.factory.draining):
+            self._close()
+            return
+        self._arm(Wait.IDLE, self._idle_timeout)
+        self._read_or_not()
+
+    def _arm_busy(self) -> None:
+        """The deadline while a request is under way."""
+        exchange = self._exchange
+        if exchange is None or self._state is not State.BUSY:
+            return
+        if self.congested or (exchange.phase is Phase.ANSWERING and exchange.pushing):
+            if self._wait is not Wait.SEND or self.deadline == NEVER:
+                self._arm(Wait.SEND, self._send_timeout())
+        elif exchange.body is not None and exchange.body.wanted:
+            self._arm(Wait.BODY, exchange.request.transfer.client_body_timeout)
+        else:
+            self.factory.wheel.cancel(self)
+
+    def _send_timeout(self) -> float:
+        exchange = self._exchange
+        transfer = self.factory.transfer if exchange is None else exchange.request.transfer
+        return transfer.send_timeout
+
+    def _progress(self) -> int:
+        """A number that grows as long as the client reads."""
+        lower = getattr(self.transport, "transport", self.transport)  # under TLS
+        written: int = getattr(lower, "written", 0)
+        return written
+
+    def timed_out(self) -> None:
+        """The wheel: the deadline has passed."""
+        wait = self._wait
+        if wait is Wait.SEND or wait is Wait.CLOSE:
+            if self._progress() != self._mark:
+                self._arm(wait, self._send_timeout())
+            elif wait is Wait.SEND:
+                self.abort()
+            else:
+                self.transport.abortConnection()
+        elif wait is Wait.BODY:
+            self._body_timed_out()
+        elif wait is Wait.HEADER:
+            self._head_timed_out()
+        elif wait is Wait.LINGER and self._state is State.DRAIN:
+            self._close(linger=True)
+        else:
+            self._close()
+
+    def _body_timed_out(self) -> None:
+        exchange = self._exchange
+        if exchange is None or exchange.body is None:
+            return
+        exchange.keep = False
+        error = BodyTimeout("nothing came for client_body_timeout")
+        exchange.body.fail(error)
+        if exchange.phase is Phase.PENDING:
+            # As in nginx: without an answer, 408 in the log.
+            exchange.gone(error)
+            self._close()
+
+    def _head_timed_out(self) -> None:
+        """As in nginx: without an answer, 408 in the log."""
+        Exchange(self, self.factory.app, self._request(_NOTHING, None), None, keep=False).gone(
+            BodyTimeout("the head did not come for client_header_timeout")
+        )
+        self._close()
+
+    # Closing.
+
+    def _close(self, *, linger: bool = False) -> None:
+        """Close once everything is written; ``linger`` where the client may still be sending.
+
+        Closing a socket that has unread bytes resets it, and the client may lose the answer.
+        """
+        if self._state is State.CLOSED or (linger and self._state is State.LINGER):
+            return
+        self._exchange = None
+        self._parser = None
+        transport = self.transport
+        if self._state is not State.LINGER:
+            transport.unregisterProducer()
+        if linger and not self._eof:
+            self._state = State.LINGER
+            self._linger_end = self.factory.clock.seconds() + LINGERING_TIME
+            if self.plain:
+                transport.loseWriteConnection()
+            self._read_or_not()
+            self._arm_linger()
+            return
+        self._state = State.CLOSED
+        self._arm(Wait.CLOSE, self._send_timeout())
+        transport.loseConnection()
+
+    def _arm_linger(self) -> None:
+        left = self._linger_end - self.factory.clock.seconds()
+        self._arm(Wait.LINGER, max(0.0, min(left, self.factory.transfer.lingering_timeout)))
+
+
+def _with_tls(peer: Peer, transport: Any) -> Peer:
+    """``peer`` with what the handshake has agreed on."""
+    handle = transport.getHandle()
+    version = handle.get_protocol_version_name()
+    cipher = handle.get_cipher_name() or ""
+    return evolve(peer, tls=(version, cipher), sni=handle.get_servername())

@@ -1,0 +1,115 @@
+"""What makes connections: one factory for each listening socket."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IProtocolFactory
+from zope.interface import implementer
+
+from imagefarm import __version__
+
+from .connection import HttpConnection
+from .message import Application, Peer, TransferSettings
+from .parser import Limits
+from .serializer import Serializer
+from .timers import Clock, TimerWheel
+
+
+@implementer(IProtocolFactory)
+class HttpFactory:
+    """A Twisted factory of `HttpConnection`.
+
+    ``server`` names the listening socket as it was configured (`Peer.server`); ``secure`` says
+    that it speaks TLS. ``transfer`` and ``limits`` are the default server's, in force until a
+    request's own are known; ``client_header_timeout`` is in seconds. Factories of one process
+    share the ``wheel`` and the ``serials`` that number connections. ``now`` is the time of day.
+    ``max_connections`` is ``worker_connections``: one more is closed as it comes (0: no limit).
+    """
+
+    def __init__(
+        self,
+        app: Application,
+        clock: Clock,
+        *,
+        server: tuple[str, int],
+        secure: bool = False,
+        transfer: TransferSettings | None = None,
+        limits: Limits | None = None,
+        client_header_timeout: float = 60.0,
+        wheel: TimerWheel | None = None,
+        serials: Iterator[int] | None = None,
+        now: Callable[[], float] = time.time,
+        max_connections: int = 0,
+    ) -> None:
+        self.app = app
+        self.clock = clock
+        self.server = server
+        self.secure = secure
+        self.transfer = transfer or TransferSettings()
+        self.limits = limits or Limits()
+        self.client_header_timeout = client_header_timeout
+        self.wheel = wheel or TimerWheel(clock)
+        self.serializer = Serializer(b"imagefarm", __version__.encode())
+        self.now = now
+        self.max_connections = max_connections
+        self.connections: set[HttpConnection] = set()
+        #: Whether the server is stopping: no connection outlives its answer.
+        self.draining = False
+        self._serials = serials or itertools.count(1)
+        self._drained: list[Deferred[None]] = []
+
+    def __repr__(self) -> str:
+        return f"<HttpFactory {self.server[0]}:{self.server[1]} {len(self.connections)}>"
+
+    def doStart(self) -> None:
+        """Twisted: a port uses the factory."""
+
+    def doStop(self) -> None:
+        """Twisted: no port uses it any more; its connections live on until they are drained."""
+
+    def buildProtocol(self, address: Any) -> HttpConnection | None:
+        """A connection from ``address`` (IPv4Address, IPv6Address or UNIXAddress)."""
+        if self.max_connections and len(self.connections) >= self.max_connections:
+            return None
+        host = getattr(address, "host", None)
+        peer = Peer(
+            address="unix:" if host is None else host,
+            port=0 if host is None else address.port,
+            server=self.server,
+            serial=next(self._serials),
+        )
+        connection = HttpConnection(self, peer)
+        self.connections.add(connection)
+        return connection
+
+    def connection_lost(self, connection: HttpConnection) -> None:
+        """For `HttpConnection`: it is gone."""
+        self.connections.discard(connection)
+        if not self.connections:
+            waiting, self._drained = self._drained, []
+            for deferred in waiting:
+                deferred.callback(None)
+
+    def drain(self) -> Deferred[None]:
+        """Finish gracefully: idle connections close now, busy ones after their answer.
+
+        Fires when the last one is gone. Stop listening first.
+        """
+        self.draining = True
+        for connection in tuple(self.connections):
+            connection.drain()
+        if not self.connections:
+            return succeed(None)
+        deferred: Deferred[None] = Deferred()
+        self._drained.append(deferred)
+        return deferred
+
+    def abort(self) -> None:
+        """Break all connections off (nginx's fast shutdown)."""
+        for connection in tuple(self.connections):
+            connection.abort()

@@ -1,0 +1,133 @@
+"""Server transports that write at once and send files with sendfile.
+
+Twisted's ``write`` only queues: two ``epoll_ctl`` calls and one more turn of the loop for each
+response. A port makes its connections with its ``transport`` attribute, so ``direct(port)`` is
+all it takes to have ours instead.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from twisted.internet import tcp, unix
+
+
+class FileTransport(Protocol):
+    """What the sender needs to pass a file to the kernel."""
+
+    def write_more(self, data: bytes) -> None:
+        """Write, and say that more follows at once."""
+
+    def send_file(self, fd: int, offset: int, count: int) -> int | None:
+        """Send up to ``count`` bytes of a file now.
+
+        0 is the end of the file, None means to wait with `when_writable`. Raises `OSError`.
+        """
+
+    def when_writable(self, callback: Callable[[], None]) -> None:
+        """Call back once, when all that was written has been sent and more can be."""
+
+
+class _Direct:
+    """The mixin: before ``tcp.Server`` or ``unix.Server``.
+
+    ``written`` counts the bytes that have reached the socket, so that a timeout can tell a slow
+    reader from one that has stopped.
+    """
+
+    written = 0
+    _on_writable: Callable[[], None] | None = None
+    # What we use of Twisted's FileDescriptor.
+    socket: socket.socket
+    dataBuffer: bytes
+    connected: int
+    disconnecting: int
+    _tempDataLen: int
+    _writeDisconnected: bool
+    _writeDisconnecting: bool
+    TLS: bool
+    startWriting: Callable[[], None]
+    stopWriting: Callable[[], None]
+
+    @property
+    def _queued(self) -> bool:
+        return bool(self.dataBuffer or self._tempDataLen)
+
+    def _send(self, data: bytes, flags: int) -> bytes:
+        """Send what goes out now; the rest comes back."""
+        if self._queued or not self.connected or self._writeDisconnected or self.disconnecting:
+            return data
+        try:
+            sent = self.socket.send(data, flags)
+        except OSError:
+            return data  # would block; or broken, and the queue's writer will find out
+        self.written += sent
+        return data[sent:]
+
+    def write(self, data: bytes) -> None:
+        if not self.TLS:
+            data = self._send(data, 0)
+        if data:
+            super().write(data)  # type: ignore[misc]
+
+    def write_more(self, data: bytes) -> None:
+        data = self._send(data, socket.MSG_MORE)
+        if data:
+            super().write(data)  # type: ignore[misc]
+
+    def send_file(self, fd: int, offset: int, count: int) -> int | None:
+        if self._queued:
+            return None
+        try:
+            sent = os.sendfile(self.socket.fileno(), fd, offset, count)
+        except BlockingIOError:
+            return None
+        self.written += sent
+        return sent
+
+    def when_writable(self, callback: Callable[[], None]) -> None:
+        self._on_writable = callback
+        self.startWriting()
+
+    def writeSomeData(self, data: bytes) -> Any:
+        sent = super().writeSomeData(data)  # type: ignore[misc]
+        if isinstance(sent, int):
+            self.written += sent
+        return sent
+
+    def doWrite(self) -> Any:
+        if self._on_writable is None or self._queued:
+            result = super().doWrite()  # type: ignore[misc]
+            if self._on_writable is not None and not self._queued and result is None:
+                self.startWriting()  # the queue's writer has stopped it
+            return result
+        callback, self._on_writable = self._on_writable, None
+        callback()
+        waits = self._on_writable is not None or self._queued
+        if not waits and not self.disconnecting and not self._writeDisconnecting:
+            self.stopWriting()
+        return None
+
+    def connectionLost(self, reason: Any) -> None:
+        self._on_writable = None
+        super().connectionLost(reason)  # type: ignore[misc]
+
+
+class DirectServer(_Direct, tcp.Server):
+    """A TCP connection."""
+
+
+class DirectUnixServer(_Direct, unix.Server):
+    """A Unix socket's connection."""
+
+
+def direct(port: Any) -> Any:
+    """Let a listening port (TCP, TLS or Unix; listened on or adopted) make our transports.
+
+    Call it before the reactor has accepted anything. Returns the port.
+    """
+    port.transport = DirectUnixServer if isinstance(port, unix.Port) else DirectServer
+    return port
