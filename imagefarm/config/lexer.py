@@ -154,6 +154,8 @@ class _Lexer:
                 if quoted
                 else f'too long parameter "{raw[:10]}..." started'
             )
+        if "\0" in raw:  # no word of ours may hold one, least of all a path
+            self._problem("unexpected NUL")
         self.words.append(Word(unescape(raw), quoted))
 
     def _quoted(self, quote: str) -> bool:

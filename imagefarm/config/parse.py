@@ -120,6 +120,8 @@ class _Reader:
             self._problem('invalid number of arguments in "include" directive', directive)
             return []
         wanted = directive.words[0].text
+        if "\0" in wanted:
+            return []  # the lexer has said so
         path = os.path.join(self.conf_dir, wanted)
         if any(character in path for character in "*?["):
             found = sorted(glob.glob(path), key=os.fsencode)

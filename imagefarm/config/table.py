@@ -60,6 +60,7 @@ class Row(Generic[T]):
 
     ``arity`` is the least and the most number of words (None: no limit). ``convert`` may raise
     `Invalid`. ``defines`` names the variables that the directive creates (``set``, captures).
+    ``default_text`` is how the reference prints the default, where the value does not say it.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Row(Generic[T]):
     default: T
     doc: str
     syntax: str = ""
+    default_text: str = ""
     inherits: bool = True
     defines: Callable[[Directive], Iterable[str]] = _no_names
 
@@ -88,6 +90,7 @@ class ListRow(Generic[T]):
     doc: str
     syntax: str = ""
     default: tuple[T, ...] = ()
+    default_text: str = ""
     inherits: bool = True
     defines: Callable[[Directive], Iterable[str]] = _no_names
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
 from .ast import Directive
@@ -12,10 +12,15 @@ from .table import Convert, Environment, ListRow, Row
 from .variables import Template
 
 E = TypeVar("E")
+N = TypeVar("N", int, float)
 
-_SIZE = re.compile(r"(\d+)([kKmMgG]?)")
+#: The largest number that nginx can hold.
+_MAX = 2**63 - 1
+_SIZE = re.compile(r"([0-9]{1,19})([kKmM]?)")
+_OFFSET = re.compile(r"([0-9]{1,19})([kKmMgG]?)")
 _SIZE_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
-_TIME = re.compile(r"(\d+)(ms|y|M|w|d|h|m|s)?")
+_TIME = re.compile(r" *([0-9]{1,19})(ms|[yMwdhms])")
+_BARE_TIME = re.compile(r" *([0-9]{1,19}) *")
 _TIME_UNITS = {
     "y": 31536000.0, "M": 2592000.0, "w": 604800.0, "d": 86400.0, "h": 3600.0, "m": 60.0,
     "s": 1.0, "ms": 0.001,
@@ -23,31 +28,48 @@ _TIME_UNITS = {
 
 
 def parse_size(text: str) -> int:
-    """``100M``, ``8k``, ``1024`` in bytes. Raises `Invalid`."""
-    match = _SIZE.fullmatch(text)
-    if match is None:
+    """``8k``, ``1m``, ``1024`` in bytes (nginx's ``size``). Raises `Invalid`."""
+    return _size(_SIZE, text)
+
+
+def parse_offset(text: str) -> int:
+    """``100M``, ``2g``, in bytes: a size that may be a file's (nginx's ``offset``).
+
+    Raises `Invalid`.
+    """
+    return _size(_OFFSET, text)
+
+
+def _size(form: re.Pattern[str], text: str) -> int:
+    match = form.fullmatch(text)
+    value = -1 if match is None else int(match[1]) * _SIZE_UNITS[match[2].lower()]
+    if not 0 <= value <= _MAX:
         raise Invalid(f'invalid value "{text}"')
-    return int(match[1]) * _SIZE_UNITS[match[2].lower()]
+    return value
 
 
 def parse_time(text: str) -> float:
-    """``1h30m``, ``5m``, ``10``, ``250ms`` in seconds. Raises `Invalid`.
+    """``1h30m``, ``1d 12h``, ``10``, ``250ms`` in seconds. Raises `Invalid`.
 
-    As in nginx, units go from the largest to the smallest and a bare number is seconds.
+    As in nginx, units go from the largest to the smallest, and a bare number, which may come
+    last, is seconds. Years, months and milliseconds are allowed everywhere, while nginx allows
+    the former in times of whole seconds only and the latter in the others only.
     """
-    rest, total, last = text.replace(" ", ""), 0.0, -1
-    order = list(_TIME_UNITS)
-    while rest:
-        match = _TIME.match(rest)
-        if match is None:
+    position, total, units = 0, 0.0, list(_TIME_UNITS)
+    match = _TIME.match(text)
+    while match is not None:
+        if match[2] not in units:
             raise Invalid(f'invalid value "{text}"')
-        unit = match[2] or "s"
-        if order.index(unit) <= last or (match[2] is None and match.end() != len(rest)):
-            raise Invalid(f'invalid value "{text}"')
-        last = order.index(unit)
-        total += int(match[1]) * _TIME_UNITS[unit]
-        rest = rest[match.end() :]
-    if last < 0:
+        total += int(match[1]) * _TIME_UNITS[match[2]]
+        units = units[units.index(match[2]) + 1 :]
+        position = match.end()
+        match = _TIME.match(text, position)
+    bare = _BARE_TIME.fullmatch(text, position)
+    if bare is not None:
+        total += int(bare[1])
+    elif position == 0 or text[position:].strip(" "):
+        raise Invalid(f'invalid value "{text}"')
+    if total > _MAX:
         raise Invalid(f'invalid value "{text}"')
     return total
 
@@ -63,32 +85,34 @@ def flag(directive: Directive, env: Environment) -> bool:
     return value == "on"
 
 
-def _named(directive: Directive, text: str) -> Invalid:
-    return Invalid(f'"{directive.name}" directive invalid value "{text}"')
-
-
 def number(directive: Directive, env: Environment) -> int:
     """A whole number, zero or more."""
     text = directive.args[0]
-    if not re.fullmatch(r"\d+", text, re.ASCII):
+    if not re.fullmatch(r"[0-9]{1,19}", text) or int(text) > _MAX:
         raise Invalid(f'"{directive.name}" directive invalid number')
     return int(text)
 
 
 def size(directive: Directive, env: Environment) -> int:
     """A size in bytes."""
-    try:
-        return parse_size(directive.args[0])
-    except Invalid:
-        raise _named(directive, directive.args[0]) from None
+    return _parsed(directive, parse_size)
+
+
+def offset(directive: Directive, env: Environment) -> int:
+    """A size in bytes that may be a file's: gigabytes are allowed."""
+    return _parsed(directive, parse_offset)
 
 
 def time(directive: Directive, env: Environment) -> float:
     """A time in seconds."""
+    return _parsed(directive, parse_time)
+
+
+def _parsed(directive: Directive, parse: Callable[[str], N]) -> N:
     try:
-        return parse_time(directive.args[0])
+        return parse(directive.args[0])
     except Invalid:
-        raise _named(directive, directive.args[0]) from None
+        raise Invalid(f'"{directive.name}" directive invalid value') from None
 
 
 def text(directive: Directive, env: Environment) -> str:
@@ -133,6 +157,6 @@ def choice(options: Mapping[str, E] | Iterable[str]) -> Convert[E]:
 
 
 __all__ = [
-    "ListRow", "Row", "choice", "conf_path", "flag", "number", "parse_size", "parse_time",
-    "path", "size", "template", "text", "time", "words",
+    "ListRow", "Row", "choice", "conf_path", "flag", "number", "offset", "parse_offset",
+    "parse_size", "parse_time", "path", "size", "template", "text", "time", "words",
 ]  # fmt: skip

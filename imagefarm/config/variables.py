@@ -13,7 +13,10 @@ from .errors import Invalid
 #: Reads one variable of a request. An unset variable is the empty value, as in nginx.
 Getter = Callable[[Any], bytes]
 
-_VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+)|(\{|$|.))", re.ASCII | re.DOTALL)
+#: A name in braces, with or without the closing one; a capture; a plain name, maybe empty.
+_VARIABLE = re.compile(
+    r"\$(?:\{(?P<braced>\w*)(?P<end>\}?)|(?P<digit>[1-9])|(?P<plain>\w*))", re.ASCII
+)
 
 
 def encode(text: str) -> bytes:
@@ -56,8 +59,8 @@ class VariableTable:
         ``known`` has the names that the configuration defines, in lower case.
         """
         name = name.lower()
-        if name[0].isdigit():
-            return self.capture(int(name[0]))
+        if len(name) == 1 and name in "123456789":
+            return self.capture(int(name))
         if name in self.exact:
             return self.exact[name]
         if name in known:
@@ -74,15 +77,7 @@ class VariableTable:
         for match in _VARIABLE.finditer(text):
             if match.start() > end:
                 parts.append(encode(text[end : match.start()]))
-            name = match[1] or match[2]
-            if name is None:
-                raise Invalid("invalid variable name")
-            rest = ""
-            if match[2] and name[0].isdigit():
-                name, rest = name[0], name[1:]  # "$10" is $1 and a zero
-            parts.append(self.getter(name, known))
-            if rest:
-                parts.append(encode(rest))
+            parts.append(self._part(match, known))
             end = match.end()
         if end < len(text):
             parts.append(encode(text[end:]))
@@ -90,3 +85,15 @@ class VariableTable:
         if all(isinstance(part, bytes) for part in parts):
             constant = b"".join(part for part in parts if isinstance(part, bytes))
         return Template(text, tuple(parts), constant)
+
+    def _part(self, match: re.Match[str], known: frozenset[str]) -> Getter:
+        if match["digit"]:
+            return self.capture(int(match["digit"]))  # "$10" is $1 and a zero
+        name: str = match["plain"] or match["braced"]
+        if not name:
+            raise Invalid("invalid variable name")
+        if match["braced"] and not match["end"]:
+            raise Invalid(f'the closing bracket in "{name}" variable is missing')
+        if name[0].isdigit():
+            raise Invalid(f'unknown "{name}" variable')
+        return self.getter(name, known)
