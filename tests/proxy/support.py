@@ -11,8 +11,14 @@ from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import StringTransport
 
+from imagefarm.config.loader import convert
+from imagefarm.config.parse import parse_text
+from imagefarm.config.table import BlockRow, DirectiveTable, Scope
 from imagefarm.http.headers import Headers
 from imagefarm.http.message import BodySink, BodyStream, Peer, Request, RequestHead, Response
+from imagefarm.http.variables import variable_table
+from imagefarm.proxy.directives import DIRECTIVES
+from imagefarm.proxy.variables import VARIABLES
 
 
 @define(eq=False)
@@ -225,3 +231,48 @@ def unused_port() -> int:
         probe.bind(("127.0.0.1", 0))
         number: int = probe.getsockname()[1]
         return number
+
+
+def _block(name: str, outside: str, arity: tuple[int, int]) -> BlockRow[Any]:
+    return BlockRow(
+        name=name,
+        contexts=frozenset(outside.split()),
+        arity=arity,
+        opens={"main": "http", "http": "server", "server": "location", "location": "location"}[
+            outside.split()[0]
+        ],
+        convert=lambda directive, env: directive.args,
+        doc="",
+    )
+
+
+_IF = BlockRow[Any](
+    name="if", contexts=frozenset({"location"}), arity=(1, 1), opens="if in location",
+    convert=lambda directive, env: directive.args, doc="",
+)  # fmt: skip
+_LOCATION = _block("location", "server location", (1, 2))
+_SERVER = _block("server", "http", (0, 0))
+_HTTP = _block("http", "main", (0, 0))
+_TABLE = DirectiveTable({"": (_HTTP, _SERVER, _LOCATION, _IF, *DIRECTIVES)})
+
+
+def load(text: str) -> Scope:
+    """The ``http`` scope of ``text``, which is what stands inside that block."""
+    parsed = parse_text("http {\n" + text + "\n}", "nginx.conf")
+    variables = variable_table(VARIABLES, clock=lambda: 0.0)
+    root = convert(parsed, table=_TABLE, variables=variables, prefix="/", conf_dir="/").root
+    (http,) = root.blocks(_HTTP)
+    return http
+
+
+def load_location(words: str, inside: str, http: str = "") -> Scope:
+    """The scope of ``location WORDS { INSIDE }``."""
+    (server,) = load(f"{http}\nserver {{ location {words} {{ {inside} }} }}").blocks(_SERVER)
+    (location,) = server.blocks(_LOCATION)
+    return location
+
+
+def the_if(location: Scope) -> Scope:
+    """The ``if`` block in ``location``."""
+    (scope,) = location.blocks(_IF)
+    return scope

@@ -1,0 +1,149 @@
+"""All groups of a configuration: those it names, and those that an address implies."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from imagefarm.config.errors import ConfigurationError, Invalid, Problem
+from imagefarm.config.table import Scope
+
+from .addresses import Authority, literal, parse_authority, resolve
+from .group import Group
+from .peers import Peer, Peers
+from .policies import IpHash, Policy, RoundRobin
+from .pool import KeepaliveSettings
+from .upstream_directives import (
+    IP_HASH,
+    KEEPALIVE,
+    KEEPALIVE_REQUESTS,
+    KEEPALIVE_TIME,
+    KEEPALIVE_TIMEOUT,
+    UPSTREAM_BLOCK,
+    UPSTREAM_SERVER,
+)
+
+#: Groups that variables in ``proxy_pass`` may bring into being; the oldest makes room.
+MAX_DYNAMIC: Final = 1000
+#: As in nginx, an address that no ``upstream`` block names keeps no connections.
+_IMPLICIT: Final = KeepaliveSettings(connections=0)
+
+
+class Groups:
+    """The ``upstream`` blocks by name, and the implicit groups made so far."""
+
+    def __init__(self, reactor: Any) -> None:
+        self.reactor = reactor
+        self._named: dict[str, Group] = {}
+        self._implicit: dict[tuple[Authority, int], Group] = {}
+        self._dynamic: dict[tuple[Authority, int], Group] = {}
+
+    @classmethod
+    def from_scope(cls, http: Scope, reactor: Any) -> Groups:
+        """Build the groups of the ``http`` block. Raises `ConfigurationError`."""
+        groups = cls(reactor)
+        problems: list[Problem] = []
+        for scope in http.blocks(UPSTREAM_BLOCK):
+            directive = scope.directive
+            assert directive is not None
+            try:
+                if scope.value in groups._named:
+                    raise Invalid(f'duplicate upstream "{scope.value}"')
+                groups._named[scope.value] = _group(scope, reactor)
+            except Invalid as error:
+                problems.append(Problem(str(error), directive.file, directive.line))
+        if problems:
+            raise ConfigurationError(problems)
+        return groups
+
+    def find(self, authority: str, default_port: int | None = None) -> Group:
+        """The group that a ``*_pass`` directive means: a block's name, or an address.
+
+        ``default_port`` None demands a port. Raises `Invalid`.
+        """
+        parsed = parse_authority(authority)
+        named = self._by_name(parsed, authority)
+        if named is not None:
+            return named
+        if parsed.port is None and default_port is None and not parsed.path:
+            raise Invalid(f'no port in upstream "{authority}"')
+        key = (parsed, default_port or 0)
+        group = self._implicit.get(key)
+        if group is None:
+            addresses = resolve(parsed, default_port or 0, parsed.host)
+            group = self._implicit[key] = self._make(authority, [Peer(a) for a in addresses])
+        return group
+
+    def dynamic(self, authority: str, default_port: int | None = None) -> Group:
+        """The group that the value of a variable means; names are not resolved.
+
+        Raises `Invalid`, also for a name that is not an ``upstream`` block's.
+        """
+        parsed = parse_authority(authority)
+        named = self._by_name(parsed, authority)
+        if named is not None:
+            return named
+        if not parsed.path and literal(parsed.host) is None:
+            raise Invalid(f"no resolver defined to resolve {parsed.host}")
+        if parsed.port is None and default_port is None and not parsed.path:
+            raise Invalid(f'no port in upstream "{authority}"')
+        key = (parsed, default_port or 0)
+        group = self._dynamic.get(key)
+        if group is None:
+            if len(self._dynamic) >= MAX_DYNAMIC:
+                self._dynamic.pop(next(iter(self._dynamic))).stop()
+            (address,) = resolve(parsed, default_port or 0, authority)
+            group = self._dynamic[key] = self._make(authority, [Peer(address)])
+        return group
+
+    def stop(self) -> None:
+        """Close all idle connections, and the others when they have finished."""
+        for groups in (self._named, self._implicit, self._dynamic):
+            for group in groups.values():
+                group.stop()
+
+    def _by_name(self, parsed: Authority, authority: str) -> Group | None:
+        group = self._named.get(parsed.host)
+        if group is not None and parsed.port is not None:
+            raise Invalid(f'upstream "{parsed.host}" may not have port {parsed.port}')
+        return group
+
+    def _make(self, name: str, peers: list[Peer]) -> Group:
+        return Group(self.reactor, name.encode(), Peers(peers), RoundRobin(), _IMPLICIT)
+
+    def __repr__(self) -> str:
+        return f"<Groups {sorted(self._named)}>"
+
+
+def _group(scope: Scope, reactor: Any) -> Group:
+    """The group of one ``upstream`` block. Raises `Invalid`."""
+    servers = scope.all(UPSTREAM_SERVER)
+    name: str = scope.value
+    if not servers:
+        raise Invalid(f'no servers are inside upstream "{name}"')
+    policy: Policy = RoundRobin()
+    if scope[IP_HASH]:
+        policy = IpHash()
+        if any(server.backup for server in servers):
+            raise Invalid('balancing method does not support parameter "backup"')
+    peers = Peers(
+        Peer(
+            address,
+            weight=server.weight,
+            max_fails=server.max_fails,
+            fail_timeout=server.fail_timeout,
+            backup=server.backup,
+            down=server.down,
+            max_conns=server.max_conns,
+        )
+        for server in servers
+        for address in server.addresses
+    )
+    if not peers.primary:
+        raise Invalid(f'no servers are inside upstream "{name}"')
+    keepalive = KeepaliveSettings(
+        connections=scope[KEEPALIVE],
+        requests=scope[KEEPALIVE_REQUESTS],
+        time=scope[KEEPALIVE_TIME],
+        timeout=scope[KEEPALIVE_TIMEOUT],
+    )
+    return Group(reactor, name.encode("utf-8", "surrogateescape"), peers, policy, keepalive)

@@ -1,0 +1,262 @@
+"""``proxy_pass``: a request of ours becomes a request to an upstream, its answer ours."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.ssl import CertificateOptions
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from imagefarm.config.errors import ConfigurationError, Invalid, Problem
+from imagefarm.http.body import BodyError
+from imagefarm.http.headers import Headers
+from imagefarm.http.message import BodySink, BodyStream, Request, Response
+from imagefarm.http.upstream import (
+    ExchangeRules,
+    Fault,
+    NoLivePeers,
+    Outgoing,
+    UpstreamError,
+    UpstreamGroup,
+)
+
+from .connection import HttpConnector
+from .exchange import printable
+from .groups import Groups
+from .redirect import rewrite_location, rewrite_refresh
+from .settings import ProxySettings
+from .target import Target, request_target
+from .variables import PROXY_HOST, PROXY_PORT
+
+#: Fields of the client's request that are never passed on: those that speak of its connection
+#: (RFC 9110 section 7.6.1), and those that we derive.
+_NOT_PASSED: Final = frozenset({
+    b"connection", b"content-length", b"expect", b"host", b"keep-alive", b"proxy-connection",
+    b"te", b"trailer", b"transfer-encoding", b"upgrade",
+})  # fmt: skip
+#: Fields that ``proxy_set_header`` cannot set: the framing is the connection's business.
+_NOT_SET: Final = frozenset({b"content-length", b"keep-alive", b"transfer-encoding", b"upgrade"})
+# A value with one of these would end the field (RFC 9110 section 5.5): variables hold what
+# clients sent, decoded.
+_BREAKS: Final = re.compile(rb"[\x00\r\n]")
+_TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+
+
+class BadValue(ValueError):
+    """A configured value came to something that must not stand in a request: 400."""
+
+
+class ProxyPass:
+    """The handler of a location with ``proxy_pass``. Raises `ConfigurationError`.
+
+    ``groups`` are the configuration's; its reactor drives the connections.
+    """
+
+    log = Logger()
+
+    def __init__(self, settings: ProxySettings, groups: Groups) -> None:
+        self._settings = settings
+        self._groups = groups
+        self._http = self._rules(HttpConnector(groups.reactor, settings.buffer_size), "http")
+        self._https: ExchangeRules | None = None
+        self._set_names = frozenset(name.lower() for name, _ in settings.set_headers)
+        self._group: UpstreamGroup | None = None
+        target = settings.target.target
+        if target is not None:
+            try:
+                self._group = groups.find(target.authority, target.default_port)
+            except Invalid as error:
+                place = settings.target
+                raise ConfigurationError([Problem(str(error), place.file, place.line)]) from None
+
+    def __call__(self, request: Request) -> Response | Deferred[Response]:
+        """`http.message.Handler`."""
+        settings = self._settings
+        try:
+            target = settings.target(request)
+            group = self._group
+            if group is None:
+                group = self._groups.dynamic(target.authority, target.default_port)
+        except Invalid as error:
+            self.log.error(
+                "{error}, client: {client}", error=str(error), client=request.peer.address
+            )
+            return Response(502)
+        request.variables[PROXY_HOST] = target.host_header
+        request.variables[PROXY_PORT] = target.port
+        try:
+            outgoing = self._outgoing(request, target)
+        except BadValue as error:
+            self.log.error(
+                "{error}, client: {client}", error=str(error), client=request.peer.address
+            )
+            return Response(400)
+        body = outgoing.body
+        if body is not None and body.length is None and settings.version < (1, 1):
+            return Response(411)  # HTTP/1.0 cannot frame it (RFC 9112 section 6.1)
+        rules = self._http if target.scheme == "http" else self._secure()
+        answering = group.exchange(request, outgoing, rules)
+        return answering.addCallbacks(
+            self._answered, self._failed, callbackArgs=(request,), errbackArgs=(request,)
+        )
+
+    # -- the request to the upstream -----------------------------------------------------------
+
+    def _rules(self, connector: HttpConnector, scheme: str) -> ExchangeRules:
+        settings = self._settings
+        return ExchangeRules(
+            connector,
+            settings.timeouts,
+            settings.next_upstream,
+            settings.tries,
+            settings.next_timeout,
+            scheme,
+        )
+
+    def _secure(self) -> ExchangeRules:
+        """The rules for ``https://``; as ``proxy_ssl_verify off``, nginx's default."""
+        if self._https is None:
+            options: Any = CertificateOptions()
+            connector = HttpConnector(self._groups.reactor, self._settings.buffer_size, options)
+            self._https = self._rules(connector, "https")
+        return self._https
+
+    def _outgoing(self, request: Request, target: Target) -> Outgoing:
+        settings = self._settings
+        method = request.head.method
+        if settings.method is not None:
+            method = settings.method(request)
+            if not _TOKEN.fullmatch(method):
+                raise BadValue(f'invalid method "{printable(method)}"')
+        path = request_target(
+            request,
+            target,
+            constant=settings.target.target is not None,
+            location=settings.location,
+        )
+        return Outgoing(
+            method,
+            path,
+            self._headers(request, target),
+            body=self._body(request),
+            version=settings.version,
+        )
+
+    def _headers(self, request: Request, target: Target) -> Headers:
+        fields: list[tuple[bytes, bytes]] = []
+        for name, template in self._settings.set_headers:
+            value = template(request)
+            lower = name.lower()
+            if not value or lower in _NOT_SET:
+                continue
+            if lower == b"connection" and b"upgrade" in value.lower():
+                continue  # we could not follow a change of protocol
+            if template.constant is None and _BREAKS.search(value):
+                raise BadValue(f'invalid value of "{printable(name)}"')
+            fields.append((name, value))
+        if b"host" not in self._set_names:
+            fields.insert(0, (b"Host", target.host_header))
+        if self._settings.pass_headers:
+            dropped = _NOT_PASSED | self._set_names
+            headers = request.head.headers
+            connection = headers.get(b"connection")
+            if connection is not None:
+                dropped |= {option.strip(b" \t") for option in connection.lower().split(b",")}
+            fields += [field for field in headers if field[0].lower() not in dropped]
+        return Headers(fields)
+
+    def _body(self, request: Request) -> BodyStream | None:
+        settings = self._settings
+        if settings.set_body is not None:
+            return FixedBody(settings.set_body(request))
+        if not settings.pass_body:
+            return None
+        headers = request.head.headers
+        if b"content-length" in headers or b"transfer-encoding" in headers:
+            return request.body
+        return None
+
+    # -- its answer ----------------------------------------------------------------------------
+
+    def _answered(self, response: Response, request: Request) -> Response:
+        settings = self._settings
+        hidden = settings.hidden
+        fields = [field for field in response.headers if field[0].lower() not in hidden]
+        if settings.redirects:
+            fields = [self._redirected(field, request) for field in fields]
+        response.headers = Headers(fields)
+        response.conditional = False
+        response.final = not settings.intercept_errors
+        return response
+
+    def _redirected(self, field: tuple[bytes, bytes], request: Request) -> tuple[bytes, bytes]:
+        name, value = field
+        lower = name.lower()
+        new = None
+        if lower == b"location":
+            new = rewrite_location(self._settings.redirects, request, value)
+        elif lower == b"refresh":
+            new = rewrite_refresh(self._settings.redirects, request, value)
+        if new is None or _BREAKS.search(new):
+            return field
+        return name, new
+
+    def _failed(self, failure: Failure, request: Request) -> Response:
+        """The answer to the client; the reason has been logged with the attempt."""
+        error = failure.value
+        if isinstance(error, UpstreamError):
+            return Response(504 if error.fault is Fault.TIMEOUT else 502)
+        if isinstance(error, NoLivePeers):
+            return Response(502)
+        if isinstance(error, CancelledError):
+            return Response(499, close=True)
+        if isinstance(error, BodyError):
+            return Response(error.status, close=True)
+        self.log.failure("proxying {request} failed", failure, request=request)
+        return Response(500)
+
+    def __repr__(self) -> str:
+        return f"<ProxyPass {self._settings.target.template.source}>"
+
+
+class FixedBody:
+    """A `BodyStream` of bytes that are there already (``proxy_set_body``)."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+        self._sink: BodySink | None = None
+        self._paused = False
+
+    @property
+    def length(self) -> int | None:
+        """`BodyStream`."""
+        return len(self._content)
+
+    def start(self, sink: BodySink) -> None:
+        """`BodyStream`."""
+        self._sink = sink
+        if self._content:
+            sink.data(self._content)
+        self._end()
+
+    def pause(self) -> None:
+        """`BodyStream`."""
+        self._paused = True
+
+    def resume(self) -> None:
+        """`BodyStream`."""
+        self._paused = False
+        self._end()
+
+    def cancel(self) -> None:
+        """`BodyStream`."""
+        self._sink = None
+
+    def _end(self) -> None:
+        sink = self._sink
+        if sink is not None and not self._paused:
+            self._sink = None
+            sink.end()

@@ -1,0 +1,143 @@
+"""What ``proxy_pass`` and its relatives come to in one location."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from attrs import field, frozen
+
+from imagefarm.config.ast import Directive
+from imagefarm.config.errors import ConfigurationError, Problem
+from imagefarm.config.table import LOCATION_IF, Scope
+from imagefarm.config.variables import Template, encode
+from imagefarm.http.upstream import Timeouts
+
+from . import directives as d
+from .redirect import PrefixRedirect, Redirect, Special
+from .response_parser import MAX_HEAD
+from .target import Pass
+
+#: Fields of an upstream's answer that nginx never passes on by itself.
+HIDDEN: Final = frozenset({
+    b"date", b"server", b"x-pad", b"x-accel-expires", b"x-accel-redirect",
+    b"x-accel-limit-rate", b"x-accel-buffering", b"x-accel-charset",
+})  # fmt: skip
+_NO_URI_HERE: Final = (
+    '"proxy_pass" cannot have URI part in location given by regular expression, or inside named '
+    'location, or inside "if" statement, or inside "limit_except" block'
+)
+
+
+@frozen(kw_only=True)
+class ProxySettings:
+    """Everything that `ProxyPass` needs to know of a location.
+
+    ``location`` is the prefix that ``proxy_pass``'s URI replaces. ``hidden`` has field names in
+    lower case; ``next_upstream`` is empty for ``off``.
+    """
+
+    target: Pass
+    location: bytes = b""
+    redirects: tuple[Redirect, ...] = ()
+    set_headers: tuple[tuple[bytes, Template], ...] = field(default=(), repr=False)
+    hidden: frozenset[bytes] = HIDDEN
+    version: tuple[int, int] = (1, 1)
+    method: Template | None = None
+    timeouts: Timeouts = field(factory=Timeouts)
+    next_upstream: frozenset[str] = frozenset({"error", "timeout"})
+    tries: int = 0
+    next_timeout: float = 0.0
+    intercept_errors: bool = False
+    pass_headers: bool = True
+    pass_body: bool = True
+    set_body: Template | None = None
+    buffer_size: int = MAX_HEAD
+
+    @classmethod
+    def from_scope(cls, scope: Scope) -> ProxySettings | None:
+        """The settings of a location or an ``if`` in one; None without ``proxy_pass``.
+
+        Raises `ConfigurationError`.
+        """
+        target = scope[d.PROXY_PASS]
+        prefix = None if scope.context == LOCATION_IF else location_prefix(scope.directive)
+        if target is None and scope.context == LOCATION_IF and scope.parent is not None:
+            # An "if" without a handler of its own has its location's.
+            target = scope.parent[d.PROXY_PASS]
+            prefix = location_prefix(scope.parent.directive)
+        if target is None:
+            return None
+        if prefix is None and target.target is not None and target.target.uri:
+            raise _problem(_NO_URI_HERE, target)
+        hide: tuple[bytes, ...] = scope.all(d.PROXY_HIDE_HEADER)
+        shown: tuple[bytes, ...] = scope.all(d.PROXY_PASS_HEADER)
+        return cls(
+            target=target,
+            location=prefix or b"",
+            redirects=_redirects(scope, target, prefix or b""),
+            set_headers=tuple((encode(n), value) for n, value in scope.all(d.PROXY_SET_HEADER)),
+            hidden=(HIDDEN | set(hide)) - set(shown),
+            version=scope[d.PROXY_HTTP_VERSION],
+            method=scope[d.PROXY_METHOD],
+            timeouts=Timeouts(
+                scope[d.PROXY_CONNECT_TIMEOUT],
+                scope[d.PROXY_SEND_TIMEOUT],
+                scope[d.PROXY_READ_TIMEOUT],
+            ),
+            next_upstream=scope[d.PROXY_NEXT_UPSTREAM],
+            tries=scope[d.PROXY_NEXT_UPSTREAM_TRIES],
+            next_timeout=scope[d.PROXY_NEXT_UPSTREAM_TIMEOUT],
+            intercept_errors=scope[d.PROXY_INTERCEPT_ERRORS],
+            pass_headers=scope[d.PROXY_PASS_REQUEST_HEADERS],
+            pass_body=scope[d.PROXY_PASS_REQUEST_BODY],
+            set_body=scope[d.PROXY_SET_BODY],
+            buffer_size=scope[d.PROXY_BUFFER_SIZE],
+        )
+
+
+def location_prefix(directive: Directive | None) -> bytes | None:
+    """The literal prefix of a ``location`` line; None if it is named or a regular expression."""
+    if directive is None or not directive.args:
+        return None
+    text = "".join(directive.args[:2])
+    if text.startswith(("@", "~")):
+        return None
+    return encode(text.removeprefix("=").removeprefix("^~"))
+
+
+def _problem(message: str, target: Pass) -> ConfigurationError:
+    return ConfigurationError([Problem(message, target.file, target.line)])
+
+
+def _redirects(scope: Scope, target: Pass, location: bytes) -> tuple[Redirect, ...]:
+    rules = scope.all(d.PROXY_REDIRECT)
+    if not rules:
+        return () if target.target is None else (_default(target, location),)
+    if Special.OFF in rules:
+        return ()
+    result: list[Redirect] = []
+    for rule in rules:
+        if not isinstance(rule, Special):
+            result.append(rule)
+        elif target.target is None:
+            raise _problem(
+                '"proxy_redirect default" cannot be used with "proxy_pass" directive '
+                "with variables",
+                target,
+            )
+        else:
+            result.append(_default(target, location))
+    return tuple(result)
+
+
+def _default(target: Pass, location: bytes) -> PrefixRedirect:
+    """``proxy_redirect default``: the URL of ``proxy_pass`` becomes the location."""
+    known = target.target
+    assert known is not None
+    if known.uri:
+        return PrefixRedirect(_constant(known.url + known.uri), _constant(location))
+    return PrefixRedirect(_constant(known.url + b"/"), _constant(b"/"))
+
+
+def _constant(text: bytes) -> Template:
+    return Template(text.decode("utf-8", "surrogateescape"), (text,), text)
