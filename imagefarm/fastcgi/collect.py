@@ -1,0 +1,94 @@
+"""A request body of unknown length, collected before it is sent.
+
+CGI applications read as many bytes as CONTENT_LENGTH says (RFC 3875 section 4.2), so the length
+must be known before the body begins. nginx does the same (``fastcgi_request_buffering``).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from twisted.internet.defer import Deferred
+
+from imagefarm.http.message import BodySink, BodyStream
+
+#: The most that is collected, in bytes. A client that sends more must say how much (411).
+MAX_COLLECTED: Final = 1 << 20
+
+
+class TooMuch(Exception):
+    """The body is larger than the limit."""
+
+
+class _Collector:
+    """A `BodySink` that keeps what comes."""
+
+    def __init__(self, body: BodyStream, limit: int) -> None:
+        self._body = body
+        self._limit = limit
+        self._chunks: list[bytes] = []
+        self._size = 0
+        self.whole: Deferred[bytes] = Deferred(lambda _: body.cancel())
+
+    def data(self, chunk: bytes) -> None:
+        self._size += len(chunk)
+        if self._size <= self._limit:
+            self._chunks.append(chunk)
+        elif not self.whole.called:
+            self._chunks.clear()
+            self._body.cancel()
+            self.whole.errback(TooMuch())
+
+    def end(self) -> None:
+        if not self.whole.called:
+            self.whole.callback(b"".join(self._chunks))
+
+    def fail(self, error: Exception) -> None:
+        if not self.whole.called:
+            self.whole.errback(error)
+
+
+def collect(body: BodyStream, limit: int = MAX_COLLECTED) -> Deferred[bytes]:
+    """All of ``body``. Errs with `TooMuch` above ``limit`` bytes, or as the body fails."""
+    collector = _Collector(body, limit)
+    body.start(collector)
+    return collector.whole
+
+
+class BytesBody:
+    """Bytes as a `BodyStream`."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._sink: BodySink | None = None
+        self._paused = False
+
+    @property
+    def length(self) -> int | None:
+        """The number of bytes."""
+        return len(self._data)
+
+    def start(self, sink: BodySink) -> None:
+        """Deliver everything."""
+        self._sink = sink
+        if self._data:
+            sink.data(self._data)
+        self._end()
+
+    def pause(self) -> None:
+        """Hold back the end."""
+        self._paused = True
+
+    def resume(self) -> None:
+        """Deliver the end."""
+        self._paused = False
+        self._end()
+
+    def cancel(self) -> None:
+        """Deliver nothing more."""
+        self._sink = None
+
+    def _end(self) -> None:
+        if self._sink is not None and not self._paused:
+            sink, self._sink = self._sink, None
+            sink.end()
