@@ -19,6 +19,8 @@ from .backoff import Backoff
 READY_FD: Final = 3
 #: The longest line of output in bytes that is kept together.
 MAX_LINE: Final = 8192
+#: How long the output of a child is read after its end, in seconds.
+LINGER: Final = 1.0
 
 
 class State(Enum):
@@ -103,6 +105,7 @@ class _Process(ProcessProtocol):
     def __init__(self, child: Child, output: Callable[[str, bytes], None]) -> None:
         self._child = child
         self._lines = {fd: _Lines(lambda line: output(child.spec.name, line)) for fd in (1, 2)}
+        self._linger: Any = None
 
     def childDataReceived(self, childFD: int, data: bytes) -> None:
         if childFD == READY_FD:
@@ -115,9 +118,14 @@ class _Process(ProcessProtocol):
             self._lines[childFD].finish()
 
     def processExited(self, reason: Failure) -> None:
-        # A grandchild may hold the output pipes for longer: close ours, the child itself is gone.
+        # What it said last may still be in the pipes: they are read to their end. A grandchild
+        # may hold them open for ever, though, and the child itself is gone.
         transport: Any = self.transport
-        transport.loseConnection()
+        self._linger = self._child.reactor.callLater(LINGER, transport.loseConnection)
+
+    def processEnded(self, reason: Failure) -> None:
+        if self._linger is not None and self._linger.active():
+            self._linger.cancel()
         self._child.exited(how_it_ended(reason))
 
 
@@ -138,10 +146,10 @@ class Child:
         self.state = State.STOPPED
         self.restarts = 0
         self.started_at = 0.0
-        self._reactor = reactor
+        self.reactor = reactor
         self._output = output
         self._backoff = backoff
-        self._patience = patience
+        self.patience = patience
         self._deaths = 0
         self._was_ready = False
         self._transport: Any = None
@@ -167,11 +175,11 @@ class Child:
     def _spawn(self) -> None:
         self._timer = None
         self.state = State.STARTING
-        self.started_at = self._reactor.seconds()
+        self.started_at = self.reactor.seconds()
         descriptors: dict[int, int | str] = {0: "w", 1: "r", 2: "r", READY_FD: "r"}
         descriptors.update(self.spec.fds)
         try:
-            self._transport = self._reactor.spawnProcess(
+            self._transport = self.reactor.spawnProcess(
                 _Process(self, self._output),
                 self.spec.command[0],
                 self.spec.command,
@@ -182,14 +190,14 @@ class Child:
         except OSError as error:  # no process or no descriptor to be had: as if it had died
             self._died(f"could not be started ({error})")
             return
-        self._timer = self._reactor.callLater(self._patience.ready, self._too_slow)
+        self._timer = self.reactor.callLater(self.patience.ready, self._too_slow)
 
     def _too_slow(self) -> None:
         self._timer = None
         self._log.error(
             "{name} is not ready after {seconds} s, killed",
             name=self.spec.name,
-            seconds=self._patience.ready,
+            seconds=self.patience.ready,
         )
         self.signal("KILL")
 
@@ -223,7 +231,7 @@ class Child:
             self.state = State.STOPPED
             ready.errback(Failure(ChildFailed(self.spec.name, how)))
             return
-        ran_for = self._reactor.seconds() - self.started_at
+        ran_for = self.reactor.seconds() - self.started_at
         self._deaths = self._backoff.deaths(self._deaths, ran_for)
         delay = self._backoff.delay(self._deaths)
         self._log.error(
@@ -234,7 +242,7 @@ class Child:
             severity="alert",
         )
         self.state = State.WAITING
-        self._timer = self._reactor.callLater(delay, self._again)
+        self._timer = self.reactor.callLater(delay, self._again)
 
     def _again(self) -> None:
         self.restarts += 1
@@ -267,7 +275,7 @@ class Child:
         if self.state is not State.STOPPING:
             self.state = State.STOPPING
             self._cancel_timer()
-            self._escalate(self._patience.stop)
+            self._escalate(self.patience.stop)
         return gone
 
     def _escalate(self, steps: tuple[tuple[str, float], ...]) -> None:
@@ -278,4 +286,4 @@ class Child:
             return
         (signal, grace), *rest = steps
         self.signal(signal)
-        self._timer = self._reactor.callLater(grace, self._escalate, tuple(rest))
+        self._timer = self.reactor.callLater(grace, self._escalate, tuple(rest))

@@ -52,6 +52,18 @@ class Supervisor(Service):
     ) -> None:
         self.children = tuple(Child(spec, reactor, output, backoff, patience) for spec in specs)
         self.ready: Deferred[None] = Deferred()
+        self._patience = patience
+
+    @property
+    def patience(self) -> Patience:
+        """How long to wait for a child; may be changed at any time."""
+        return self._patience
+
+    @patience.setter
+    def patience(self, patience: Patience) -> None:
+        self._patience = patience
+        for child in self.children:
+            child.patience = patience
 
     def __repr__(self) -> str:
         return f"<Supervisor {' '.join(map(repr, self.children))}>"

@@ -93,7 +93,6 @@ class RealTests(TestCase):
         supervisor = self.start(spec("a", CHILD, "hello"), spec("b", CHILD, "there"))
         await supervisor.ready
         await supervisor.stopService()
-        await self.until(lambda: len(self.lines) == 4)
         self.assertEqual(sorted(self.lines[:2]), [("a", b"hello"), ("b", b"there")])
         self.assertEqual(self.lines[2:], [("b", b"bye"), ("a", b"bye")])
 
@@ -114,6 +113,14 @@ class RealTests(TestCase):
         assert pid is not None
         await supervisor.stopService()
         self.assertFalse(alive(pid))
+
+    async def test_last_words_are_heard(self) -> None:
+        code = "import sys; sys.stderr.write('[emerg] no\\n' * 1000 + 'end'); sys.exit(1)"
+        supervisor = self.start(spec("a", code))
+        with self.assertRaises(ChildFailed):
+            await supervisor.ready
+        self.assertEqual(len(self.lines), 1001)
+        self.assertEqual(self.lines[-1], ("a", b"end"))
 
     async def test_program_that_is_not_there(self) -> None:
         supervisor = self.start(ChildSpec("a", ("/no/such/program",)))

@@ -10,7 +10,15 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from imagefarm.process.backoff import Backoff
-from imagefarm.process.children import MAX_LINE, READY_FD, ChildFailed, ChildSpec, Patience, State
+from imagefarm.process.children import (
+    LINGER,
+    MAX_LINE,
+    READY_FD,
+    ChildFailed,
+    ChildSpec,
+    Patience,
+    State,
+)
 from imagefarm.process.supervisor import Supervisor
 
 
@@ -21,6 +29,7 @@ class FakeProcess:
         self.protocol, self.pid, self.fds = protocol, pid, fds
         self.signals: list[str] = []
         self.dead = False
+        self.held_open = False
 
     def signalProcess(self, name: str) -> None:
         if self.dead:
@@ -28,7 +37,7 @@ class FakeProcess:
         self.signals.append(name)
 
     def loseConnection(self) -> None:
-        pass
+        self.protocol.processEnded(self.reason)
 
     def ready(self) -> None:
         self.protocol.childDataReceived(READY_FD, b"\n")
@@ -36,8 +45,10 @@ class FakeProcess:
     def end(self, status: int | None = 0, signal: int | None = None) -> None:
         self.dead = True
         done = status == 0 and signal is None
-        reason = ProcessDone(0) if done else ProcessTerminated(status, signal)
-        self.protocol.processExited(Failure(reason))
+        self.reason = Failure(ProcessDone(0) if done else ProcessTerminated(status, signal))
+        self.protocol.processExited(self.reason)
+        if not self.held_open:
+            self.protocol.processEnded(self.reason)
 
 
 class FakeReactor(Clock):
@@ -129,6 +140,23 @@ class SupervisorTests(SynchronousTestCase):
         self.assertEqual(master.signals, ["QUIT", "TERM"])
         self.reactor.advance(2)
         self.assertEqual(master.signals, ["QUIT", "TERM", "KILL"])
+
+    def test_patience_may_change(self) -> None:
+        master = self.start_all()[2]
+        self.supervisor.patience = Patience(stop=(("TERM", 1),))
+        self.assertEqual(self.supervisor.patience.stop, (("TERM", 1),))
+        self.supervisor.stopService()
+        self.reactor.advance(1)
+        self.assertEqual(master.signals, ["TERM", "KILL"])
+
+    def test_output_that_a_grandchild_holds_open_is_given_up(self) -> None:
+        master = self.start_all()[2]
+        master.held_open = True
+        self.supervisor.stopService()
+        master.end()
+        self.assertIs(self.supervisor.children[2].state, State.STOPPING)
+        self.reactor.advance(LINGER)
+        self.assertIs(self.supervisor.children[2].state, State.STOPPED)
 
     def test_stopping_twice_sends_no_second_signal(self) -> None:
         master = self.start_all()[2]
