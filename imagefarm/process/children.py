@@ -120,8 +120,12 @@ class _Process(ProcessProtocol):
     def processExited(self, reason: Failure) -> None:
         # What it said last may still be in the pipes: they are read to their end. A grandchild
         # may hold them open for ever, though, and the child itself is gone.
+        self._linger = self._child.reactor.callLater(LINGER, self._give_up)
+
+    def _give_up(self) -> None:
         transport: Any = self.transport
-        self._linger = self._child.reactor.callLater(LINGER, transport.loseConnection)
+        transport.closeChildFD(READY_FD)
+        transport.loseConnection()
 
     def processEnded(self, reason: Failure) -> None:
         if self._linger is not None and self._linger.active():

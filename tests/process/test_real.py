@@ -122,6 +122,14 @@ class RealTests(TestCase):
         self.assertEqual(len(self.lines), 1001)
         self.assertEqual(self.lines[-1], ("a", b"end"))
 
+    async def test_a_grandchild_does_not_keep_the_dead_alive(self) -> None:
+        code = "import os, time; os.fork() or (time.sleep(4), os._exit(0)); os._exit(1)"
+        supervisor = self.start(spec("a", code))
+        before = time.monotonic()
+        with self.assertRaises(ChildFailed):
+            await supervisor.ready
+        self.assertLess(time.monotonic() - before, 3)
+
     async def test_program_that_is_not_there(self) -> None:
         supervisor = self.start(ChildSpec("a", ("/no/such/program",)))
         with self.assertRaises(ChildFailed):

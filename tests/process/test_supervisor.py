@@ -36,6 +36,9 @@ class FakeProcess:
             raise ProcessExitedAlready()
         self.signals.append(name)
 
+    def closeChildFD(self, fd: int) -> None:
+        pass
+
     def loseConnection(self) -> None:
         self.protocol.processEnded(self.reason)
 
