@@ -11,7 +11,7 @@ from attrs import frozen
 from imagefarm.config.ast import Directive
 from imagefarm.config.errors import Invalid, Problem
 from imagefarm.config.table import HSL, HTTP, AnyRow, Environment, ListRow, Row, Scope
-from imagefarm.config.values import flag, number, parse_size, parse_time, template
+from imagefarm.config.values import flag, number, parse_offset, parse_size, parse_time, template
 from imagefarm.config.variables import Template
 
 from .policy import DEFAULT_CODES, ValidTime
@@ -73,7 +73,9 @@ def _path(directive: Directive, env: Environment) -> ZoneSettings:
         elif name == "inactive":
             found["inactive"] = _or_invalid(parse_time, value, f'invalid inactive value "{text}"')
         elif name == "max_size":
-            found["max_size"] = _or_invalid(parse_size, value, f'invalid max_size value "{text}"')
+            found["max_size"] = _or_invalid(
+                parse_offset, value, f'invalid max_size value "{text}"'
+            )
         elif name == "use_temp_path":
             # Either way temporary files are in the cache's own directory: see docs/cache.md.
             if value not in ("on", "off"):
@@ -241,10 +243,11 @@ class CacheSettings:
         default_key: Callable[[Any], bytes] | None = None,
         ignore_headers: frozenset[bytes] = frozenset(),
     ) -> CacheSettings | None:
-        """The settings in force in ``scope`` for ``fastcgi`` or ``proxy``; None if nothing is cached.
+        """The settings in force in ``scope`` for a prefix; None if nothing is cached.
 
-        ``default_key`` is used where no key is configured (nginx has one for ``proxy_cache`` only:
-        ``$scheme$proxy_host$request_uri``); without either, nothing is cached.
+        ``prefix`` is ``fastcgi`` or ``proxy``. ``default_key`` is used where no key is
+        configured (nginx has one for ``proxy_cache`` only: ``$scheme$proxy_host$request_uri``);
+        without either, nothing is cached.
         """
         rows = ROWS[prefix]
         zone, key = scope[rows.zone], scope[rows.key] or default_key

@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 
 from imagefarm.http.headers import Headers
 from imagefarm.http.message import (
+    Body,
     BodyStream,
     FileBody,
     Handler,
@@ -159,10 +160,14 @@ class CachingHandler:
         if self.settings.status_header:
             how = how or b"hit; ttl=%d" % (entry.expires - self.zone.now())
             headers.add(b"Cache-Status", b"imagefarm; " + how)
+        body: Body = FileBody(found.file, found.body_offset, entry.body_length)
+        if not entry.body_length:
+            found.file.close()
+            body = b""
         return Response(
             entry.status,
             headers,
-            FileBody(found.file, found.body_offset, entry.body_length),
+            body,
             mtime=entry.last_modified,
             ranges=entry.status == 200,
             final=entry.final,

@@ -7,7 +7,6 @@ is not here may still be a hit, one that is here may have been removed by anothe
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
 from itertools import islice
 from typing import Final
 
@@ -84,6 +83,11 @@ class Index:
         if node is not None:
             self._resize(node, None)
 
+    def clear(self) -> None:
+        """Forget everything."""
+        self._nodes.clear()
+        self.size = self.files = 0
+
     def _resize(self, node: Node, size: int | None) -> None:
         self.files += (size is not None) - (node.size is not None)
         self.size += (size or 0) - (node.size or 0)
@@ -103,9 +107,6 @@ class Index:
     def full(self) -> bool:
         """There are more nodes than ``keys_zone`` allows."""
         return len(self._nodes) > self.limit
-
-    def __iter__(self) -> Iterator[bytes]:
-        return iter(self._nodes)
 
     def __repr__(self) -> str:
         return f"<Index {self.files} files {self.size} bytes {len(self)}/{self.limit} keys>"

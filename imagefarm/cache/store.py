@@ -192,16 +192,26 @@ class Directory:
     def writer(self, entry: Entry) -> Writer:
         """Begin a file. Raises OSError, and `EntryError` for a header too long."""
         offset = len(encode(entry))
-        self._serial += 1
-        path = os.path.join(self._tmp, b"%s.%d.%d" % (self._boot, os.getpid(), self._serial))
+        while True:
+            self._serial += 1
+            path = os.path.join(self._tmp, b"%s.%d.%d" % (self._boot, os.getpid(), self._serial))
+            fd = self._begin(path)
+            if fd is not None:
+                return Writer(self, fd, path, offset)
+
+    def _begin(self, path: bytes) -> int | None:
+        """Create and lock a temporary file; None if a clean-up got at it in between."""
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
         fd = _with_parent(path, lambda: os.open(path, flags, 0o600))
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            if os.fstat(fd).st_nlink:
+                return fd
         except OSError:
             os.close(fd)
             raise
-        return Writer(self, fd, path, offset)
+        os.close(fd)
+        return None
 
     def adopt(self, path: bytes, digest: bytes) -> None:
         """Rename a finished file to its place. Raises OSError."""

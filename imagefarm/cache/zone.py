@@ -1,8 +1,7 @@
-"""A zone: one cache directory, what this process remembers of it, and its upkeep.
+"""A zone: one cache directory and what this process remembers of it.
 
-All processes on the machine share the directory and nothing else. One of them, whichever holds
-the lock file, is its manager: it walks the directory in small slices, removes what a crash
-left behind, and enforces ``max_size`` and ``inactive``. When it dies, another takes over.
+All processes on the machine share the directory and nothing else: a file that another one
+stored is a hit here, one that another one removed is a miss.
 """
 
 from __future__ import annotations
@@ -10,57 +9,25 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator
-from typing import Any, Final, Protocol
+from collections.abc import Callable
+from typing import Final
 
-from attrs import define, evolve
+from attrs import evolve
 from twisted.logger import Logger
 
 from imagefarm.http.headers import Headers
 
 from .entry import CorruptEntry, Entry, EntryError, encode
 from .flights import Flights
-from .index import Index, Node
+from .index import Index
 from .policy import variant
 from .settings import ZoneSettings
 from .store import Directory, Found, Writer, digest_of
+from .upkeep import Clock, Counters, Upkeep, on_disk
 
-#: Seconds between the manager's rounds, and between slices of one that is not done.
-ROUND: Final = 1.0
-PAUSE: Final = 0.01
-#: The most files that one slice looks at, and that one slice evicts.
-SLICE: Final = 64
-#: Seconds between the walks in which the manager meets the files that others stored.
-WALK_INTERVAL: Final = 5.0
 #: A hit marks its file as used only if the last mark is older than this: the accuracy, in
 #: seconds, of "least recently used" between processes.
 TOUCH_INTERVAL: Final = 10.0
-#: Files take whole blocks of the disk; ``max_size`` counts those.
-_BLOCK: Final = 4096
-
-
-class Clock(Protocol):
-    """What we need of a reactor (Twisted's ``IReactorTime``)."""
-
-    def callLater(self, delay: float, callable: Callable[..., Any], *args: Any) -> Any:
-        """Call later."""
-
-
-@define
-class Counters:
-    """What happened in this process since it started."""
-
-    hits: int = 0
-    misses: int = 0
-    expired: int = 0
-    bypass: int = 0
-    stale: int = 0
-    updating: int = 0
-    waits: int = 0
-    stored: int = 0
-    evicted: int = 0
-    corrupt: int = 0
-    errors: int = 0
 
 
 class Zone:
@@ -75,15 +42,16 @@ class Zone:
         self.index = Index(settings.keys)
         self.flights = Flights()
         self.counters = Counters()
-        #: Whether this process is the directory's manager.
-        self.manager = False
         self.clock: Clock | None = None
-        self._call: Any = None
-        self._lock = -1
-        self._walk: Iterator[tuple[bytes, os.DirEntry[bytes]] | None] | None = None
-        self._walked: float | None = None
-        self._seen: dict[bytes, int] = {}
+        self._upkeep = Upkeep(
+            settings, self.directory, self.index, self.counters, now, self._trouble
+        )
         self._troubled = False
+
+    @property
+    def manager(self) -> bool:
+        """Whether this process is the directory's manager."""
+        return self._upkeep.manager
 
     @property
     def size(self) -> int:
@@ -153,11 +121,11 @@ class Zone:
         if found is None:
             self.index.lost(digest)
         else:
-            self.index.put(digest, _on_disk(found.file.size), now)
+            self.index.put(digest, on_disk(found.file.size), now)
             if abs(now - found.file.mtime) > TOUCH_INTERVAL:
                 with contextlib.suppress(OSError):
                     os.utime(found.file.fd, (now, now))
-        self._trim()
+        self._upkeep.trim()
 
     def uses(self, digest: bytes) -> int:
         """How often this process was asked for ``digest`` (``*_cache_min_uses``)."""
@@ -222,10 +190,8 @@ class Zone:
             self._troubled = False
             self._log.info("cache {zone} stores again", zone=self.settings.name)
         self.counters.stored += 1
-        self.index.put(digest, _on_disk(size), now)
-        self._trim()
-        if self.manager:
-            self._evict()
+        self.index.put(digest, on_disk(size), now)
+        self._upkeep.enforce()
         return True
 
     def _trouble(self, reason: OSError) -> None:
@@ -241,115 +207,14 @@ class Zone:
     # Upkeep
 
     def start(self, clock: Clock) -> None:
-        """Make the directory and begin the rounds. To be called after forking."""
+        """Make the directory and begin the upkeep. To be called after forking."""
         self.clock = clock
         try:
             self.directory.create()
         except OSError as reason:
             self._trouble(reason)
-        self._call = clock.callLater(0, self._round)
+        self._upkeep.start(clock)
 
     def stop(self) -> None:
-        """End the rounds and let another process be the manager."""
-        if self._call is not None and self._call.active():
-            self._call.cancel()
-        self._call = None
-        self._walk = None
-        self._resign()
-
-    def _round(self) -> None:
-        self._elect()
-        busy = False
-        if self.manager:
-            busy = self._look_around()
-        busy = self._evict() or busy
-        if self.clock is not None:
-            self._call = self.clock.callLater(PAUSE if busy else ROUND, self._round)
-
-    def _elect(self) -> None:
-        """Take the lock, or find out that ours has been removed with the directory."""
-        if self.manager and self.directory.holds(self._lock):
-            return
-        self._resign()
-        try:
-            self._lock = self.directory.lock()
-        except BlockingIOError:
-            return
-        except OSError as reason:
-            self._trouble(reason)
-            return
-        self.manager = True
-        self._seen.clear()
-        self._walked = None
-
-    def _resign(self) -> None:
-        self.manager = False
-        self._walk = None
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
-
-    def _look_around(self) -> bool:
-        """A slice of the walk; True if there is more to walk."""
-        now = self.now()
-        if self._walk is None:
-            if self._walked is not None and abs(now - self._walked) < WALK_INTERVAL:
-                return False
-            self._walked = now
-            self.directory.remove_strays()
-            self._walk = self.directory.walk(self._seen)
-        for _ in range(SLICE):
-            try:
-                item = next(self._walk)
-            except StopIteration:
-                self._walk = None
-                return False
-            if item is not None and item[0] not in self.index:
-                self._meet(*item)
-        return True
-
-    def _meet(self, digest: bytes, item: os.DirEntry[bytes]) -> None:
-        """Take up a file that we did not know, unless it is broken."""
-        try:
-            stat = item.stat(follow_symlinks=False)
-        except OSError:
-            return
-        if not self.directory.whole(item.path):
-            self.counters.corrupt += 1
-            self.directory.remove(digest)
-        else:
-            self.index.put(digest, _on_disk(stat.st_size), stat.st_mtime)
-
-    def _evict(self) -> bool:
-        """Enforce the limits, least recently used first; True if there is more to do."""
-        limit, idle = self.settings.max_size, self.now() - self.settings.inactive
-        for _ in range(SLICE):
-            oldest = self.index.oldest()
-            if oldest is None:
-                return False
-            over = self.manager and limit is not None and self.index.size > limit
-            if not over and oldest[1].accessed > idle:
-                return False
-            self._expel(*oldest)
-        return True
-
-    def _trim(self) -> None:
-        while self.index.full:
-            oldest = self.index.oldest()
-            if oldest is not None:
-                self._expel(*oldest)
-
-    def _expel(self, digest: bytes, node: Node) -> None:
-        """Forget a key; the manager removes its file, unless another process just used it."""
-        if self.manager and node.size is not None:
-            used = self.directory.used_at(digest)
-            if used is not None and used[1] > node.accessed + 1 and not self.index.full:
-                self.index.put(digest, _on_disk(used[0]), used[1])
-                return
-            if used is not None and self.directory.remove(digest):
-                self.counters.evicted += 1
-        self.index.forget(digest)
-
-
-def _on_disk(size: int) -> int:
-    return -(-size // _BLOCK) * _BLOCK
+        """End the upkeep; another process may be the manager."""
+        self._upkeep.stop()

@@ -362,7 +362,7 @@ class StaleTests(ZoneCase):
 
     def test_updating(self) -> None:
         update: Deferred[Response] = Deferred()
-        handler, inner = self.expired(update, use_stale=frozenset({"updating"}))
+        handler, _ = self.expired(update, use_stale=frozenset({"updating"}))
         first = handler(request())
         second = request()
         response = self.now(handler(second))

@@ -1,0 +1,252 @@
+from __future__ import annotations
+
+import os
+import shutil
+from itertools import pairwise
+from unittest import skipIf
+
+from twisted.logger import LogLevel, capturedLogs
+
+from imagefarm.cache.entry import Entry
+from imagefarm.cache.store import digest_of
+from imagefarm.cache.upkeep import PAUSE, SLICE, WALK_INTERVAL
+from imagefarm.cache.zone import TOUCH_INTERVAL, Zone
+from imagefarm.http.headers import Headers
+
+from .support import Upstream, ZoneCase, image, read, request
+
+
+class ZoneTests(ZoneCase):
+    def put(self, key: bytes, body: bytes = b"x", zone: Zone | None = None) -> str:
+        """Store ``body`` under ``key``; the path of the file."""
+        zone = zone or self.zone
+        entry = Entry(key, 200, (), self.clock.seconds(), self.clock.seconds() + 60)
+        self.assertTrue(zone.store(entry, digest_of(key), body))
+        return os.fsdecode(zone.directory.file(digest_of(key)))
+
+    def get(self, key: bytes, zone: Zone | None = None) -> bytes | None:
+        _, found = (zone or self.zone).find(key, Headers())
+        if found is None:
+            return None
+        with open(found.file.fd, "rb") as file:
+            file.seek(found.body_offset)
+            return file.read()
+
+    def keys(self) -> list[bytes]:
+        names = [b"%d" % number for number in range(200)]
+        return [key for key in names if self.zone.directory.used_at(digest_of(key))]
+
+
+class SharingTests(ZoneTests):
+    def test_another_process_s_fill_is_a_hit(self) -> None:
+        other = self.make_zone()
+        self.assertEqual((self.zone.manager, other.manager), (True, False))
+        self.put(b"k", b"theirs", other)
+        self.assertEqual(self.get(b"k"), b"theirs")
+        self.assertEqual((self.zone.entries, self.zone.size), (1, 4096))
+
+    def test_another_process_s_removal_is_a_miss(self) -> None:
+        other = self.make_zone()
+        self.put(b"k")
+        self.assertEqual(self.get(b"k", other), b"x")
+        other.directory.remove(digest_of(b"k"))
+        self.assertIsNone(self.get(b"k"))
+        self.assertEqual((self.zone.entries, self.zone.size), (0, 0))
+
+    def test_the_manager_meets_what_others_stored(self) -> None:
+        other = self.make_zone()
+        for number in range(5):
+            self.put(b"%d" % number, b"x", other)
+        self.assertEqual(self.zone.entries, 0)
+        self.rounds(int(WALK_INTERVAL) + 2)
+        self.assertEqual(self.zone.entries, 5)
+
+    def test_a_new_manager_when_the_old_one_goes(self) -> None:
+        other = self.make_zone()
+        self.put(b"k")
+        self.zone.stop()
+        self.rounds(3)
+        self.assertEqual((self.zone.manager, other.manager, other.entries), (False, True, 1))
+
+    def test_wrong_key_in_the_file(self) -> None:
+        path = self.put(b"other", b"not yours")
+        target = os.fsdecode(self.zone.directory.file(digest_of(b"k")))
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        os.rename(path, target)
+        self.assertIsNone(self.get(b"k"))
+        self.put(b"k", b"mine")
+        self.assertEqual(self.get(b"k"), b"mine")
+
+    def test_corrupt_is_a_miss_and_removed(self) -> None:
+        path = self.put(b"k")
+        os.truncate(path, os.stat(path).st_size - 1)
+        with capturedLogs() as logs:
+            self.assertIsNone(self.get(b"k"))
+        self.assertFalse(os.path.exists(path))
+        self.assertEqual(self.zone.counters.corrupt, 1)
+        self.assertEqual([log["path"] for log in logs if "path" in log], [path])
+
+
+class LimitTests(ZoneTests):
+    def test_max_size_evicts_the_least_recently_used(self) -> None:
+        self.zone.stop()
+        self.zone = self.make_zone(max_size=10 * 4096)
+        for number in range(15):
+            self.clock.advance(0.5)
+            self.put(b"%d" % number)
+            self.get(b"0")
+        kept = {b"0", *(b"%d" % number for number in range(6, 15))}
+        self.assertEqual(set(self.keys()), kept)
+        self.assertEqual((self.zone.size, self.zone.counters.evicted), (10 * 4096, 5))
+
+    def test_max_size_counts_what_others_store(self) -> None:
+        self.zone.stop()
+        self.zone = self.make_zone(max_size=10 * 4096)
+        other = self.make_zone(max_size=10 * 4096)
+        for number in range(100):
+            self.put(b"%d" % number, b"x", other)
+        self.rounds(int(WALK_INTERVAL) + 1)
+        self.rounds(20, PAUSE)
+        self.assertEqual(len(self.keys()), 10)
+
+    def test_inactive(self) -> None:
+        self.zone.stop()
+        self.zone = self.make_zone(inactive=100.0)
+        self.put(b"1")
+        self.put(b"2")
+        self.rounds(8, 12.0)
+        self.assertEqual(self.get(b"1"), b"x")
+        self.rounds(2, 12.0)
+        self.assertEqual(self.keys(), [b"1"])
+        self.rounds(10, 12.0)
+        self.assertEqual((self.keys(), self.zone.entries), ([], 0))
+
+    def test_what_another_process_uses_is_not_inactive(self) -> None:
+        self.zone.stop()
+        self.zone = self.make_zone(inactive=100.0)
+        other = self.make_zone(inactive=100.0)
+        self.put(b"1")
+        for _ in range(15):
+            self.rounds(1, TOUCH_INTERVAL + 2)
+            self.assertEqual(self.get(b"1", other), b"x")
+        self.assertEqual(self.keys(), [b"1"])
+
+    def test_keys_zone_bounds_the_memory(self) -> None:
+        self.zone.stop()
+        self.zone = self.make_zone(keys=10)
+        other = self.make_zone(keys=10)
+        for number in range(20):
+            self.clock.advance(1)
+            self.put(b"%d" % number)
+            other.find(b"no%d" % number, Headers())
+        self.assertEqual((len(self.zone.index), len(other.index)), (10, 10))
+        self.assertEqual(set(self.keys()), {b"%d" % number for number in range(10, 20)})
+
+
+class LoaderTests(ZoneTests):
+    def test_loads_in_slices(self) -> None:
+        for number in range(200):
+            self.put(b"%d" % number)
+        self.zone.stop()
+        fresh = self.make_zone()
+        loaded = [fresh.entries]
+        for _ in range(100):
+            self.clock.advance(PAUSE)
+            loaded.append(fresh.entries)
+        self.assertEqual((fresh.entries, fresh.size), (200, 200 * 4096))
+        steps = [after - before for before, after in pairwise(loaded)]
+        self.assertLessEqual(max(steps), SLICE)
+        self.assertEqual(self.get(b"7", fresh), b"x")
+
+    def test_removes_what_a_crash_left(self) -> None:
+        whole, cut = self.put(b"1"), self.put(b"2")
+        os.truncate(cut, 50)
+        stray = os.path.join(self.path, "tmp", "dead.1.1")
+        with open(stray, "w") as file:
+            file.write("half")
+        self.zone.stop()
+        fresh = self.make_zone()
+        self.rounds(3)
+        self.assertEqual([os.path.exists(p) for p in (whole, cut, stray)], [True, False, False])
+        self.assertEqual((fresh.entries, fresh.counters.corrupt), (1, 1))
+
+    def test_least_recently_used_survives_a_restart(self) -> None:
+        for number in range(10):
+            self.clock.advance(20)
+            self.put(b"%d" % number)
+        self.get(b"0")
+        self.zone.stop()
+        self.make_zone(max_size=3 * 4096)
+        self.rounds(3)
+        self.assertEqual(set(self.keys()), {b"0", b"8", b"9"})
+
+    def test_an_old_file_is_inactive_at_once(self) -> None:
+        self.put(b"1")
+        self.zone.stop()
+        self.clock.advance(700)
+        self.make_zone()
+        self.rounds(2)
+        self.assertEqual(self.keys(), [])
+
+
+class TroubleTests(ZoneTests):
+    def errors(self, logs: object) -> int:
+        assert isinstance(logs, list)
+        return sum(log["log_level"] is LogLevel.error for log in logs)
+
+    def test_directory_removed(self) -> None:
+        handler = self.make_handler(Upstream(image(b"1"), image(b"2")))
+        self.now(handler(request()))
+        shutil.rmtree(self.path)
+        with capturedLogs() as logs:
+            self.assertEqual(self.now(handler(request())).body, b"2")
+            self.assertEqual(read(handler(request())), b"2")
+        self.assertEqual(self.errors(logs), 0)
+        self.rounds(2)
+        self.assertTrue(self.zone.manager)
+        self.assertEqual((self.zone.entries, len(self.files())), (1, 1))
+
+    @skipIf(os.getuid() == 0, "root may write anywhere")
+    def test_unwritable_as_a_user(self) -> None:
+        self.unwritable(lambda: os.chmod(self.path, 0o500), lambda: os.chmod(self.path, 0o700))
+
+    def test_a_file_where_the_directory_should_be(self) -> None:
+        def spoil() -> None:
+            shutil.rmtree(self.path)
+            with open(self.path, "w"):
+                pass
+
+        self.unwritable(spoil, lambda: os.unlink(self.path))
+
+    def unwritable(self, spoil: object, mend: object) -> None:
+        assert callable(spoil)
+        assert callable(mend)
+        handler = self.make_handler(Upstream(*[image(b"%d" % n) for n in range(6)]))
+        spoil()
+        with capturedLogs() as logs:
+            for number in range(4):
+                response = self.now(handler(request()))
+                self.assertEqual(response.body, b"%d" % number)
+                self.assertEqual(response.headers.get(b"cache-status"), b"imagefarm; fwd=miss")
+                self.rounds(1)
+        self.assertEqual(self.errors(logs), 1)
+        mend()
+        self.assertEqual(self.now(handler(request())).body, b"4")
+        self.assertEqual(read(handler(request())), b"4")
+
+    def test_a_directory_that_cannot_be_made(self) -> None:
+        with open(os.path.join(os.path.dirname(self.path), "file"), "w"):
+            pass
+        with capturedLogs() as logs:
+            zone = self.make_zone(path=os.path.join(os.path.dirname(self.path), "file", "zone"))
+            self.rounds(5)
+        self.assertEqual(self.errors(logs), 1)
+        self.assertFalse(zone.manager)
+
+    def test_clock_set_back(self) -> None:
+        handler = self.make_handler(Upstream(image(b"1"), image(b"2")))
+        self.clock.advance(7200)
+        self.now(handler(request()))
+        self.clock.rightNow -= 7200
+        self.assertEqual(self.now(handler(request())).body, b"2")
+        self.assertEqual(read(handler(request())), b"2")
