@@ -19,7 +19,7 @@ from imagefarm.config.table import (
     Row,
     Scope,
 )
-from imagefarm.config.values import number, parse_size, path, size, time
+from imagefarm.config.values import number, offset, parse_size, path, time
 
 from .limits import Limits
 from .pool import PoolSettings
@@ -74,7 +74,7 @@ def _pixels(directive: Directive, env: Environment) -> int:
 
 
 def _some_bytes(directive: Directive, env: Environment) -> int:
-    value = size(directive, env)
+    value = offset(directive, env)
     if value < 1:
         raise Invalid(f'"{directive.name}" must be at least 1')
     return value
