@@ -24,8 +24,9 @@ from .exchange import DRAIN_LIMIT, Exchange, Phase
 from .message import Peer, Request
 from .parser import BadRequest, ParsedHead, RequestParser
 from .serializer import Serializer
-from .timers import NEVER, Clock
+from .timers import Clock
 from .transport import DirectServer, DirectUnixServer
+from .waiting import Wait, Waiting
 
 if TYPE_CHECKING:
     from .factory import HttpFactory
@@ -53,46 +54,28 @@ class State(Enum):
     CLOSED = "closing or closed"
 
 
-class Wait(Enum):
-    """What the deadline is for."""
-
-    NOTHING = "nothing"
-    IDLE = "the next request"
-    HEADER = "the rest of a head"
-    BODY = "more of a request body"
-    SEND = "the client to read"
-    LINGER = "the client to stop sending"
-    CLOSE = "the transport to close"
-
-
 @implementer(IProtocol, IHalfCloseableProtocol, IPushProducer)
-class HttpConnection:
+class HttpConnection(Waiting):
     """A Twisted protocol; the factory makes it. As a producer it learns when writing stalls."""
 
     __slots__ = (
-        "_draining", "_eof", "_exchange", "_idle_timeout", "_linger_end", "_mark", "_parser",
-        "_pumping", "_reading", "_started", "_state", "_wait", "congested", "deadline", "factory",
-        "peer", "plain", "served", "slot", "transport",
+        "_draining", "_eof", "_exchange", "_idle_timeout", "_linger_end", "_parser", "_pumping",
+        "_reading", "_started", "_state", "congested", "peer", "plain", "served",
     )  # fmt: skip
 
     def __init__(self, factory: HttpFactory, peer: Peer) -> None:
-        self.factory = factory
+        super().__init__(factory)
         self.peer = peer
-        self.transport: Any = None
         self.plain = False
         self.congested = False
         #: Requests so far.
         self.served = 0
-        self.deadline = NEVER
-        self.slot = -1
         self._state = State.HEAD
-        self._wait = Wait.IDLE
         self._parser: RequestParser | None = None
         self._exchange: Exchange | None = None
         self._started = 0.0
         self._idle_timeout = 0.0
         self._linger_end = 0.0
-        self._mark = -1
         self._draining = 0
         self._pumping = False
         self._reading = True
@@ -111,7 +94,7 @@ class HttpConnection:
         if set_no_delay is not None:
             set_no_delay(True)
         transport.registerProducer(self, True)
-        self._arm(Wait.IDLE, self.factory.client_header_timeout)
+        self._await(Wait.IDLE, self.factory.client_header_timeout)
 
     def dataReceived(self, data: bytes) -> None:
         """Bytes from the client."""
@@ -161,7 +144,7 @@ class HttpConnection:
         if self._exchange is not None:
             self._exchange.pause()
         if self._state is State.HEAD or self._state is State.BUSY:
-            self._arm(Wait.SEND, self._send_timeout())
+            self._await(Wait.SEND, self._send_timeout())
 
     def resumeProducing(self) -> None:
         """It is empty again."""
@@ -194,6 +177,13 @@ class HttpConnection:
         """Whether another request is welcome."""
         return not self.factory.draining
 
+    @property
+    def phase(self) -> str:
+        """``reading`` a request, ``writing`` its answer, or ``waiting`` for one."""
+        if self._state is State.HEAD:
+            return "waiting" if self._parser is None else "reading"
+        return "writing"
+
     def now(self) -> float:
         """The time of day."""
         return self.factory.now()
@@ -221,7 +211,7 @@ class HttpConnection:
         elif keep:
             self._state = State.DRAIN
             self._draining = DRAIN_LIMIT
-            self._arm(Wait.LINGER, exchange.request.transfer.lingering_timeout)
+            self._await(Wait.LINGER, exchange.request.transfer.lingering_timeout)
             self._read_or_not()
         else:
             self._close(linger=True)
@@ -233,7 +223,7 @@ class HttpConnection:
         self._state = State.CLOSED
         exchange, self._exchange = self._exchange, None
         self._parser = None
-        self.factory.wheel.cancel(self)
+        self._await_nothing()
         self.transport.abortConnection()
         if exchange is not None:
             exchange.gone()
@@ -310,7 +300,7 @@ class HttpConnection:
         if parser is not None and not parser.pending:
             self._parser = None
         elif self._wait is not Wait.HEADER:
-            self._arm(Wait.HEADER, self.factory.client_header_timeout)
+            self._await(Wait.HEADER, self.factory.client_header_timeout)
         if self._eof:
             self._close()
 
@@ -349,8 +339,7 @@ class HttpConnection:
         )
         self._exchange = exchange
         self._state = State.BUSY
-        self._wait = Wait.NOTHING
-        self.factory.wheel.cancel(self)
+        self._await_nothing()
         exchange.begin()
         if rest:
             self._receive(rest)
@@ -405,18 +394,15 @@ class HttpConnection:
 
     # Deadlines.
 
-    def _arm(self, wait: Wait, seconds: float) -> None:
-        self._wait = wait
-        if wait is Wait.SEND or wait is Wait.CLOSE:
-            self._mark = self._progress()
-        self.factory.wheel.schedule(self, seconds)
-
     def _rest(self) -> None:
         """Wait for the next request."""
         if self._parser is None and (self._eof or self.factory.draining):
             self._close()
             return
-        self._arm(Wait.IDLE, self._idle_timeout)
+        if self.congested:
+            self._await(Wait.SEND, self._send_timeout())
+        else:
+            self._await(Wait.IDLE, self._idle_timeout)
         self._read_or_not()
 
     def _arm_busy(self) -> None:
@@ -425,42 +411,29 @@ class HttpConnection:
         if exchange is None or self._state is not State.BUSY:
             return
         if self.congested or (exchange.phase is Phase.ANSWERING and exchange.pushing):
-            if self._wait is not Wait.SEND or self.deadline == NEVER:
-                self._arm(Wait.SEND, self._send_timeout())
+            if self._wait is not Wait.SEND:
+                self._await(Wait.SEND, self._send_timeout())
         elif exchange.body is not None and exchange.body.wanted:
-            self._arm(Wait.BODY, exchange.request.transfer.client_body_timeout)
+            self._await(Wait.BODY, exchange.request.transfer.client_body_timeout)
         else:
-            self.factory.wheel.cancel(self)
+            self._await_nothing()
 
     def _send_timeout(self) -> float:
         exchange = self._exchange
         transfer = self.factory.transfer if exchange is None else exchange.request.transfer
         return transfer.send_timeout
 
-    def _progress(self) -> int:
-        """A number that grows as long as the client reads."""
-        lower = getattr(self.transport, "transport", self.transport)  # under TLS
-        written: int = getattr(lower, "written", 0)
-        return written
-
-    def timed_out(self) -> None:
-        """The wheel: the deadline has passed."""
-        wait = self._wait
-        if wait is Wait.SEND or wait is Wait.CLOSE:
-            if self._progress() != self._mark:
-                self._arm(wait, self._send_timeout())
-            elif wait is Wait.SEND:
-                self.abort()
-            else:
-                self.transport.abortConnection()
+    def _expired(self, wait: Wait) -> None:
+        if wait is Wait.SEND:
+            self.abort()
+        elif wait is Wait.CLOSE:
+            self.transport.abortConnection()
         elif wait is Wait.BODY:
             self._body_timed_out()
         elif wait is Wait.HEADER:
             self._head_timed_out()
-        elif wait is Wait.LINGER and self._state is State.DRAIN:
-            self._close(linger=True)
         else:
-            self._close()
+            self._close(linger=self._state is State.DRAIN)
 
     def _body_timed_out(self) -> None:
         exchange = self._exchange
@@ -504,12 +477,12 @@ class HttpConnection:
             self._arm_linger()
             return
         self._state = State.CLOSED
-        self._arm(Wait.CLOSE, self._send_timeout())
+        self._await(Wait.CLOSE, self._send_timeout())
         transport.loseConnection()
 
     def _arm_linger(self) -> None:
         left = self._linger_end - self.factory.clock.seconds()
-        self._arm(Wait.LINGER, max(0.0, min(left, self.factory.transfer.lingering_timeout)))
+        self._await(Wait.LINGER, max(0.0, min(left, self.factory.transfer.lingering_timeout)))
 
 
 def _with_tls(peer: Peer, transport: Any) -> Peer:

@@ -58,6 +58,9 @@ class HttpFactory:
         self.now = now
         self.max_connections = max_connections
         self.connections: set[HttpConnection] = set()
+        #: Connections that came, and those of them that were turned away.
+        self.accepted = 0
+        self.refused = 0
         #: Whether the server is stopping: no connection outlives its answer.
         self.draining = False
         self._serials = serials or itertools.count(1)
@@ -74,7 +77,9 @@ class HttpFactory:
 
     def buildProtocol(self, address: Any) -> HttpConnection | None:
         """A connection from ``address`` (IPv4Address, IPv6Address or UNIXAddress)."""
+        self.accepted += 1
         if self.max_connections and len(self.connections) >= self.max_connections:
+            self.refused += 1
             return None
         host = getattr(address, "host", None)
         peer = Peer(
@@ -94,6 +99,14 @@ class HttpFactory:
             waiting, self._drained = self._drained, []
             for deferred in waiting:
                 deferred.callback(None)
+
+    def states(self) -> tuple[int, int, int]:
+        """How many connections read a request, are being answered, and wait for a request.
+
+        nginx's Reading, Writing and Waiting.
+        """
+        phases = [connection.phase for connection in self.connections]
+        return phases.count("reading"), phases.count("writing"), phases.count("waiting")
 
     def drain(self) -> Deferred[None]:
         """Finish gracefully: idle connections close now, busy ones after their answer.

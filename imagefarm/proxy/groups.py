@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from imagefarm.config.errors import ConfigurationError, Invalid, Problem
@@ -94,6 +95,11 @@ class Groups:
             (address,) = resolve(parsed, default_port or 0, authority)
             group = self._dynamic[key] = self._make(authority, [Peer(address)])
         return group
+
+    @property
+    def named(self) -> Mapping[str, Group]:
+        """The ``upstream`` blocks, for the status page."""
+        return self._named
 
     def stop(self) -> None:
         """Close all idle connections, and the others when they have finished."""

@@ -1,0 +1,259 @@
+"""What every role's process does besides its work: logs, pidfile, sockets, privileges, signals.
+
+A role with one worker serves in its own process. With more (or to keep root for the pidfile
+while the workers drop it) the process opens the sockets and supervises workers, which are the
+same command with ``--worker``: they inherit the sockets by number.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Protocol
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.logger import Logger, globalLogPublisher
+from twisted.python.failure import Failure
+
+from imagefarm.config.errors import Problem
+from imagefarm.process.child import SUPERVISED, supervision
+from imagefarm.process.children import ChildSpec, Patience
+from imagefarm.process.directives import MainSettings
+from imagefarm.process.errorlog import ErrorLog, ErrorLogSetting
+from imagefarm.process.limits import limit_open_files
+from imagefarm.process.pidfile import PidFile
+from imagefarm.process.privileges import drop, resolve
+from imagefarm.process.sockets import INHERITED, Endpoint, adopt, hand_over, open_sockets
+from imagefarm.process.supervisor import Supervisor
+
+from .configuration import Options
+
+_log: Final = Logger(namespace="imagefarm")
+
+
+def warn(message: str) -> None:
+    """A warning for the error log."""
+    _log.warn("{message}", message=message, severity="warn")
+
+
+def notice(message: str) -> None:
+    """Something an operator wants to know, for the error log."""
+    _log.info("{message}", message=message, severity="notice")
+
+
+class Work(Protocol):
+    """What a process is for."""
+
+    def start(self, sockets: Mapping[str, socket.socket]) -> None:
+        """Serve on the sockets (by `Endpoint` text)."""
+
+    def drain(self) -> Deferred[Any]:
+        """Take nothing new, finish what is under way; fires when that is done."""
+
+    def stop(self) -> Deferred[Any]:
+        """Drop everything."""
+
+    def reopen(self) -> None:
+        """Open log files anew."""
+
+
+class Idle:
+    """The work of a process that only supervises."""
+
+    def start(self, sockets: Mapping[str, socket.socket]) -> None:
+        """Nothing to serve."""
+
+    def drain(self) -> Deferred[Any]:
+        """Nothing under way."""
+        return maybeDeferred(lambda: None)
+
+    def stop(self) -> Deferred[Any]:
+        """Nothing to drop."""
+        return maybeDeferred(lambda: None)
+
+    def reopen(self) -> None:
+        """No files."""
+
+
+class ErrorLogs:
+    """The ``error_log`` files of the main context, attached to twisted.logger."""
+
+    def __init__(self, settings: Sequence[ErrorLogSetting], prefix: str) -> None:
+        default = ErrorLogSetting(os.path.join(prefix, "logs", "error.log"))
+        self._logs: list[Any] = [ErrorLog(setting) for setting in settings or (default,)]
+        for log in self._logs:
+            globalLogPublisher.addObserver(log)
+
+    def reopen(self) -> None:
+        """After rotation."""
+        for log in self._logs:
+            log.reopen()
+
+    def close(self) -> None:
+        """Detach and close."""
+        for log in self._logs:
+            globalLogPublisher.removeObserver(log)
+            log.close()
+
+
+class DaemonService(Service):
+    """A role's process. ``workers`` are supervised children; without any, ``work`` is done here.
+
+    Its constructor opens logs and sockets, so that whatever is wrong with them is known before
+    the process detaches from the terminal.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        options: Options,
+        main: MainSettings,
+        warnings: Sequence[Problem],
+        endpoints: Sequence[Endpoint],
+        work: Work,
+    ) -> None:
+        self._reactor = reactor
+        self._main = main
+        self._supervision = supervision(os.environ)
+        inherited = os.environ.pop(INHERITED, "")
+        self._logs = ErrorLogs(main.error_logs, options.prefix)
+        for problem in warnings if not options.worker else ():
+            warn(str(problem))
+        self._pidfile: PidFile | None = None
+        if main.pid is not None and not options.worker:
+            self._pidfile = PidFile(main.pid, warn)
+            self._pidfile.check()
+        self._credentials = resolve(main.user, _quiet if options.worker else warn, os.geteuid())
+        if main.worker_rlimit_nofile is not None:
+            problem_text = limit_open_files(main.worker_rlimit_nofile)
+            if problem_text and not options.worker:
+                warn(problem_text)
+        self._supervisor: Supervisor | None = None
+        several = main.worker_processes > 1 or self._credentials is not None
+        in_parent = several and main.master_process and bool(endpoints) and not options.worker
+        self._work = work
+        if in_parent:  # it was made to see whether it can be: the workers make their own
+            work.stop()
+            self._work = Idle()
+        self._sockets = adopt(inherited) if options.worker else _open(endpoints)
+        if in_parent:
+            self._supervisor = self._workers(options, endpoints)
+
+    def _workers(self, options: Options, endpoints: Sequence[Endpoint]) -> Supervisor:
+        by_endpoint = {endpoint: self._sockets[str(endpoint)] for endpoint in endpoints}
+        inheritance = hand_over(by_endpoint)
+        environment = {**os.environ, **inheritance.environment, SUPERVISED: "1"}
+        command = (sys.executable, "-m", "imagefarm.process", *worker_arguments(options))
+        specs = [
+            ChildSpec(f"worker {number}", command, environment, None, inheritance.fds)
+            for number in range(1, self._main.worker_processes + 1)
+        ]
+        return Supervisor(specs, self._reactor)
+
+    def startService(self) -> None:
+        """Serve, or start the workers; then write the pidfile and say that we are ready."""
+        Service.startService(self)
+        self._install_signals()
+        if self._supervision is not None:
+            self._supervision.watch(self._reactor, self._orphaned)
+        if self._supervisor is not None:
+            self._supervisor.startService()
+            self._supervisor.ready.addCallbacks(lambda _: self._ready(), self._failed)
+            return
+        self._work.start(self._sockets)
+        self._ready()
+        if self._credentials is not None:
+            drop(self._credentials)
+
+    def _ready(self) -> None:
+        if self._pidfile is not None:
+            self._pidfile.write()
+        if self._supervision is not None:
+            self._supervision.say_ready()
+        notice("ready")
+
+    def _failed(self, failure: Failure) -> None:
+        _log.critical("{error}", error=failure.getErrorMessage(), severity="emerg")
+        self._reactor.stop()
+
+    def _orphaned(self) -> None:
+        notice("the supervisor is gone, stopping")
+        self._stop_reactor()
+
+    def _stop_reactor(self) -> None:
+        if self._reactor.running:
+            self._reactor.stop()
+
+    def _install_signals(self) -> None:
+        def on(number: signal.Signals, action: Callable[[], None]) -> None:
+            signal.signal(number, lambda *_: self._reactor.callFromThread(action))
+
+        on(signal.SIGQUIT, self._graceful)
+        on(signal.SIGUSR1, self._reopen)
+
+    def _graceful(self) -> None:
+        """QUIT: finish what is under way, then stop."""
+        notice("gracefully shutting down")
+        if self._supervisor is not None:
+            self._supervisor.stop_steps = (("QUIT", self._shutdown_time()), *Patience().stop)
+            self._stop_reactor()
+            return
+        drained = self._work.drain()
+        if self._main.worker_shutdown_timeout is not None:
+            drained.addTimeout(self._main.worker_shutdown_timeout, self._reactor)
+        drained.addErrback(lambda _: None).addCallback(lambda _: self._stop_reactor())
+
+    def _shutdown_time(self) -> float:
+        given = self._main.worker_shutdown_timeout
+        return 3600.0 if given is None else given + 1.0
+
+    def _reopen(self) -> None:
+        """USR1: log files were rotated."""
+        self._logs.reopen()
+        self._work.reopen()
+        if self._supervisor is not None:
+            self._supervisor.signal("USR1")
+        notice("reopened logs")
+
+    def stopService(self) -> Deferred[Any]:
+        """Stop serving, stop the workers, take the pidfile away."""
+        Service.stopService(self)
+        stopping = maybeDeferred(self._work.stop)
+        if self._supervisor is not None:
+            supervisor = self._supervisor
+            stopping.addBoth(lambda _: supervisor.stopService())
+        return stopping.addBoth(self._end)
+
+    def _end(self, result: Any) -> Any:
+        for sock in self._sockets.values():
+            sock.close()
+        if self._pidfile is not None:
+            self._pidfile.remove()
+        self._logs.close()
+        return result
+
+
+def _quiet(message: str) -> None:
+    """Workers do not repeat what their parent has said."""
+
+
+def _open(endpoints: Sequence[Endpoint]) -> dict[str, socket.socket]:
+    return {str(endpoint): sock for endpoint, sock in open_sockets(endpoints).items()}
+
+
+def worker_arguments(options: Options) -> tuple[str, ...]:
+    """The twistd arguments of a worker of the same role and configuration."""
+    words = ["-n", "--pidfile=", "imagefarm", options.role, "--worker"]
+    words += ["--config", options.config, "--prefix", options.prefix]
+    for setting in options.settings:
+        words += ["--set", setting]
+    for name, value in (
+        ("--root", options.root), ("--port", options.port), ("--tls-port", options.tls_port),
+    ):  # fmt: skip
+        if value is not None:
+            words += [name, str(value)]
+    return tuple(words)

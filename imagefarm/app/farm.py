@@ -1,0 +1,128 @@
+"""The work of ``twistd imagefarm farm``: its members, and a hint of what to try."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from attrs import evolve
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from imagefarm.config.loader import Loaded
+from imagefarm.image.samples import draw
+from imagefarm.process.children import Patience
+from imagefarm.process.farm import Member, child_specs
+from imagefarm.process.supervisor import Supervisor
+from imagefarm.resources import directives as rows
+
+from .configuration import SHIPPED, Options, read
+from .daemon import notice
+
+_log: Final = Logger(namespace="imagefarm.farm")
+
+#: What is worth a look on a farm of our own samples, and what it shows.
+_TRIES: Final = (
+    ("/", "the samples on a page"),
+    ("{image}", "a static image, by way of the slaves"),
+    ("/thumbnail/{stillshot}", "a stillshot, served by the master"),
+    ("/resize?src={image}&w=320", "a thumbnail; the second time from the cache"),
+    ("/status", "the status page"),
+)
+
+
+class FarmWork:
+    """`Work` of the farm's process. Draws samples into an empty root first."""
+
+    def __init__(self, reactor: Any, options: Options, members: Sequence[Member]) -> None:
+        self._reactor = reactor
+        self._options = options
+        self._members = tuple(members)
+        self._root = Path(options.root or os.path.join(options.prefix, "images"))
+        specs = child_specs(
+            self._members, options.prefix, os.environ, str(self._root), options.settings
+        )
+        self.supervisor = Supervisor(specs, reactor)
+
+    def prepare(self) -> None:
+        """Make the directories a new prefix lacks, and the samples."""
+        for name in ("logs", "cache"):
+            os.makedirs(os.path.join(self._options.prefix, name), exist_ok=True)
+        html = os.path.join(self._options.prefix, "html")
+        if not os.path.exists(html):
+            shutil.copytree(os.path.join(SHIPPED, "html"), html)
+        self._root.mkdir(parents=True, exist_ok=True)
+        if not any(self._root.iterdir()):
+            notice(f"{self._root} is empty, drawing sample images")
+            draw(self._root)
+
+    def start(self, sockets: Mapping[str, socket.socket]) -> None:
+        """Start the members one after another."""
+        self.prepare()
+        self.supervisor.startService()
+        self.supervisor.ready.addCallbacks(lambda _: self._announce(), self._failed)
+
+    def _failed(self, failure: Failure) -> None:
+        _log.critical("{error}", error=failure.getErrorMessage(), severity="emerg")
+        if self._reactor.running:
+            self._reactor.stop()
+
+    def _announce(self) -> None:
+        lines = ["", "The farm runs. Try:", ""]
+        base = self._base_url()
+        image, stillshot = _an_image(self._root), _an_image(self._root / "thumbnail")
+        for path, what in _TRIES:
+            if ("{image}" in path and not image) or ("{stillshot}" in path and not stillshot):
+                continue
+            url = base + path.format(image=f"/{image}", stillshot=stillshot)
+            lines.append(f"  {url:<58}  {what}")
+        lines += ["", "Ctrl-C stops it.", ""]
+        sys.stdout.write("\n".join(lines) + "\n")
+        sys.stdout.flush()
+
+    def _base_url(self) -> str:
+        """Where the first master listens without TLS."""
+        for member in self._members:
+            if member.role != "master":
+                continue
+            options = evolve(self._options, role="master", config=member.config, port=member.port)
+            port = _plain_port(read(options))
+            return f"http://localhost:{port}" if port else ""
+        return ""
+
+    def drain(self) -> Deferred[Any]:
+        """QUIT: the members finish what they do."""
+        self.supervisor.stop_steps = (("QUIT", 60.0), *Patience().stop)
+        return self.supervisor.stopService()
+
+    def stop(self) -> Deferred[Any]:
+        """TERM: in the reverse order of the start."""
+        return self.supervisor.stopService()
+
+    def reopen(self) -> None:
+        """USR1 goes to everyone."""
+        self.supervisor.signal("USR1")
+
+
+def _plain_port(loaded: Loaded) -> int | None:
+    for block in loaded.root.blocks(rows.HTTP_BLOCK):
+        for server in block.blocks(rows.SERVER_BLOCK):
+            for listen in server.all(rows.LISTEN):
+                if not listen.ssl and listen.address[1]:
+                    return listen.address[1]
+    return None
+
+
+def _an_image(directory: Path) -> str | None:
+    """The name of an image to show: a large JPEG says most."""
+    try:
+        found = [path for path in directory.iterdir() if path.suffix.lower() in (".jpg", ".jpeg")]
+        return max(found, key=lambda path: path.stat().st_size).name if found else None
+    except OSError:
+        return None

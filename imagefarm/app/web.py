@@ -1,0 +1,309 @@
+"""The work of master and slave: an ``http`` block at work."""
+
+from __future__ import annotations
+
+import datetime
+import itertools
+import os
+import socket
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from attrs import define, field, frozen
+from OpenSSL import SSL
+from twisted.internet.defer import Deferred, DeferredList, succeed
+from twisted.protocols.tls import TLSMemoryBIOFactory
+
+from imagefarm.cache.directives import CacheSettings, problems, zone_settings
+from imagefarm.cache.handler import CachingHandler
+from imagefarm.cache.zone import Zone
+from imagefarm.config.ast import Directive
+from imagefarm.config.errors import ConfigurationError, Invalid, Problem
+from imagefarm.config.loader import Loaded
+from imagefarm.config.table import Row, Scope
+from imagefarm.config.variables import Template
+from imagefarm.fastcgi.directives import PASS as FASTCGI_PASS
+from imagefarm.fastcgi.directives import FastCGISettings
+from imagefarm.fastcgi.handler import FastCGIPass
+from imagefarm.http.accesslog import LogFiles
+from imagefarm.http.factory import HttpFactory
+from imagefarm.http.message import Handler, Request
+from imagefarm.http.parser import Limits
+from imagefarm.http.timers import TimerWheel
+from imagefarm.http.tls import SELF_SIGNED, SniContextFactory, TlsSettings, make_context
+from imagefarm.http.transfer import head_settings, transfer_settings
+from imagefarm.http.transport import direct
+from imagefarm.http.upstream import UpstreamGroup
+from imagefarm.process.certificate import ensure_self_signed
+from imagefarm.process.directives import MainSettings
+from imagefarm.process.sockets import Endpoint
+from imagefarm.proxy.groups import Groups
+from imagefarm.proxy.handler import ProxyPass
+from imagefarm.proxy.settings import ProxySettings
+from imagefarm.resources import directives as rows
+from imagefarm.resources.build import Builder, Listener
+from imagefarm.resources.dispatch import Dispatcher
+from imagefarm.resources.listen import Listen
+from imagefarm.resources.location import Content
+from imagefarm.resources.matching import ServerNames
+from imagefarm.resources.status import ConnectionCounts, json_status, stub_status
+
+from .configuration import variables
+from .report import peers_report, zone_report
+
+
+def endpoint_of(listen: Listen) -> Endpoint:
+    """The socket that a ``listen`` asks for."""
+    host, port = listen.address
+    values: dict[str, Any] = {"reuseport": listen.reuseport}
+    if listen.backlog is not None:
+        values["backlog"] = listen.backlog
+    if listen.rcvbuf is not None:
+        values["rcvbuf"] = listen.rcvbuf
+    if listen.sndbuf is not None:
+        values["sndbuf"] = listen.sndbuf
+    if host.startswith("unix:"):
+        return Endpoint(path=host.removeprefix("unix:"), **values)
+    return Endpoint(host=host or "0.0.0.0", port=port, **values)
+
+
+@frozen(eq=False)
+class Door:
+    """A listening address, the factory of its connections, and its TLS contexts."""
+
+    endpoint: Endpoint
+    factory: HttpFactory
+    contexts: SniContextFactory | None
+
+
+@define(eq=False)
+class WebWork:
+    """A process's ``http`` blocks: `Work` of the daemon.
+
+    The constructor builds everything and raises `ConfigurationError`; `start` serves.
+    """
+
+    reactor: Any
+    loaded: Loaded
+    main: MainSettings
+    prefix: str
+    groups: Groups = field(init=False)
+    zones: dict[str, Zone] = field(init=False)
+    logs: LogFiles = field(init=False)
+    doors: list[Door] = field(init=False)
+    requests: int = 0
+    started: float = 0.0
+    _ports: list[Any] = field(factory=list)
+    _serials: Any = field(factory=lambda: itertools.count(1))
+    _wheel: TimerWheel = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        http = self.loaded.root.blocks(rows.HTTP_BLOCK)
+        found = [problem for block in http for problem in problems(block)]
+        if found:
+            raise ConfigurationError(found)
+        self.zones = {
+            name: Zone(settings)
+            for block in http
+            for name, settings in zone_settings(block).items()
+        }
+        self._wheel = TimerWheel(self.reactor)
+        self.groups = Groups(self.reactor)
+        for block in http:
+            self.groups = Groups.from_scope(block, self.reactor)
+        self.logs = LogFiles(self.reactor, variables())
+        builder = Builder(
+            (self._proxy, self._fastcgi, self._stub_status, self._status),
+            self.logs.for_scope,
+            os.path.join(self.prefix, "html").encode("utf-8", "surrogateescape"),
+        )
+        tree = builder.build(http)
+        dispatcher = Dispatcher(tree.farm, self._finished)
+        self.doors = [self._door(listener, dispatcher) for listener in tree.listeners]
+        self.logs.open()
+
+    # Content handlers
+
+    def _proxy(self, scope: Scope) -> Content | None:
+        settings = ProxySettings.from_scope(scope)
+        if settings is None:
+            return None
+        handler = ProxyPass(settings, self.groups)
+        return self._cached("proxy", scope, handler, frozenset())
+
+    def _fastcgi(self, scope: Scope) -> Content | None:
+        settings = FastCGISettings.from_scope(scope)
+        if settings.address is None:
+            return None
+        handler = FastCGIPass(settings, self._group_for(scope, settings.address), self.reactor)
+        return self._cached("fastcgi", scope, handler, settings.ignore_headers)
+
+    def _group_for(self, scope: Scope, address: Template) -> Callable[[bytes], UpstreamGroup]:
+        """How ``fastcgi_pass`` finds its group: now, unless the address has variables."""
+        if address.constant is None:
+            return lambda value: self.groups.dynamic(value.decode("latin-1"))
+        try:
+            group = self.groups.find(address.source)
+        except Invalid as error:
+            place = _place(scope, FASTCGI_PASS)
+            raise ConfigurationError([Problem(str(error), place.file, place.line)]) from None
+        return lambda value: group
+
+    def _cached(
+        self, prefix: str, scope: Scope, handler: Handler, ignore: frozenset[bytes]
+    ) -> Content:
+        default = variables().compile("$scheme$proxy_host$request_uri")
+        settings = CacheSettings.from_scope(
+            prefix, scope, default_key=default if prefix == "proxy" else None,
+            ignore_headers=ignore,
+        )  # fmt: skip
+        if settings is None:
+            return handler
+        return CachingHandler(handler, settings, self.zones[settings.zone])
+
+    def _stub_status(self, scope: Scope) -> Content | None:
+        return stub_status(self.counts) if scope[rows.STUB_STATUS] else None
+
+    def _status(self, scope: Scope) -> Content | None:
+        return json_status(self.report) if scope[rows.STATUS] else None
+
+    # Doors
+
+    def _door(self, listener: Listener, dispatcher: Dispatcher) -> Door:
+        listen, default = listener.listen, listener.servers[0]
+        head = head_settings(default)
+        factory = HttpFactory(
+            dispatcher,
+            self.reactor,
+            server=listen.address,
+            secure=listen.ssl,
+            transfer=transfer_settings(default),
+            limits=Limits(
+                client_header_buffer_size=head.client_header_buffer_size,
+                large_client_header_buffers=head.large_client_header_buffers,
+                ignore_invalid_headers=head.ignore_invalid_headers,
+                underscores_in_headers=head.underscores_in_headers,
+            ),
+            client_header_timeout=head.client_header_timeout,
+            wheel=self._wheel,
+            serials=self._serials,
+            max_connections=self.main.worker_connections,
+        )
+        contexts = _contexts(listener) if listen.ssl else None
+        return Door(endpoint_of(listen), factory, contexts)
+
+    # Work
+
+    def start(self, sockets: Mapping[str, socket.socket]) -> None:
+        """Serve on the sockets."""
+        self.started = time.time()
+        for zone in self.zones.values():
+            zone.start(self.reactor)
+        for door in self.doors:
+            sock = sockets[str(door.endpoint)]
+            factory: Any = door.factory
+            contexts: Any = door.contexts
+            if contexts is not None:
+                factory = TLSMemoryBIOFactory(contexts, False, factory, self.reactor)
+            port = self.reactor.adoptStreamPort(sock.fileno(), sock.family, factory)
+            self._ports.append(direct(port))
+
+    def _stop_listening(self) -> list[Deferred[Any]]:
+        ports, self._ports = self._ports, []
+        return [port.stopListening() or succeed(None) for port in ports]
+
+    def drain(self) -> Deferred[Any]:
+        """QUIT: no new connections; those there are finish their answers."""
+        waiting = self._stop_listening()
+        return DeferredList([*waiting, *(door.factory.drain() for door in self.doors)])
+
+    def stop(self) -> Deferred[Any]:
+        """TERM: drop everything; logs are written out."""
+        waiting = self._stop_listening()
+        for door in self.doors:
+            door.factory.abort()
+        self.groups.stop()
+        for zone in self.zones.values():
+            zone.stop()
+        self.logs.close()
+        return DeferredList(waiting)
+
+    def reopen(self) -> None:
+        """USR1."""
+        self.logs.reopen()
+
+    # Status
+
+    def _finished(self, request: Request) -> None:
+        self.requests += 1
+
+    def counts(self) -> ConnectionCounts:
+        """For ``stub_status``."""
+        states = [door.factory.states() for door in self.doors]
+        reading, writing, waiting = (sum(column) for column in zip(*states, strict=True))
+        accepted = sum(door.factory.accepted for door in self.doors)
+        handled = accepted - sum(door.factory.refused for door in self.doors)
+        active = reading + writing + waiting
+        return ConnectionCounts(
+            accepted, handled, self.requests, active, reading, writing, waiting
+        )
+
+    def report(self) -> Mapping[str, Any]:
+        """For ``status``."""
+        counts = self.counts()
+        return {
+            "pid": os.getpid(),
+            "uptime": round(time.time() - self.started, 1),
+            "connections": {
+                "accepted": counts.accepts, "handled": counts.handled, "active": counts.active,
+                "reading": counts.reading, "writing": counts.writing, "waiting": counts.waiting,
+            },
+            "requests": self.requests,
+            "upstreams": {name: peers_report(group) for name, group in self.groups.named.items()},
+            "caches": {name: zone_report(zone) for name, zone in self.zones.items()},
+        }  # fmt: skip
+
+
+def _place(scope: Scope, row: Row[Any]) -> Directive:
+    """The directive that gave ``row`` its value in ``scope``."""
+    inner: Scope | None = scope
+    while inner is not None:
+        for kind, _, directive in inner.items:
+            if kind is row:
+                return directive
+        inner = inner.parent
+    raise LookupError(row.name)
+
+
+def _contexts(listener: Listener) -> SniContextFactory:
+    """The TLS contexts of a listening address. Raises `ConfigurationError`."""
+    made: list[tuple[Scope, SSL.Context]] = []
+    found: list[Problem] = []
+    for scope in listener.servers:
+        directive = scope.directive
+        assert directive is not None
+        try:
+            settings = TlsSettings.from_scope(scope)
+            if settings is None:
+                raise Invalid('no "ssl_certificate" is defined for the "listen ... ssl" directive')
+            if scope[SELF_SIGNED]:
+                now = datetime.datetime.now(datetime.UTC)
+                ensure_self_signed(settings.certificate, settings.key, now)
+            made.append((scope, make_context(settings)))
+        except Invalid as error:
+            found.append(Problem(str(error), directive.file, directive.line))
+    if found:
+        raise ConfigurationError(found)
+    names = ServerNames(
+        [
+            ([name for line in scope.all(rows.SERVER_NAME) for name in line], context)
+            for scope, context in made
+        ],
+        made[0][1],
+    )
+
+    def choose(name: bytes) -> SSL.Context:
+        return names.find(name).item
+
+    return SniContextFactory(made[0][1], choose)

@@ -1,0 +1,190 @@
+"""From the configuration's scopes to the Resource tree, once, at start."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+from attrs import evolve, field, frozen
+
+from imagefarm.config.table import LOCATION_IF, Scope
+from imagefarm.config.variables import Template
+from imagefarm.fastcgi.directives import FastCGISettings
+from imagefarm.http.accesslog import AccessLogs
+from imagefarm.http.errorpages import MSIE_PADDING
+from imagefarm.http.filters import FilterSettings
+from imagefarm.http.transfer import MERGE_SLASHES, transfer_settings
+from imagefarm.http.types import MimeTypes
+
+from . import directives as rows
+from . import static
+from .listen import Listen
+from .location import AccessRule, Content, Location
+from .matching import Entry, Locations, Modifier, ServerName, ServerNames
+from .rewrite_directives import compile_steps
+from .server import Farm, LocationLeaf, ServerSettings, VirtualHost
+
+#: Gives the content handler that a block's own directives ask for, or None.
+ContentFactory = Callable[[Scope], Content | None]
+
+_DEFAULT_INDEX: Final = (Template("index.html", (b"index.html",), b"index.html"),)
+_DEFAULT_LISTEN: Final = Listen(("", 80))
+
+
+@frozen(eq=False, kw_only=True)
+class Listener:
+    """One listening address: how, and for TLS the servers' scopes (the default one first)."""
+
+    listen: Listen
+    servers: tuple[Scope, ...] = field(repr=False)
+
+
+@frozen(eq=False)
+class Tree:
+    """What `Builder.build` makes."""
+
+    farm: Farm
+    listeners: tuple[Listener, ...]
+
+
+class Builder:
+    """Compiles ``http`` blocks.
+
+    ``contents`` are asked in order for a block's content handler; where none has one, files are
+    served. ``logs`` gives the access logs in force in a block.
+    """
+
+    def __init__(
+        self,
+        contents: Sequence[ContentFactory],
+        logs: Callable[[Scope], AccessLogs],
+        default_root: bytes,
+    ) -> None:
+        self._contents = tuple(contents)
+        self._logs = logs
+        self._default_root = Template("html", (default_root,), default_root)
+
+    def build(self, http: Iterable[Scope]) -> Tree:
+        """The tree for all ``server`` blocks of the ``http`` blocks."""
+        servers = [server for block in http for server in block.blocks(rows.SERVER_BLOCK)]
+        hosts = [(scope, self.server(scope)) for scope in servers]
+        addresses: dict[tuple[str, int], list[tuple[Listen, Scope, VirtualHost]]] = {}
+        for scope, host in hosts:
+            for listen in scope.all(rows.LISTEN) or (_DEFAULT_LISTEN,):
+                addresses.setdefault(listen.address, []).append((listen, scope, host))
+        names, listeners = {}, []
+        for address, entries in addresses.items():
+            first = next((entry for entry in entries if entry[0].default), entries[0])
+            names[address] = ServerNames(
+                [(_names(scope), host) for _, scope, host in entries], first[2]
+            )
+            ordered = [first, *(entry for entry in entries if entry is not first)]
+            listen = _merged([entry[0] for entry in ordered])
+            listeners.append(Listener(listen=listen, servers=tuple(e[1] for e in ordered)))
+        return Tree(Farm(names), tuple(listeners))
+
+    def server(self, scope: Scope) -> VirtualHost:
+        """One ``server`` block."""
+        names = _names(scope)
+        settings = ServerSettings(
+            name=names[0].text if names else b"",
+            steps=compile_steps(scope, None),
+            rewrite_log=scope[rows.REWRITE_LOG],
+            merge_slashes=scope[MERGE_SLASHES],
+            fallback=self.location(scope, "server"),
+        )
+        return VirtualHost(settings, self._locations(scope))
+
+    def _locations(self, scope: Scope) -> Locations[LocationLeaf]:
+        return Locations([self._entry(inner) for inner in scope.blocks(rows.LOCATION_BLOCK)])
+
+    def _entry(self, scope: Scope) -> Entry[LocationLeaf]:
+        modifier, name, pattern = scope.value
+        inner = self._locations(scope) if scope.blocks(rows.LOCATION_BLOCK) else None
+        text = " ".join(scope.directive.args) if scope.directive else ""
+        prefix = name if pattern is None and modifier is not Modifier.NAMED else b""
+        location = self.location(scope, text, prefix, named=modifier is Modifier.NAMED)
+        return Entry(modifier, name, LocationLeaf(location), pattern, inner)
+
+    def location(
+        self, scope: Scope, name: str, prefix: bytes = b"", *, named: bool = False
+    ) -> Location:
+        """The settings of a location (or of a server's fallback, or of an ``if`` block)."""
+
+        def inside_if(inner: Scope) -> Location:
+            return self.location(inner, f"if in {name}", prefix, named=named)
+
+        in_server = name == "server"
+        symlinks, trusted = scope[rows.DISABLE_SYMLINKS]
+        return Location(
+            name=name,
+            prefix=prefix,
+            named=named,
+            internal=scope[rows.INTERNAL],
+            steps=() if in_server else compile_steps(scope, inside_if),
+            access=_access_rules(scope),
+            try_files=scope[rows.TRY_FILES],
+            error_pages=scope.all(rows.ERROR_PAGE),
+            recursive_error_pages=scope[rows.RECURSIVE_ERROR_PAGES],
+            root=scope[rows.ROOT] or self._default_root,
+            alias=self._alias(scope),
+            index=_flatten(scope.all(rows.INDEX)) or _DEFAULT_INDEX,
+            symlinks=symlinks,
+            symlinks_from=trusted,
+            gzip_static=scope[rows.GZIP_STATIC],
+            types=MimeTypes.from_scope(scope),
+            filters=FilterSettings.from_scope(scope),
+            transfer=transfer_settings(scope),
+            logs=self._logs(scope),
+            log_not_found=scope[rows.LOG_NOT_FOUND],
+            rewrite_log=scope[rows.REWRITE_LOG],
+            msie_padding=scope[MSIE_PADDING],
+            absolute_redirect=scope[rows.ABSOLUTE_REDIRECT],
+            port_in_redirect=scope[rows.PORT_IN_REDIRECT],
+            server_name_in_redirect=scope[rows.SERVER_NAME_IN_REDIRECT],
+            fastcgi=FastCGISettings.from_scope(scope),
+            content=self._content(scope),
+        )
+
+    @staticmethod
+    def _alias(scope: Scope) -> Template | None:
+        if scope.context == LOCATION_IF and scope.parent is not None:
+            return scope[rows.ALIAS] or scope.parent[rows.ALIAS]
+        return scope[rows.ALIAS]
+
+    def _content(self, scope: Scope) -> Content:
+        for factory in self._contents:
+            content = factory(scope)
+            if content is not None:
+                return content
+        if scope.context == LOCATION_IF and scope.parent is not None:
+            return self._content(scope.parent)  # nginx: `if` takes the outer handler
+        return static.serve
+
+
+def _names(scope: Scope) -> tuple[ServerName, ...]:
+    return tuple(name for names in scope.all(rows.SERVER_NAME) for name in names)
+
+
+def _flatten(lines: tuple[tuple[Template, ...], ...]) -> tuple[Template, ...]:
+    return tuple(template for line in lines for template in line)
+
+
+def _merged(listens: Sequence[Listen]) -> Listen:
+    """One socket for one address: TLS if any server says so."""
+    ssl = any(listen.ssl for listen in listens)
+    first = next((listen for listen in listens if listen.backlog is not None), listens[0])
+    return evolve(first, ssl=ssl)
+
+
+def _access_rules(scope: Scope) -> tuple[AccessRule, ...]:
+    """``allow`` and ``deny`` of the innermost block that has any, in the order written."""
+    inner: Scope | None = scope
+    while inner is not None:
+        found = tuple(
+            value for row, value, _ in inner.items if row is rows.ALLOW or row is rows.DENY
+        )
+        if found:
+            return found
+        inner = inner.parent
+    return ()

@@ -1,0 +1,260 @@
+"""The dispatcher: a request's way through the tree, nginx's phases in order.
+
+server rewrite -> find location -> location rewrite (again while the URI changes) -> access ->
+``try_files`` -> content -> error pages -> filters. Internal redirects start again at the server
+rewrite, named locations at the location rewrite; `MAX_REDIRECTS` of either is nginx's bound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, cast
+
+from attrs import evolve
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from imagefarm.http import filters
+from imagefarm.http.errorpages import CLOSING, error_response
+from imagefarm.http.headers import Headers
+from imagefarm.http.message import Request, Response, discard
+from imagefarm.http.requestlog import printable, report
+from imagefarm.http.uri import BadTarget, normalise
+
+from .actions import Action, InternalRedirect, NamedRedirect, Redirect, Result
+from .location import Location
+from .redirects import absolute_location
+from .rewrite import Flow, Note, run
+from .server import Farm, LocationLeaf, VirtualHost
+from .tryfiles import try_files
+
+MAX_REDIRECTS: Final = 10
+
+_log: Final = Logger(namespace="imagefarm.dispatch")
+
+
+def _rewrite_note(text: str, request: Request) -> None:
+    report(request, "notice", text)
+
+
+def _note(wanted: bool) -> Note | None:
+    return _rewrite_note if wanted else None
+
+
+class Dispatcher:
+    """`http.message.Application`: answers requests out of a `Farm`."""
+
+    def __init__(self, farm: Farm, finished: Callable[[Request], None] | None = None) -> None:
+        self.farm = farm
+        self._observe = finished
+
+    # Application
+
+    def respond(self, request: Request) -> Response | Deferred[Response]:
+        """Route the request and settle what comes of it."""
+        try:
+            return self._settle(request, self._begin(request))
+        except Exception:
+            return self._broken(request, Failure())
+
+    def reject(self, request: Request, status: int) -> Response | Deferred[Response]:
+        """The error page for a request that could not be read."""
+        try:
+            self._choose_server(request)
+            request.close = True
+            return self._settle(request, Response(status))
+        except Exception:
+            return self._broken(request, Failure())
+
+    def finished(self, request: Request) -> None:
+        """Write the access log of the location that answered."""
+        if request.location is not None:
+            request.location.logs.write(request)
+        if self._observe is not None:
+            self._observe(request)
+
+    # The phases
+
+    def _choose_server(self, request: Request) -> VirtualHost:
+        host = self.farm.getChild(b"", request)
+        request.server = host
+        self._enter(request, host.settings.fallback)
+        return host
+
+    @staticmethod
+    def _enter(request: Request, location: Location) -> None:
+        request.location = location
+        request.transfer = location.transfer
+
+    def _begin(self, request: Request) -> Result:
+        host = self._choose_server(request)
+        try:
+            request.uri, request.args = normalise(
+                request.head.target, merge_slashes=host.settings.merge_slashes
+            )
+        except BadTarget as error:
+            report(request, "info", f"client sent invalid request: {error}")
+            return Response(400)
+        return self._route(request, host)
+
+    def _route(self, request: Request, host: VirtualHost) -> Result:
+        """From the server rewrite on."""
+        settings = host.settings
+        if settings.steps:
+            answer = run(settings.steps, request, _note(settings.rewrite_log))
+            if not isinstance(answer, Flow):
+                return answer
+        return self._locate(request, host)
+
+    def _locate(self, request: Request, host: VirtualHost) -> Result:
+        """From finding the location on."""
+        for _ in range(MAX_REDIRECTS + 1):
+            leaf = host.getChild(b"", request)
+            answer = self._visit(request, leaf)
+            if answer is not Flow.SEARCH:
+                return cast(Result, answer)
+        return self._cycle(request)
+
+    def _visit(self, request: Request, leaf: LocationLeaf) -> Result | Flow:
+        """From the location rewrite on; `Flow.SEARCH` if the URI was changed."""
+        location = leaf.location
+        self._enter(request, location)
+        if location.internal and not request.internal:
+            return Response(404)
+        limit = location.transfer.client_max_body_size
+        if limit and (request.body.length or 0) > limit and request.error_status is None:
+            report(
+                request,
+                "error",
+                f"client intended to send too large body: {request.body.length} bytes",
+            )
+            return Response(413)
+        if location.steps:
+            answer = run(location.steps, request, _note(location.rewrite_log))
+            if answer is not Flow.GO_ON:
+                return answer
+            location = request.location  # an `if` may have replaced it
+            request.transfer = location.transfer
+        for rule in location.access:
+            if rule.covers(request.peer.address):
+                if rule.allow:
+                    break
+                report(request, "error", "access forbidden by rule")
+                return Response(403)
+        if location.try_files is not None:
+            elsewhere = try_files(request, location.try_files)
+            if elsewhere is not None:
+                return elsewhere
+        return leaf.render(request)
+
+    def _redirect(self, request: Request, target: Redirect) -> Result:
+        host: VirtualHost = request.server
+        request.redirects += 1
+        if request.redirects > MAX_REDIRECTS:
+            return self._cycle(request)
+        request.internal = True
+        if isinstance(target, InternalRedirect):
+            request.uri, request.args = target.uri, target.args
+            return self._route(request, host)
+        leaf = host.locations.named.get(target.name)
+        if leaf is None:
+            name = printable(target.name)
+            report(request, "error", f'could not find named location "{name}"')
+            return Response(500)
+        answer = self._visit(request, leaf)
+        if answer is Flow.SEARCH:
+            return self._locate(request, host)
+        return cast(Result, answer)
+
+    @staticmethod
+    def _cycle(request: Request) -> Response:
+        report(
+            request, "error",
+            "rewrite or internal redirection cycle while processing "
+            f'"{printable(request.uri)}"',
+        )  # fmt: skip
+        return Response(500)
+
+    # The end
+
+    def _settle(self, request: Request, result: Result) -> Response | Deferred[Response]:
+        """Follow redirects and error pages until there is a response; then filter it."""
+        while True:
+            if isinstance(result, Deferred):
+                return self._later(request, cast("Deferred[Action]", result))
+            if isinstance(result, InternalRedirect | NamedRedirect):
+                result = self._redirect(request, result)
+                continue
+            if result.final or result.status < 300:
+                return self._complete(request, result)
+            page = self._error_page(request, result)
+            if page is None:
+                return self._complete(request, _built_in(request, result), special=True)
+            discard(result.body)
+            result = page
+
+    def _later(self, request: Request, result: Deferred[Action]) -> Deferred[Response]:
+        def go_on(action: Action) -> Response | Deferred[Response]:
+            return self._settle(request, action)
+
+        def broken(failure: Failure) -> Response:
+            return self._broken(request, failure)
+
+        chained = result.addCallback(go_on)
+        return cast("Deferred[Response]", chained.addErrback(broken))
+
+    def _error_page(self, request: Request, response: Response) -> Action | None:
+        """Where ``error_page`` leads for this status, or None."""
+        location: Location = request.location
+        status = response.status
+        if status in CLOSING:
+            request.close = True
+        if request.error_status is not None and not location.recursive_error_pages:
+            return None
+        for page in location.error_pages:
+            if status not in page.codes:
+                continue
+            answer = status if page.answer is None else page.answer
+            if isinstance(page.target, NamedRedirect):
+                request.error_status = answer
+                return page.target
+            uri = page.target(request)
+            if uri.startswith(b"/"):
+                request.error_status = answer
+                if request.head.method not in (b"GET", b"HEAD"):
+                    request.received = request.received or request.head
+                    request.head = evolve(request.head, method=b"GET")
+                path, _, args = uri.partition(b"?")
+                return InternalRedirect(path, args)
+            code = answer if answer in (301, 302, 303, 307, 308) else 302
+            request.error_status = code
+            return Response(code, Headers([(b"Location", uri)]))
+        return None
+
+    def _complete(
+        self, request: Request, response: Response, *, special: bool = False
+    ) -> Response:
+        location: Location = request.location
+        if request.error_status and not special:
+            response = evolve(response, status=request.error_status)
+        absolute_location(request, response)
+        if request.close:
+            response = evolve(response, close=True)
+        return filters.run(request, response, location.filters)
+
+    def _broken(self, request: Request, failure: Failure) -> Response:
+        """A defect of ours, or a cancelled request: say so in the log, answer plainly."""
+        if failure.check(CancelledError):
+            return Response(499, final=True, close=True)
+        _log.failure("while answering {request!r}", failure, request=request)
+        return error_response(request, 500)
+
+
+def _built_in(request: Request, response: Response) -> Response:
+    """The built-in page for a bare status, with what the bare response had to say."""
+    location: Location = request.location
+    page = error_response(request, response.status, padding=location.msie_padding)
+    for name, value in response.headers:
+        page.headers.add(name, value)
+    return page

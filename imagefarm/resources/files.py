@@ -1,0 +1,121 @@
+"""Opening files for service: regular files only, never through a forbidden symlink."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from enum import Enum
+
+from imagefarm.http.message import OpenFile
+
+
+class Symlinks(Enum):
+    """``disable_symlinks``: which symbolic links a path may lead through."""
+
+    ALLOWED = "off"
+    FORBIDDEN = "on"
+    SAME_OWNER = "if_not_owner"
+
+
+class Directory(Exception):
+    """The path names a directory."""
+
+
+class NotFound(Exception):
+    """No such file, in the sense of 404. The text is the reason, for the log."""
+
+
+class Forbidden(Exception):
+    """It is there, and may not be served: 403. The text is the reason, for the log."""
+
+
+_MISSING = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG})
+_DENIED = frozenset({errno.EACCES, errno.ELOOP, errno.EMLINK, errno.EPERM})
+
+# O_NONBLOCK: opening a FIFO without it would hang the server.
+_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+
+
+def reason(error: OSError) -> str:
+    """The error in nginx's form: ``(2: No such file or directory)``."""
+    return f"({error.errno}: {os.strerror(error.errno or 0)})"
+
+
+def open_file(
+    path: bytes, symlinks: Symlinks = Symlinks.ALLOWED, trusted: bytes = b""
+) -> OpenFile:
+    """Open a regular file. Raises `NotFound`, `Forbidden`, `Directory` or OSError.
+
+    ``trusted`` is the leading part of the path that is not checked for symlinks (``from=``).
+    """
+    if b"\0" in path:
+        raise NotFound("the path has a NUL")
+    try:
+        fd = (
+            os.open(path, _FLAGS)
+            if symlinks is Symlinks.ALLOWED
+            else _walk(path, symlinks, trusted)
+        )
+    except OSError as error:
+        if error.errno in _MISSING:
+            raise NotFound(reason(error)) from None
+        if error.errno in _DENIED:
+            raise Forbidden(reason(error)) from None
+        if error.errno == errno.ENXIO:  # a socket or a FIFO's other end
+            raise NotFound(reason(error)) from None
+        raise
+    try:
+        info = os.fstat(fd)
+        if stat.S_ISDIR(info.st_mode):
+            raise Directory
+        if not stat.S_ISREG(info.st_mode):
+            raise NotFound("is not a regular file")
+    except BaseException:
+        os.close(fd)
+        raise
+    return OpenFile(fd, info.st_size, info.st_mtime, path)
+
+
+def _walk(path: bytes, symlinks: Symlinks, trusted: bytes) -> int:
+    """Open ``path`` component by component, refusing links: no race with a rename can win."""
+    if trusted and path.startswith(trusted):
+        start, rest = trusted, path[len(trusted) :]
+    else:
+        start, rest = b"/", path
+    fd = os.open(start, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    names = [name for name in rest.split(b"/") if name not in (b"", b".")]
+    try:
+        for i, name in enumerate(names):
+            last = i == len(names) - 1
+            flags = _FLAGS if last else os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+            try:
+                inner = os.open(name, flags | os.O_NOFOLLOW, dir_fd=fd)
+            except OSError as error:
+                if symlinks is not Symlinks.SAME_OWNER or not _own_link(name, fd):
+                    if error.errno == errno.ENOTDIR and _is_link(name, fd):
+                        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP)) from None
+                    raise
+                inner = os.open(name, flags, dir_fd=fd)
+            os.close(fd)
+            fd = inner
+        if not names:
+            return os.open(start, _FLAGS)
+        result, fd = fd, -1
+        return result
+    finally:
+        if fd >= 0:
+            os.close(fd)
+
+
+def _is_link(name: bytes, parent: int) -> bool:
+    return stat.S_ISLNK(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode)
+
+
+def _own_link(name: bytes, parent: int) -> bool:
+    """Whether ``name`` is a link that belongs to the owner of what it points at."""
+    try:
+        link = os.stat(name, dir_fd=parent, follow_symlinks=False)
+        return stat.S_ISLNK(link.st_mode) and link.st_uid == os.stat(name, dir_fd=parent).st_uid
+    except OSError:
+        return False

@@ -1,0 +1,109 @@
+"""A compiled location: everything that a request which lands there needs, frozen."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable
+
+from attrs import field, frozen
+
+from imagefarm.config.variables import Template
+from imagefarm.fastcgi.directives import FastCGISettings
+from imagefarm.http.accesslog import AccessLogs
+from imagefarm.http.filters import FilterSettings
+from imagefarm.http.message import Request, TransferSettings
+from imagefarm.http.types import MimeTypes
+
+from .actions import NamedRedirect, Result
+from .files import Symlinks
+from .rewrite import Steps
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+#: The content of a location; like `http.message.Handler`, but may also redirect internally.
+Content = Callable[[Request], Result]
+
+
+@frozen
+class AccessRule:
+    """``allow`` or ``deny``; ``network`` None is ``all``, the text "unix:" for local sockets."""
+
+    allow: bool
+    network: Network | str | None
+
+    def covers(self, address: str) -> bool:
+        """Whether the rule speaks of this client address."""
+        if self.network is None:
+            return True
+        if isinstance(self.network, str):
+            return address == self.network
+        try:
+            parsed = ipaddress.ip_address(address)
+        except ValueError:
+            return False
+        return parsed in self.network
+
+
+@frozen
+class TryFiles:
+    """``try_files``: the files to look for, then what to do where there is none of them."""
+
+    files: tuple[tuple[Template, bool], ...]  # (path, must be a directory)
+    last: Template | NamedRedirect | int
+
+
+@frozen
+class ErrorPage:
+    """``error_page``: where the codes lead; ``answer`` is the new status.
+
+    ``answer`` None keeps the code, 0 takes what the page answers (``=`` alone).
+    """
+
+    codes: frozenset[int]
+    answer: int | None
+    target: Template | NamedRedirect
+
+
+@frozen(eq=False, kw_only=True)
+class Location:
+    """The settings in force in a location, and the handler of its content.
+
+    ``prefix`` is the matched literal prefix (for ``alias``), empty for a regular expression.
+    """
+
+    name: str
+    prefix: bytes = b""
+    named: bool = False
+    internal: bool = False
+    steps: Steps = field(default=(), repr=False)
+    access: tuple[AccessRule, ...] = ()
+    try_files: TryFiles | None = None
+    error_pages: tuple[ErrorPage, ...] = ()
+    recursive_error_pages: bool = False
+    root: Template | None = None
+    alias: Template | None = None
+    index: tuple[Template, ...] = ()
+    symlinks: Symlinks = Symlinks.ALLOWED
+    symlinks_from: Template | None = None
+    gzip_static: str = "off"
+    types: MimeTypes
+    filters: FilterSettings
+    transfer: TransferSettings
+    logs: AccessLogs
+    log_not_found: bool = True
+    rewrite_log: bool = False
+    msie_padding: bool = True
+    absolute_redirect: bool = True
+    port_in_redirect: bool = True
+    server_name_in_redirect: bool = False
+    fastcgi: FastCGISettings | None = None
+    content: Content = field(repr=False)
+
+    def path(self, request: Request, uri: bytes | None = None) -> bytes:
+        """The file that ``uri`` (the request's own unless given) names under root or alias."""
+        uri = request.uri if uri is None else uri
+        if self.alias is not None:
+            alias = self.alias(request)
+            return alias + uri[len(self.prefix) :] if self.prefix else alias
+        root = self.root(request) if self.root is not None else b"html"
+        return root.rstrip(b"/") + uri

@@ -1,0 +1,95 @@
+"""The tree: `Farm` chooses a `VirtualHost` by address and name, that a `LocationLeaf` by URI.
+
+They are Twisted Resources: ``getChild`` chooses, the leaf renders. ``render`` of our leaves
+answers with `Response` values instead of writing to the request, which is what makes filters and
+internal redirects possible; the dispatcher walks the tree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from attrs import frozen
+from twisted.web.resource import Resource
+
+from imagefarm.http.message import Request
+
+from .actions import Result
+from .conditions import remember
+from .location import Location
+from .matching import Locations, ServerNames
+from .rewrite import Steps
+
+
+@frozen(eq=False, kw_only=True)
+class ServerSettings:
+    """What a ``server`` block says beside its locations.
+
+    ``fallback`` is the location in force where none matches: the server's own settings.
+    """
+
+    name: bytes
+    steps: Steps = ()
+    rewrite_log: bool = False
+    fallback: Location
+    merge_slashes: bool = True
+
+
+class LocationLeaf(Resource):
+    """A location in the tree. `render` answers with the location's content."""
+
+    isLeaf = True
+
+    def __init__(self, location: Location) -> None:
+        Resource.__init__(self)
+        self.location = location
+
+    def render(self, request: Request) -> Result:
+        """The content of the location in force, which an ``if`` may have replaced."""
+        location: Location = request.location
+        return location.content(request)
+
+    def __repr__(self) -> str:
+        return f"<LocationLeaf {self.location.name}>"
+
+
+class VirtualHost(Resource):
+    """One ``server`` block."""
+
+    def __init__(self, settings: ServerSettings, locations: Locations[LocationLeaf]) -> None:
+        Resource.__init__(self)
+        self.settings = settings
+        self.locations = locations
+        self._fallback = LocationLeaf(settings.fallback)
+
+    @property
+    def name(self) -> bytes:
+        """``$server_name``: the first name."""
+        return self.settings.name
+
+    def getChild(self, path: bytes, request: Request) -> LocationLeaf:
+        """The location for ``request.uri``; regex captures become the request's."""
+        found = self.locations.find(request.uri)
+        if found is None:
+            return self._fallback
+        if found.captures is not None:
+            remember(request, found.captures)
+        return found.item
+
+    def __repr__(self) -> str:
+        return f"<VirtualHost {self.name.decode('latin-1')}>"
+
+
+class Farm(Resource):
+    """The root: listening addresses, and on each the servers by name."""
+
+    def __init__(self, listeners: Mapping[tuple[str, int], ServerNames[VirtualHost]]) -> None:
+        Resource.__init__(self)
+        self._listeners = dict(listeners)
+
+    def getChild(self, path: bytes, request: Request) -> VirtualHost:
+        """The server for ``request.host`` on the address that the client connected to."""
+        found = self._listeners[request.peer.server].find(request.host)
+        if found.captures is not None:
+            remember(request, found.captures)
+        return found.item

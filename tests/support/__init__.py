@@ -1,0 +1,1 @@
+"""What functional and interoperability tests share: real processes, raw HTTP, tools."""

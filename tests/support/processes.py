@@ -1,0 +1,144 @@
+"""Real processes on loopback, started, awaited and ended by tests."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+START_SECONDS = 30.0
+STOP_SECONDS = 15.0
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on now."""
+    sockets = []
+    try:
+        for _ in range(count):
+            sock = socket.socket()
+            sock.bind(("127.0.0.1", 0))
+            sockets.append(sock)
+        return [sock.getsockname()[1] for sock in sockets]
+    finally:
+        for sock in sockets:
+            sock.close()
+
+
+def accepts(port: int) -> bool:
+    """Whether something listens on the port."""
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except OSError:
+        return False
+    return True
+
+
+def wait_until(condition: object, seconds: float = START_SECONDS, what: str = "condition") -> None:
+    """Poll until ``condition()`` is true. Raises AssertionError after ``seconds``."""
+    assert callable(condition)
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            raise AssertionError(f"no {what} within {seconds} s")
+        time.sleep(0.02)
+
+
+class Daemon:
+    """A process in a session of its own. ``output`` is where it writes stdout and stderr."""
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        output: Path,
+        ports: Iterable[int] = (),
+        environment: dict[str, str] | None = None,
+        cwd: Path | None = None,
+    ) -> None:
+        self.output = output
+        self.ports = tuple(ports)
+        with output.open("ab") as log:
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **(environment or {})},
+                cwd=cwd,
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def started(self) -> Daemon:
+        """Wait until all ports accept connections."""
+
+        def ready() -> bool:
+            if self.process.poll() is not None:
+                raise AssertionError(
+                    f"exited with {self.process.returncode}: {self.output.read_text()[-4000:]}"
+                )
+            return all(map(accepts, self.ports))
+
+        try:
+            wait_until(ready, what=f"listening on {self.ports}")
+        except AssertionError:
+            self.stop()
+            raise
+        return self
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def wait(self, seconds: float = STOP_SECONDS) -> int:
+        return self.process.wait(seconds)
+
+    def stop(self) -> int:
+        """TERM, then KILL for the whole session if that does not help."""
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                os.killpg(self.process.pid, signal.SIGKILL)
+                self.process.wait(STOP_SECONDS)
+        return self.process.returncode
+
+
+def twistd(*arguments: str) -> list[str]:
+    """The command line of ``twistd ARGUMENTS`` under this interpreter, run in any directory."""
+    code = "import sys; sys.argv[0] = 'twistd'; from twisted.scripts.twistd import run; run()"
+    return [sys.executable, "-c", code, *arguments]
+
+
+def imagefarm(
+    role: str,
+    directory: Path,
+    *options: str,
+    ports: Iterable[int] = (),
+    twistd_options: Sequence[str] = (),
+) -> Daemon:
+    """Start ``twistd -n imagefarm ROLE`` with ``directory`` as prefix; not yet awaited."""
+    root = Path(__file__).parents[2]
+    return Daemon(
+        twistd(
+            "-n",
+            "--pidfile=",
+            *twistd_options,
+            "imagefarm",
+            role,
+            "--prefix",
+            str(directory),
+            *options,
+        ),
+        directory / f"{role}.out",
+        ports,
+        {"PYTHONPATH": str(root)},
+        directory,
+    )
