@@ -6,9 +6,18 @@ from collections.abc import Sequence
 
 from attrs import frozen
 
+from .ast import Directive
+
 
 class Invalid(ValueError):
-    """Raised by a converter: the message only; the loader adds file and line."""
+    """Raised by a converter: the message only; the loader adds file and line.
+
+    They are those of ``where``, a line inside a free block (``types``), or of the directive.
+    """
+
+    def __init__(self, message: str, where: Directive | None = None) -> None:
+        super().__init__(message)
+        self.where = where
 
 
 @frozen

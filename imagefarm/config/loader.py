@@ -210,7 +210,8 @@ class _Converter:
             try:
                 value = row.convert(directive, _Environment(self, directive))
             except Invalid as error:
-                self.errors.append(Problem(str(error), directive.file, directive.line))
+                where = error.where or directive
+                self.errors.append(Problem(str(error), where.file, where.line))
                 value = None
             if isinstance(row, BlockRow):
                 inner = Scope(line.context, directive, scope, value)

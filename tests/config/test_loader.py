@@ -57,6 +57,9 @@ def set_value(directive: Directive, env: Environment) -> Any:
 
 
 def data_lines(directive: Directive, env: Environment) -> dict[str, tuple[str, ...]]:
+    for inner in directive.block or ():
+        if not inner.args:
+            raise Invalid("no extension", inner)
     return {inner.name: inner.args for inner in directive.block or ()}
 
 
@@ -216,6 +219,11 @@ class Loading(SynchronousTestCase):
         (server,) = http.blocks(SERVER_BLOCK)
         expected = {"text/html": ("html", "htm"), "gzip": ("nonsense",)}
         self.assertEqual(server.block_value(TYPES), expected)
+
+    def test_an_error_inside_a_free_block_has_its_own_line(self) -> None:
+        self.assertEqual(
+            self.errors("http { types {\ntext/html html;\ntext/css;\n} }"), ["no extension in f:3"]
+        )
 
     def test_paths(self) -> None:
         root = load("http { ssl_certificate a.pem; root img; }").root
