@@ -1,0 +1,73 @@
+"""What a connection waits for, and for how long: one deadline on the factory's wheel."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+from .timers import NEVER
+
+if TYPE_CHECKING:
+    from .factory import HttpFactory
+
+
+class Wait(Enum):
+    """What the deadline is for."""
+
+    NOTHING = "nothing"
+    IDLE = "the next request"
+    HEADER = "the rest of a head"
+    BODY = "more of a request body"
+    SEND = "the client to read"
+    LINGER = "the client to stop sending"
+    CLOSE = "the transport to close"
+
+
+class Waiting:
+    """A base class of the connection, because an object of its own would cost memory.
+
+    SEND and CLOSE are about progress: their deadline moves on for as long as bytes have reached
+    the socket since it was set, so that a slow reader is not taken for one that has stopped.
+    """
+
+    __slots__ = ("_mark", "_wait", "deadline", "factory", "slot", "transport")
+
+    def __init__(self, factory: HttpFactory) -> None:
+        self.factory = factory
+        self.transport: Any = None
+        self.deadline = NEVER
+        self.slot = -1
+        self._wait = Wait.NOTHING
+        self._mark = 0
+
+    def timed_out(self) -> None:
+        """The wheel: the deadline has passed."""
+        wait, self._wait = self._wait, Wait.NOTHING
+        if wait in (Wait.SEND, Wait.CLOSE) and self._progress() != self._mark:
+            self._await(wait, self._send_timeout())
+        else:
+            self._expired(wait)
+
+    def _await(self, wait: Wait, seconds: float) -> None:
+        """Wait so long for that, and for nothing else."""
+        self._wait = wait
+        if wait is Wait.SEND or wait is Wait.CLOSE:
+            self._mark = self._progress()
+        self.factory.wheel.schedule(self, seconds)
+
+    def _await_nothing(self) -> None:
+        self._wait = Wait.NOTHING
+        self.factory.wheel.cancel(self)
+
+    def _progress(self) -> int:
+        """A number that grows as long as the client reads."""
+        lower = getattr(self.transport, "transport", self.transport)  # under TLS
+        written: int = getattr(lower, "written", 0)
+        return written
+
+    def _send_timeout(self) -> float:
+        raise NotImplementedError
+
+    def _expired(self, wait: Wait) -> None:
+        """Nothing has come of it."""
+        raise NotImplementedError
