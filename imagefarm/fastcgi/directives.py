@@ -288,8 +288,8 @@ class FastCGISettings:
     @classmethod
     def from_scope(cls, scope: Scope) -> FastCGISettings:
         """The settings in force in ``scope``."""
-        hidden = HIDDEN | frozenset(scope.all(HIDE_HEADER))
-        hidden -= frozenset(scope.all(PASS_HEADER))
+        more: tuple[bytes, ...] = scope.all(HIDE_HEADER)
+        fewer: tuple[bytes, ...] = scope.all(PASS_HEADER)
         return cls(
             address=scope[PASS],
             index=encode(scope[INDEX]),
@@ -301,7 +301,7 @@ class FastCGISettings:
             next_upstream_tries=scope[NEXT_UPSTREAM_TRIES],
             next_upstream_timeout=scope[NEXT_UPSTREAM_TIMEOUT],
             intercept_errors=scope[INTERCEPT_ERRORS],
-            hidden=hidden,
+            hidden=HIDDEN.union(more).difference(fewer),
             ignore_headers=scope[IGNORE_HEADERS],
             pass_request_headers=scope[PASS_REQUEST_HEADERS],
             pass_request_body=scope[PASS_REQUEST_BODY],

@@ -148,6 +148,11 @@ class RequestState:
         self.web_server = after
 
     @property
+    def reading_done(self) -> bool:
+        """The web server has nothing more to say but an abort."""
+        return self.web_server in (State.SENT, State.ABORTED)
+
+    @property
     def ended(self) -> bool:
         """FCGI_END_REQUEST has been sent."""
         return self.application is State.ENDED
