@@ -29,7 +29,8 @@ DROPIN   = $(BIN)/twistd --help > $(VENV)/.twistd-help && \
 
 run: $(RUN)
 	@mkdir -p $(PREFIX)
-	@exec $(BIN)/twistd -n --pidfile= imagefarm farm --prefix $(PREFIX) $(if $(ROOT),--root '$(ROOT_PATH)')
+	@exec $(BIN)/twistd -n --pidfile= --logger=imagefarm.process.console.Console \
+	  imagefarm farm --prefix $(PREFIX) $(if $(ROOT),--root '$(ROOT_PATH)')
 
 venv: $(DEV)
 

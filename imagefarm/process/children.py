@@ -212,7 +212,9 @@ class Child:
         self._cancel_timer()
         self.state = State.RUNNING
         self._was_ready = True
-        self._log.info("{name} is ready (pid {pid})", name=self.spec.name, pid=self.pid)
+        self._log.info(
+            "{name} is ready (pid {pid})", name=self.spec.name, pid=self.pid, severity="notice"
+        )
         ready, self._ready = self._ready, None
         if ready is not None:
             ready.callback(None)

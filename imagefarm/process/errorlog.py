@@ -80,7 +80,7 @@ class ErrorLog:
     """Writes events of at least ``setting.level``. Call it with events; `reopen`; `close`.
 
     ``pid`` and ``localtime`` are callables, since a daemon forks after it opened its logs and
-    a test has its own time zone. Raises `LogFileError` when made and the file can't be opened.
+    a test has its own time zone. ``fd`` is where stderr is. Raises `LogFileError` when made and the file can't be opened.
     """
 
     def __init__(
@@ -88,12 +88,13 @@ class ErrorLog:
         setting: ErrorLogSetting,
         pid: Callable[[], int] = os.getpid,
         localtime: Callable[[float], time.struct_time] = time.localtime,
+        fd: int = 2,
     ) -> None:
         self.setting = setting
         self._least = _RANK[setting.level]
         self._pid = pid
         self._localtime = localtime
-        self._fd = 2 if setting.path is None else open_append(setting.path)
+        self._fd = fd if setting.path is None else open_append(setting.path)
         self._second = -1
         self._stamp = ""
 
@@ -130,5 +131,5 @@ class ErrorLog:
     def close(self) -> None:
         """Write no more."""
         fd, self._fd = self._fd, -1
-        if fd > 2:
+        if fd >= 0 and self.setting.path is not None:
             os.close(fd)

@@ -15,6 +15,7 @@ from imagefarm.config.table import Environment
 
 from .child import SUPERVISED
 from .children import ChildSpec
+from .console import FOREGROUND
 
 ROLES: Final = ("master", "slave", "resizer")
 _HIGHEST_PORT: Final = 65535
@@ -43,8 +44,7 @@ class Member:
         Each member has a pidfile of its own name, since two may share a configuration file.
         ``settings`` are further ``--set`` values.
         """
-        # The empty --pidfile is twistd's own, which would lie in the current directory.
-        words = ["-n", "--pidfile=", "imagefarm", self.role]
+        words = [*FOREGROUND, "imagefarm", self.role]
         words += ["--config", self.config, "--prefix", prefix]
         if self.port is not None:
             words += ["--port", str(self.port)]

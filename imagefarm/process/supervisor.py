@@ -29,8 +29,9 @@ DEFAULT_PATIENCE: Final = Patience()
 
 
 def log_line(name: str, line: bytes) -> None:
-    """The default ``output``: into the log with the child's name before it."""
-    Logger(namespace=name).info("{name}: {line}", name=name, line=line.decode("utf-8", "replace"))
+    """The default ``output``: as if we had printed it, with the child's name before it."""
+    text = f"{name}: {line.decode('utf-8', 'replace')}"
+    Logger(namespace=name).info("{log_io}", log_io=text)
 
 
 class Supervisor(Service):

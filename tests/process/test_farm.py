@@ -97,7 +97,8 @@ class SpecTests(SynchronousTestCase):
             spec.command,
             (
                 sys.executable, "-m", "imagefarm.process",
-                "-n", "--pidfile=", "imagefarm", "slave",
+                "-n", "--pidfile=", "--logger=imagefarm.process.console.Console",
+                "imagefarm", "slave",
                 "--config", "/conf/s.conf", "--prefix", "/prefix", "--port", "8082",
                 "--root", "/images", "--set", "pid logs/slave.pid;", "--set", "daemon off;",
             ),
