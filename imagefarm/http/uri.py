@@ -29,7 +29,7 @@ _URI_ESCAPES: Final = frozenset(b' "#%<>?\\^`{|}') | frozenset(range(0x20)) | fr
     range(0x7F, 0x100)
 )  # fmt: skip
 #: nginx's NGX_ESCAPE_ARGS: the same in a query string that captures go into.
-_ARGS_ESCAPES: Final = (_URI_ESCAPES - frozenset(b"?")) | frozenset(b'"&+')
+_ARGS_ESCAPES: Final = _URI_ESCAPES | frozenset(b"&+;")
 
 
 def _table(escapes: frozenset[int]) -> tuple[bytes, ...]:

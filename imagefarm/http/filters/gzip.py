@@ -226,16 +226,13 @@ def accepts(value: bytes | None) -> bool:
     return weight.startswith(b"q=") and _acceptable(weight[2:].partition(b" ")[0])
 
 
-_WEIGHT: Final = re.compile(rb"(?P<whole>[01])(?:\.(?P<part>[0-9]{0,3}))?")
+#: RFC 9110 section 12.4.2.
+_WEIGHT: Final = re.compile(rb"0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?")
 
 
 def _acceptable(weight: bytes) -> bool:
-    """Whether a weight is one and above zero; nginx counts hundredths and drops the rest."""
-    match = _WEIGHT.fullmatch(weight)
-    if match is None:
-        return False
-    hundredths = int(match["whole"]) * 100 + int(((match["part"] or b"") + b"00")[:2])
-    return 0 < hundredths <= 100
+    """Whether a weight is one, and above zero."""
+    return _WEIGHT.fullmatch(weight) is not None and float(weight) > 0
 
 
 def client_accepts_gzip(request: Request, settings: GzipSettings) -> bool:
