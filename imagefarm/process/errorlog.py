@@ -80,7 +80,8 @@ class ErrorLog:
     """Writes events of at least ``setting.level``. Call it with events; `reopen`; `close`.
 
     ``pid`` and ``localtime`` are callables, since a daemon forks after it opened its logs and
-    a test has its own time zone. ``fd`` is where stderr is. Raises `LogFileError` when made and the file can't be opened.
+    a test has its own time zone. ``fd`` is where stderr is. Raises
+    `LogFileError` when made and the file can't be opened.
     """
 
     def __init__(
