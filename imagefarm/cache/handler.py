@@ -156,6 +156,8 @@ class CachingHandler:
         """The answer in an open cache file. ``how`` replaces "hit" in Cache-Status."""
         entry = found.entry
         request.outcome.cache_status = status
+        # $upstream_http_NAME of a hit is what the upstream said then (nginx).
+        request.outcome.upstream_headers = Headers(entry.headers)
         headers = Headers(entry.headers)
         if self.settings.status_header:
             how = how or b"hit; ttl=%d" % (entry.expires - self.zone.now())
@@ -336,7 +338,9 @@ class _Fetch:
                 return None
             self._land(Landing.STORED)
             ranges = response.status == 200
-            return attrs.evolve(response, mtime=entry.last_modified, ranges=ranges)
+            return attrs.evolve(
+                response, mtime=entry.last_modified, ranges=ranges, conditional=True
+            )
         return self._stream(response, body, entry, digest)
 
     def _stream(
@@ -346,7 +350,7 @@ class _Fetch:
         if writer is None:
             return None
         filling = Filling(self.zone, body, writer, entry, digest, self._land)
-        return attrs.evolve(response, mtime=entry.last_modified, body=filling)
+        return attrs.evolve(response, mtime=entry.last_modified, body=filling, conditional=True)
 
     def _finish(self, response: Response, how: bytes) -> Response:
         if not self.settings.status_header:

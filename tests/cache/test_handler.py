@@ -35,6 +35,9 @@ class HitTests(ZoneCase):
         self.assertEqual(second.outcome.cache_status, b"HIT")
         self.assertEqual(status_of(hit), b"imagefarm; hit; ttl=42")
         self.assertEqual(hit.headers.get(b"etag"), b'"1"')
+        said = second.outcome.upstream_headers
+        assert said is not None
+        self.assertEqual((said.get(b"date"), said.get(b"cache-status")), (b"x", None))
         self.assertEqual(read(hit), b"bytes")
         self.assertEqual(len(inner.requests), 1)
         self.assertEqual((self.zone.counters.hits, self.zone.counters.misses), (1, 1))
