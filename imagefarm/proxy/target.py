@@ -94,15 +94,16 @@ def request_target(request: Request, target: Target, *, constant: bool, location
     if target.uri and not constant:
         return _safe(target.uri)
     raw = _origin_form(request.head.target)
-    if not target.uri and raw is not None and _unchanged(request, raw):
+    unchanged = raw is not None and _unchanged(request, raw)
+    if unchanged and raw is not None and not target.uri:
         return raw
     path = request.uri
     head = b""
     # A URI that was changed inside the location has lost its prefix and replaces the whole.
     if target.uri and location and path.startswith(location):
         head, path = target.uri, path[len(location) :]
-    # nginx escapes only what had been escaped, or is of its own making.
-    if request.internal or request.redirects or raw is None or b"%" in raw.partition(b"?")[0]:
+    # nginx escapes what had been escaped, or is of its own making; the rest stays as it came.
+    if not unchanged or request.internal or b"%" in request.head.target.partition(b"?")[0]:
         path = escape_uri(path)
     whole = head + path
     if request.args:
