@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
+from attrs import evolve
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import Logger, globalLogPublisher
@@ -162,7 +163,9 @@ class DaemonService(Service):
             self._supervision.watch(self._reactor, self._orphaned)
         if self._supervisor is not None:
             self._supervisor.startService()
-            self._supervisor.ready.addCallbacks(lambda _: self._ready(), self._failed)
+            self._supervisor.ready.addCallbacks(
+                lambda _: self._ready(), lambda failure: give_up(self._reactor, failure)
+            )
             return
         self._work.start(self._sockets)
         self._ready()
@@ -175,10 +178,6 @@ class DaemonService(Service):
         if self._supervision is not None:
             self._supervision.say_ready()
         notice("ready")
-
-    def _failed(self, failure: Failure) -> None:
-        _log.critical("{error}", error=failure.getErrorMessage(), severity="emerg")
-        self._reactor.stop()
 
     def _orphaned(self) -> None:
         notice("the supervisor is gone, stopping")
@@ -199,7 +198,7 @@ class DaemonService(Service):
         """QUIT: finish what is under way, then stop."""
         notice("gracefully shutting down")
         if self._supervisor is not None:
-            self._supervisor.stop_steps = (("QUIT", self._shutdown_time()), *Patience().stop)
+            stop_gently(self._supervisor, self._shutdown_time())
             self._stop_reactor()
             return
         drained = self._work.drain()
@@ -235,6 +234,27 @@ class DaemonService(Service):
             self._pidfile.remove()
         self._logs.close()
         return result
+
+
+def give_up(reactor: Any, failure: Failure) -> None:
+    """A child could not start: stop, and exit with status 1 once everything has ended."""
+    _log.critical("{error}", error=failure.getErrorMessage(), severity="emerg")
+    reactor.addSystemEventTrigger("after", "shutdown", _exit_with_failure)
+    if reactor.running:
+        reactor.stop()
+
+
+def _exit_with_failure() -> None:
+    # twistd exits with status 0 whatever a service says.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)
+
+
+def stop_gently(supervisor: Supervisor, seconds: float) -> None:
+    """Have the children told to QUIT, with so much time, before they are ended."""
+    for child in supervisor.children:
+        child.patience = evolve(child.patience, stop=(("QUIT", seconds), *Patience().stop))
 
 
 def _quiet(message: str) -> None:

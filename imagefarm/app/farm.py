@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import socket
@@ -12,20 +13,21 @@ from typing import Any, Final
 
 from attrs import evolve
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from imagefarm.config.loader import Loaded
 from imagefarm.image.samples import draw
-from imagefarm.process.children import Patience
 from imagefarm.process.farm import Member, child_specs
 from imagefarm.process.supervisor import Supervisor
 from imagefarm.resources import directives as rows
 
 from .configuration import SHIPPED, Options, read
-from .daemon import notice
+from .daemon import give_up, notice, stop_gently
 
-_log: Final = Logger(namespace="imagefarm.farm")
+#: How long a member may take to finish what it does.
+FINISH_SECONDS: Final = 60.0
+
+#: Files looked at for one to show: the root may hold millions.
+MAX_LOOKED_AT: Final = 1000
 
 #: What is worth a look on a farm of our own samples, and what it shows.
 _TRIES: Final = (
@@ -66,12 +68,9 @@ class FarmWork:
         """Start the members one after another."""
         self.prepare()
         self.supervisor.startService()
-        self.supervisor.ready.addCallbacks(lambda _: self._announce(), self._failed)
-
-    def _failed(self, failure: Failure) -> None:
-        _log.critical("{error}", error=failure.getErrorMessage(), severity="emerg")
-        if self._reactor.running:
-            self._reactor.stop()
+        self.supervisor.ready.addCallbacks(
+            lambda _: self._announce(), lambda failure: give_up(self._reactor, failure)
+        )
 
     def _announce(self) -> None:
         lines = ["", "The farm runs. Try:", ""]
@@ -98,7 +97,7 @@ class FarmWork:
 
     def drain(self) -> Deferred[Any]:
         """QUIT: the members finish what they do."""
-        self.supervisor.stop_steps = (("QUIT", 60.0), *Patience().stop)
+        stop_gently(self.supervisor, FINISH_SECONDS)
         return self.supervisor.stopService()
 
     def stop(self) -> Deferred[Any]:
@@ -120,9 +119,11 @@ def _plain_port(loaded: Loaded) -> int | None:
 
 
 def _an_image(directory: Path) -> str | None:
-    """The name of an image to show: a large JPEG says most."""
+    """An image to show, relative to ``directory``: a large JPEG says most."""
+    files = itertools.chain(directory.glob("*.[jJ][pP]*[gG]"), directory.glob("*/*.[jJ][pP]*[gG]"))
     try:
-        found = [path for path in directory.iterdir() if path.suffix.lower() in (".jpg", ".jpeg")]
-        return max(found, key=lambda path: path.stat().st_size).name if found else None
+        found = list(itertools.islice(files, MAX_LOOKED_AT))
+        largest = max(found, key=lambda path: path.stat().st_size, default=None)
     except OSError:
         return None
+    return None if largest is None else largest.relative_to(directory).as_posix()

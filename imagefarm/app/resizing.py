@@ -9,7 +9,8 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList, succeed
 
-from imagefarm.fastcgi.responder import FastCGIRequest, ResponderFactory
+from imagefarm.fastcgi.responder import ResponderFactory
+from imagefarm.fastcgi.session import FastCGIRequest
 from imagefarm.http.message import Response
 from imagefarm.image.directives import ResizerSettings
 from imagefarm.image.pool import WorkerPool
@@ -36,7 +37,7 @@ class ResizerWork:
         self._pool = WorkerPool(reactor, settings.pool)
         roots = [os.fsencode(settings.root)]
         self._images = ImageService(roots, self._pool, settings.pool.limits)
-        self._factory = ResponderFactory(self._answer)
+        self._factory = ResponderFactory(self._answer, reactor)
         self._ports: list[Any] = []
 
     def __repr__(self) -> str:

@@ -148,10 +148,10 @@ def _unreadable(path: str) -> str | None:
 
 def make_context(settings: TlsSettings) -> SSL.Context:
     """A server's context. Raises `Invalid` naming the file that can't be used."""
-    for what, path in (("certificate", settings.certificate), ("certificate key", settings.key)):
-        why = _unreadable(path)
+    for what, file in (("certificate", settings.certificate), ("certificate key", settings.key)):
+        why = _unreadable(file)
         if why is not None:
-            raise Invalid(f'cannot load {what} "{path}": {why}')
+            raise Invalid(f'cannot load {what} "{file}": {why}')
     context = SSL.Context(SSL.TLS_SERVER_METHOD)
     try:
         context.use_certificate_chain_file(settings.certificate)

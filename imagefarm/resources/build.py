@@ -13,6 +13,7 @@ from imagefarm.fastcgi.directives import FastCGISettings
 from imagefarm.http.accesslog import AccessLogs
 from imagefarm.http.errorpages import MSIE_PADDING
 from imagefarm.http.filters import FilterSettings
+from imagefarm.http.tls import SSL_ON
 from imagefarm.http.transfer import MERGE_SLASHES, transfer_settings
 from imagefarm.http.types import MimeTypes
 
@@ -71,6 +72,7 @@ class Builder:
         addresses: dict[tuple[str, int], list[tuple[Listen, Scope, VirtualHost]]] = {}
         for scope, host in hosts:
             for listen in scope.all(rows.LISTEN) or (_DEFAULT_LISTEN,):
+                listen = evolve(listen, ssl=listen.ssl or scope[SSL_ON])
                 addresses.setdefault(listen.address, []).append((listen, scope, host))
         names, listeners = {}, []
         for address, entries in addresses.items():

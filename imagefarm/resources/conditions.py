@@ -21,7 +21,7 @@ def remember(request: Request, match: re.Match[bytes]) -> None:
     """Make a match's captures the request's: ``$1``... and the named ones."""
     request.captures = match
     for name, value in match.groupdict().items():
-        request.variables[name] = value or b""
+        request.variables[name.lower()] = value or b""
 
 
 class Truth:
@@ -31,6 +31,7 @@ class Truth:
         self._value = value
 
     def __call__(self, request: Request) -> bool:
+        """Whether it holds."""
         return self._value(request) not in (b"", b"0")
 
 
@@ -43,6 +44,7 @@ class Equal:
     negated: bool
 
     def __call__(self, request: Request) -> bool:
+        """Whether it holds."""
         return (self.left(request) == self.right(request)) is not self.negated
 
 
@@ -55,6 +57,7 @@ class Matches:
     negated: bool
 
     def __call__(self, request: Request) -> bool:
+        """Whether it holds."""
         match = self.pattern.search(self.value(request))
         if match is not None:
             remember(request, match)
@@ -70,6 +73,7 @@ class FileTest:
     negated: bool
 
     def __call__(self, request: Request) -> bool:
+        """Whether it holds."""
         try:
             result = self.test(os.stat(self.path(request)))
         except (OSError, ValueError):

@@ -31,6 +31,9 @@ from .tryfiles import try_files
 
 MAX_REDIRECTS: Final = 10
 
+#: Other answers have no Last-Modified in nginx, error pages that are files among them.
+_DATED: Final = frozenset({200, 206, 304})
+
 _log: Final = Logger(namespace="imagefarm.dispatch")
 
 
@@ -241,7 +244,10 @@ class Dispatcher:
         absolute_location(request, response)
         if request.close:
             response = evolve(response, close=True)
-        return filters.run(request, response, location.filters)
+        response = filters.run(request, response, location.filters)
+        if response.status not in _DATED:
+            response.headers.remove(b"last-modified")
+        return response
 
     def _broken(self, request: Request, failure: Failure) -> Response:
         """A defect of ours, or a cancelled request: say so in the log, answer plainly."""

@@ -34,7 +34,7 @@ def _set_name(directive: Directive) -> str:
     match = _NAME.fullmatch(directive.args[0])
     if match is None:
         raise Invalid(f'invalid variable name "{directive.args[0]}"')
-    return match[1]
+    return match[1].lower()
 
 
 def _set(directive: Directive, env: Environment) -> Set:
