@@ -198,7 +198,8 @@ def _realpath(request: Request) -> bytes | None:
 
 
 def _seconds(value: float) -> bytes:
-    return b"%.3f" % max(value, 0.0)
+    """Cut off, as nginx does, so that ``$msec`` is never ahead of ``$time_local``."""
+    return b"%d.%03d" % divmod(max(round(value * 1e6), 0) // 1000, 1000)
 
 
 def _status(request: Request) -> bytes:
