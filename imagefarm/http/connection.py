@@ -10,7 +10,6 @@ A connection that waits for a request holds no parser, no buffer and no exchange
 
 from __future__ import annotations
 
-from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 
 from attrs import evolve
@@ -25,8 +24,8 @@ from .message import Peer, Request
 from .parser import BadRequest, ParsedHead, RequestParser
 from .serializer import Serializer
 from .timers import Clock
-from .transport import DirectServer, DirectUnixServer
-from .waiting import Wait, Waiting
+from .transport import DirectServer, DirectUnixServer, with_handshake
+from .waiting import State, Wait, Waiting
 
 if TYPE_CHECKING:
     from .factory import HttpFactory
@@ -42,16 +41,6 @@ _NOTHING: Final = ParsedHead(
 )
 
 log = Logger()
-
-
-class State(Enum):
-    """What the connection is doing."""
-
-    HEAD = "waits for a request"
-    BUSY = "a request is being answered"
-    DRAIN = "answered; drops the rest of the request's body"
-    LINGER = "said its last; drops what still comes, so that the answer is not reset away"
-    CLOSED = "closing or closed"
 
 
 @implementer(IProtocol, IHalfCloseableProtocol, IPushProducer)
@@ -306,7 +295,7 @@ class HttpConnection(Waiting):
 
     def _request(self, parsed: ParsedHead, body: RequestBody | None) -> Request:
         if self.factory.secure and not self.served:
-            self.peer = _with_tls(self.peer, self.transport)
+            self.peer = with_handshake(self.peer, self.transport)
         self.served += 1
         return Request(
             parsed.head,
@@ -466,28 +455,26 @@ class HttpConnection(Waiting):
         self._exchange = None
         self._parser = None
         transport = self.transport
-        if self._state is not State.LINGER:
+        lingered = self._state is State.LINGER
+        if not lingered:
             transport.unregisterProducer()
         if linger and not self._eof:
             self._state = State.LINGER
             self._linger_end = self.factory.clock.seconds() + LINGERING_TIME
             if self.plain:
                 transport.loseWriteConnection()
+            elif self.factory.secure:
+                transport.loseConnection()  # says so, and reads on until the client does too
             self._read_or_not()
             self._arm_linger()
             return
         self._state = State.CLOSED
         self._await(Wait.CLOSE, self._send_timeout())
-        transport.loseConnection()
+        if lingered and self.factory.secure:
+            transport.abortConnection()
+        else:
+            transport.loseConnection()
 
     def _arm_linger(self) -> None:
         left = self._linger_end - self.factory.clock.seconds()
         self._await(Wait.LINGER, max(0.0, min(left, self.factory.transfer.lingering_timeout)))
-
-
-def _with_tls(peer: Peer, transport: Any) -> Peer:
-    """``peer`` with what the handshake has agreed on."""
-    handle = transport.getHandle()
-    version = handle.get_protocol_version_name()
-    cipher = handle.get_cipher_name() or ""
-    return evolve(peer, tls=(version, cipher), sni=handle.get_servername())

@@ -12,7 +12,10 @@ import socket
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from attrs import evolve
 from twisted.internet import tcp, unix
+
+from .message import Peer
 
 
 class FileTransport(Protocol):
@@ -131,3 +134,11 @@ def direct(port: Any) -> Any:
     """
     port.transport = DirectUnixServer if isinstance(port, unix.Port) else DirectServer
     return port
+
+
+def with_handshake(peer: Peer, transport: Any) -> Peer:
+    """``peer`` with what the handshake on Twisted's TLS ``transport`` has agreed on."""
+    handle = transport.getHandle()
+    version = handle.get_protocol_version_name()
+    cipher = handle.get_cipher_name() or ""
+    return evolve(peer, tls=(version, cipher), sni=handle.get_servername())

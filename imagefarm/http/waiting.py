@@ -1,4 +1,4 @@
-"""What a connection waits for, and for how long: one deadline on the factory's wheel."""
+"""What a connection is doing, what it waits for, and for how long (on the factory's wheel)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,16 @@ from .timers import NEVER
 
 if TYPE_CHECKING:
     from .factory import HttpFactory
+
+
+class State(Enum):
+    """What the connection is doing."""
+
+    HEAD = "waits for a request"
+    BUSY = "a request is being answered"
+    DRAIN = "answered; drops the rest of the request's body"
+    LINGER = "said its last; drops what still comes, so that the answer is not reset away"
+    CLOSED = "closing or closed"
 
 
 class Wait(Enum):

@@ -56,7 +56,9 @@ def read_answer(client: socket.socket, *, bodiless: bool = False) -> tuple[bytes
     return head, body
 
 
-class Loopback(TestCase):
+class Scripts:
+    """What clients do, whatever the socket."""
+
     timeout = 20
 
     def setUp(self) -> None:
@@ -125,18 +127,6 @@ class Loopback(TestCase):
 
         bodies = yield self.run_client(script)
         self.assertEqual(bodies, [b"late", b"GET /soon", b"late", b"GET /x"])
-
-    @inlineCallbacks
-    def test_half_closed_client_gets_its_answers(self) -> Any:
-        self.app.answers[b"/file"] = self.file_response
-
-        def script(client: socket.socket) -> bytes:
-            client.sendall(GET % b"/a" + GET % b"/file")
-            client.shutdown(socket.SHUT_WR)
-            return read_all(client)
-
-        data = yield self.run_client(script)
-        self.assertEqual(data[-BIG:], self.content)
 
     @inlineCallbacks
     def test_file_to_a_slow_reader(self) -> Any:
@@ -281,10 +271,14 @@ class Loopback(TestCase):
             client.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +5\r\n\r\n")
             time.sleep(0.05)
             client.sendall(bytes(200_000))
-            return read_answer(client)[0]
+            head = read_answer(client)[0]
+            self.assertEqual(client.recv(1), b"")  # and its end is told at once
+            return head
 
+        start = time.monotonic()
         head = yield self.run_client(script)
         self.assertTrue(head.startswith(b"HTTP/1.1 400 "), head)
+        self.assertLess(time.monotonic() - start, TransferSettings().lingering_timeout)
 
     @inlineCallbacks
     def test_close_delimited(self) -> Any:
@@ -334,6 +328,26 @@ class Loopback(TestCase):
     def assertNoResult(self, deferred: Deferred[Any]) -> None:
         self.assertFalse(deferred.called)
 
+
+class HalfClose(Scripts):
+    """TLS has none here: its close ends both directions."""
+
+    @inlineCallbacks
+    def test_half_closed_client_gets_its_answers(self) -> Any:
+        self.app.answers[b"/file"] = self.file_response
+
+        def script(client: socket.socket) -> bytes:
+            client.sendall(GET % b"/a" + GET % b"/file")
+            client.shutdown(socket.SHUT_WR)
+            return read_all(client)
+
+        data = yield self.run_client(script)
+        self.assertEqual(data[-BIG:], self.content)
+
+
+class TcpTests(HalfClose, TestCase):
+    """Over TCP."""
+
     @inlineCallbacks
     def test_transport_is_ours(self) -> Any:
         def look(request: Request) -> Response:
@@ -349,7 +363,7 @@ class Loopback(TestCase):
         self.assertEqual((yield self.run_client(script)), DirectServer.__name__.encode())
 
 
-class UnixTests(Loopback):
+class UnixTests(HalfClose, TestCase):
     """The same over a Unix socket."""
 
     def listen(self) -> Any:
@@ -362,15 +376,14 @@ class UnixTests(Loopback):
         client.connect(self.socket_path)
         return client
 
-    def test_transport_is_ours(self) -> None:
-        """The address is what nginx calls such a client."""
-        connection = self.factory.buildProtocol(object())
-        assert connection is not None
-        self.assertEqual((connection.peer.address, connection.peer.port), ("unix:", 0))
-        self.factory.connection_lost(connection)
+    @inlineCallbacks
+    def test_peer_is_what_nginx_calls_it(self) -> Any:
+        yield self.test_keep_alive()
+        peer = self.app.requests[0].peer
+        self.assertEqual((peer.address, peer.port), ("unix:", 0))
 
 
-class TlsTests(Loopback):
+class TlsTests(Scripts, TestCase):
     """The same over TLS."""
 
     def listen(self) -> Any:
@@ -397,17 +410,8 @@ class TlsTests(Loopback):
         context.verify_mode = ssl.CERT_NONE
         return context.wrap_socket(plain, server_hostname="example.org")
 
-    def test_half_closed_client_gets_its_answers(self) -> None:
-        """TLS has no half-close here: a close_notify ends both directions."""
-        connection = self.factory.buildProtocol(object())
-        assert connection is not None
-        self.assertFalse(connection.plain)
-        self.factory.connection_lost(connection)
-
     @inlineCallbacks
-    def test_transport_is_ours(self) -> Any:
-        """Requests know what the handshake agreed on."""
-
+    def test_requests_know_the_handshake(self) -> Any:
         def script(client: ssl.SSLSocket) -> tuple[str | None, Any]:
             client.sendall(GET % b"/")
             read_answer(client)
