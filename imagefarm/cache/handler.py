@@ -1,47 +1,28 @@
 """The caching handler: answers from the zone, or asks the inner handler and keeps the answer.
 
-A hit needs nothing but one file. Everything else is a `_Fetch`: one request that goes through
+A hit needs nothing but one file. Everything else is a `Fetch`: one request that goes through
 to the upstream. Of simultaneous requests for one key in this process one fetches, the others
 wait for its file (nginx: ``*_cache_lock on``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final
 
-import attrs
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from imagefarm.http.headers import Headers
-from imagefarm.http.message import (
-    Body,
-    BodyStream,
-    FileBody,
-    Handler,
-    PartsBody,
-    Request,
-    Response,
-    discard,
-)
-from imagefarm.http.upstream import Fault, UpstreamError
+from imagefarm.http.message import Handler, Request, Response
 
+from .answers import from_file
 from .directives import CacheSettings
-from .entry import MAX_KEY, Entry
-from .filling import Filling
+from .entry import MAX_KEY
+from .fetch import Fetch
 from .flights import Landing
-from .policy import Storable, fresh, http_date, may_serve_stale, storable, truthy, variant
+from .policy import fresh, may_serve_stale, truthy
 from .store import Found
 from .zone import Zone
 
-#: The request headers that ask for less than the whole: the upstream must not see them.
-_PARTIAL: Final = frozenset(
-    {
-        b"if-modified-since", b"if-unmodified-since", b"if-match", b"if-none-match",
-        b"if-range", b"range",
-    }
-)  # fmt: skip
 #: How often a request waits for others before it asks for itself.
 _MAX_WAITS: Final = 3
 #: The client has gone (nginx's status in the log); nobody will see this answer.
@@ -72,7 +53,7 @@ class CachingHandler:
             digest, found = self.zone.find(key, request.head.headers)
             if found is not None:
                 found.file.close()
-            return _Fetch(self, request, key, digest, b"BYPASS").run()
+            return self._fetch(request, key, digest, b"BYPASS")
         return self.answer(request, key, 0)
 
     def answer(
@@ -83,21 +64,20 @@ class CachingHandler:
         digest, found = zone.find(key, request.head.headers)
         if found is not None and fresh(found.entry, zone.now()):
             zone.counters.hits += 1
-            return self.serve(request, found, b"HIT", b"")
+            return self._serve(request, found, b"HIT")
         if found is not None and stale:
             zone.counters.stale += 1
-            return self.serve(request, found, b"STALE", b"")
+            return self._serve(request, found, b"STALE")
         status = b"MISS" if found is None else b"EXPIRED"
         if zone.uses(digest) < self.settings.min_uses:
-            fetch = _Fetch(self, request, key, digest, status, stale=found, storing=False)
-            return fetch.run()
+            return self._fetch(request, key, digest, status, stale=found, storing=False)
         if found is not None and digest in zone.flights and self._may_update(found):
             zone.counters.updating += 1
-            return self.serve(request, found, b"UPDATING", b"")
+            return self._serve(request, found, b"UPDATING")
         landing = Landing.PASS if waits >= _MAX_WAITS else zone.flights.join(digest)
         if isinstance(landing, Landing):
             leading = landing is Landing.LEAD
-            return _Fetch(self, request, key, digest, status, stale=found, leading=leading).run()
+            return self._fetch(request, key, digest, status, stale=found, leading=leading)
         if found is not None:
             found.file.close()
         zone.counters.waits += 1
@@ -120,18 +100,17 @@ class CachingHandler:
         def leave() -> None:
             nonlocal gone
             gone = True
-            waiter.cancel()
+            if not waiter.called:  # else this would cancel what the wait has led to
+                waiter.cancel()
 
         def landed(result: Landing | Failure) -> Response | Deferred[Response]:
             if timer is not None and timer.active():
                 timer.cancel()
-            if isinstance(result, Landing):
-                return self._landed(request, key, digest, result, waits)
-            return (
-                Response(_GONE)
-                if gone
-                else self._landed(request, key, digest, Landing.PASS, waits)
-            )
+            if isinstance(result, Failure):
+                if gone:
+                    return Response(_GONE)
+                result = Landing.PASS
+            return self._landed(request, key, digest, result, waits)
 
         request.on_gone.append(leave)
         clock = self.zone.clock
@@ -147,45 +126,17 @@ class CachingHandler:
         _, found = self.zone.find(key, request.head.headers)
         leading = landing is Landing.LEAD
         if leading and found is not None and fresh(found.entry, self.zone.now()):
+            self.zone.counters.hits += 1
             self.zone.flights.land(digest, Landing.STORED)  # another process has stored it
-            return self.serve(request, found, b"HIT", b"")
+            return self._serve(request, found, b"HIT")
         status = b"MISS" if found is None else b"EXPIRED"
-        return _Fetch(self, request, key, digest, status, stale=found, leading=leading).run()
+        return self._fetch(request, key, digest, status, stale=found, leading=leading)
 
-    def serve(self, request: Request, found: Found, status: bytes, how: bytes) -> Response:
-        """The answer in an open cache file. ``how`` replaces "hit" in Cache-Status."""
-        entry = found.entry
-        request.outcome.cache_status = status
-        # $upstream_http_NAME of a hit is what the upstream said then (nginx).
-        request.outcome.upstream_headers = Headers(entry.headers)
-        headers = Headers(entry.headers)
-        if self.settings.status_header:
-            how = how or b"hit; ttl=%d" % (entry.expires - self.zone.now())
-            headers.add(b"Cache-Status", b"imagefarm; " + how)
-        body: Body = FileBody(found.file, found.body_offset, entry.body_length)
-        if not entry.body_length:
-            found.file.close()
-            body = b""
-        return Response(
-            entry.status,
-            headers,
-            body,
-            mtime=entry.last_modified,
-            ranges=entry.status == 200,
-            final=entry.final,
-        )
+    def _serve(self, request: Request, found: Found, status: bytes) -> Response:
+        return from_file(self.settings, request, found, status, self.zone.now())
 
-
-class _Fetch:
-    """One request that goes to the inner handler, and what becomes of its answer.
-
-    ``storing``: the answer may be stored at all. ``leading``: others wait for it in the zone's
-    flights, which must land. ``stale`` is the expired file, open, that may have to do.
-    """
-
-    def __init__(
+    def _fetch(
         self,
-        handler: CachingHandler,
         request: Request,
         key: bytes,
         digest: bytes,
@@ -194,195 +145,8 @@ class _Fetch:
         stale: Found | None = None,
         leading: bool = False,
         storing: bool = True,
-    ) -> None:
-        self.handler = handler
-        self.zone = handler.zone
-        self.settings = handler.settings
-        self.request = request
-        self.key = key
-        self.digest = digest
-        self.status = status
-        self.stale = stale
-        self.leading = leading
-        self.storing = storing
-        self.gone = False
-        self.derived = _derive(request)
-
-    def run(self) -> Deferred[Response]:
-        """Ask the inner handler."""
-        counters, outcome = self.zone.counters, self.request.outcome
-        counters.misses += self.status == b"MISS"
-        counters.expired += self.status == b"EXPIRED"
-        outcome.cache_status = self.status
-        outcome.upstream_headers = None
-        self.request.on_gone.append(self._client_gone)
-        asked = maybeDeferred(self.handler.inner, self.derived)
-        return asked.addCallbacks(self._answered, self._failed).addErrback(self._abandon)
-
-    def _abandon(self, failure: Failure) -> Failure:
-        """Whatever went wrong, nobody must wait for us."""
-        self._take_stale()
-        self._land(Landing.LEAD)
-        return failure
-
-    def _client_gone(self) -> None:
-        """Work for the cache goes on without the client; work for the client alone ends."""
-        self.gone = True
-        if not self.storing:
-            _call_all(self.derived.on_gone)
-
-    def _pass(self) -> None:
-        """From here on the answer is this client's alone."""
-        self.storing = False
-        if self.gone:
-            _call_all(self.derived.on_gone)
-
-    def _land(self, landing: Landing) -> None:
-        if self.leading:
-            self.leading = False
-            self.zone.flights.land(self.digest, landing)
-
-    def _failed(self, failure: Failure) -> Response | Failure:
-        stale = self._take_stale(_fault(failure))
-        if stale is None:
-            self._pass()
-            self._land(Landing.LEAD)
-            return failure
-        return self._serve_stale(stale, b"fwd=stale")
-
-    def _serve_stale(self, stale: Found, how: bytes) -> Response:
-        self.zone.counters.stale += 1
-        response = self.handler.serve(self.request, stale, b"STALE", how)
-        self._land(Landing.STALE)
-        return response
-
-    def _take_stale(self, *conditions: str) -> Found | None:
-        """The expired file, if any of the ``conditions`` lets it be served; else it is closed."""
-        stale, self.stale = self.stale, None
-        if stale is None:
-            return None
-        now, use_stale = self.zone.now(), self.settings.use_stale
-        if any(may_serve_stale(stale.entry, word, use_stale, now) for word in conditions):
-            return stale
-        stale.file.close()
-        return None
-
-    def _answered(self, response: Response) -> Response:
-        stale = self._take_stale(*self._conditions(response.status))
-        if stale is not None:
-            discard(response.body)
-            return self._serve_stale(stale, b"fwd=stale; fwd-status=%d" % response.status)
-        verdict = self._verdict(response)
-        if verdict is not None:
-            stored = self._store(response, verdict)
-            if stored is not None:
-                return self._finish(stored, b"; stored")
-        self._pass()
-        self._land(Landing.LEAD if response.status >= 500 else Landing.PASS)
-        return self._finish(response, b"")
-
-    def _conditions(self, status: int) -> tuple[str, ...]:
-        """The words of ``*_cache_use_stale`` that an answer with ``status`` meets.
-
-        A 502 or 504 without an upstream's head is our own: the exchange failed.
-        """
-        words = (f"http_{status}",)
-        if self.request.outcome.upstream_headers is None:
-            if status == 502:
-                return (*words, "error", "invalid_header")
-            if status == 504:
-                return (*words, "timeout")
-        return words if status >= 400 else ()
-
-    def _verdict(self, response: Response) -> Storable | None:
-        if not self.storing:
-            return None
-        if any(truthy(template(self.request)) for template in self.settings.no_cache):
-            return None
-        headers = self.request.outcome.upstream_headers or response.headers
-        settings = self.settings
-        return storable(
-            response.status, headers, settings.valid, settings.ignore_headers, self.zone.now()
-        )
-
-    def _entry(self, response: Response, verdict: Storable) -> Entry:
-        headers = response.headers
-        modified = response.mtime
-        if modified is None:
-            modified = http_date(headers.first(b"last-modified"))
-        return Entry(
-            self.key,
-            response.status,
-            tuple(headers),
-            self.zone.now(),
-            verdict.expires,
-            date=http_date(headers.first(b"date")),
-            last_modified=modified,
-            etag=headers.first(b"etag") or b"",
-            stale_while_revalidate=verdict.stale_while_revalidate,
-            stale_if_error=verdict.stale_if_error,
-            vary=verdict.vary,
-            variant=variant(verdict.vary, self.request.head.headers),
-            final=response.final,
-        )
-
-    def _store(self, response: Response, verdict: Storable) -> Response | None:
-        """The same answer, being stored; None if it can't be."""
-        body = response.body
-        if isinstance(body, FileBody | PartsBody):
-            return None  # it comes from a local file: a copy would gain nothing
-        entry = self._entry(response, verdict)
-        digest = self.zone.place(entry, self.digest)
-        if isinstance(body, bytes):
-            if not self.zone.store(entry, digest, body):
-                return None
-            self._land(Landing.STORED)
-            ranges = response.status == 200
-            return attrs.evolve(
-                response, mtime=entry.last_modified, ranges=ranges, conditional=True
-            )
-        return self._stream(response, body, entry, digest)
-
-    def _stream(
-        self, response: Response, body: BodyStream, entry: Entry, digest: bytes
-    ) -> Response | None:
-        writer = self.zone.writer(entry)
-        if writer is None:
-            return None
-        filling = Filling(self.zone, body, writer, entry, digest, self._land)
-        return attrs.evolve(response, mtime=entry.last_modified, body=filling, conditional=True)
-
-    def _finish(self, response: Response, how: bytes) -> Response:
-        if not self.settings.status_header:
-            return response
-        headers = response.headers.copy()
-        headers.add(b"Cache-Status", b"imagefarm; fwd=" + _FORWARD[self.status] + how)
-        return attrs.evolve(response, headers=headers)
-
-
-#: RFC 9211 section 2.2: why the request went forward.
-_FORWARD: Final = {b"MISS": b"miss", b"EXPIRED": b"stale", b"BYPASS": b"bypass"}
-
-
-def _derive(request: Request) -> Request:
-    """The request for the upstream: for the whole, and not ended by the client's leaving."""
-    head = request.head
-    fields = [(name, value) for name, value in head.headers if name.lower() not in _PARTIAL]
-    method = b"GET" if head.method == b"HEAD" else head.method
-    head = attrs.evolve(head, method=method, headers=Headers(fields))
-    return attrs.evolve(request, head=head, on_gone=[])
-
-
-def _fault(failure: Failure) -> str:
-    """The word of ``*_cache_use_stale`` for an exchange that failed."""
-    error = failure.value
-    if isinstance(error, UpstreamError) and error.fault is Fault.TIMEOUT:
-        return "timeout"
-    if isinstance(error, UpstreamError) and error.fault is Fault.INVALID_HEADER:
-        return "invalid_header"
-    return "error"
-
-
-def _call_all(callbacks: list[Callable[[], None]]) -> None:
-    for callback in tuple(callbacks):
-        callback()
+    ) -> Deferred[Response]:
+        return Fetch(
+            self.inner, self.settings, self.zone, request, key, digest, status,
+            stale=stale, leading=leading, storing=storing,
+        ).run()  # fmt: skip

@@ -20,18 +20,21 @@ def status_of(response: Response) -> bytes | None:
 
 class HitTests(ZoneCase):
     def test_miss_then_hit(self) -> None:
-        inner = Upstream(image(b"bytes", (b"ETag", b'"1"'), (b"Date", b"x")))
+        answer = image(b"bytes", (b"ETag", b'"1"'), (b"Date", b"x"))
+        answer.conditional = False
+        inner = Upstream(answer)
         handler = self.make_handler(inner)
         first, second = request(), request()
         missed = self.now(handler(first))
         self.assertEqual((missed.body, missed.ranges), (b"bytes", True))
+        self.assertTrue(missed.conditional)
         self.assertEqual(first.outcome.cache_status, b"MISS")
         self.assertEqual(status_of(missed), b"imagefarm; fwd=miss; stored")
         self.clock.advance(18)
         hit = handler(second)
         self.assertIsInstance(hit, Response)
         self.assertIsInstance(hit.body, FileBody)
-        self.assertEqual((hit.status, hit.ranges), (200, True))
+        self.assertEqual((hit.status, hit.ranges, hit.conditional), (200, True, True))
         self.assertEqual(second.outcome.cache_status, b"HIT")
         self.assertEqual(status_of(hit), b"imagefarm; hit; ttl=42")
         self.assertEqual(hit.headers.get(b"etag"), b'"1"')
@@ -120,6 +123,9 @@ class StorableTests(ZoneCase):
 
     def test_server_error(self) -> None:
         self.not_stored(image(status=500), valid=(ValidTime(None, 60.0),))
+
+    def test_an_error_of_our_own(self) -> None:
+        self.not_stored(image(status=413), valid=(ValidTime(None, 60.0),))
 
     def test_upstream_headers_decide_even_if_hidden(self) -> None:
         def inner(request: Any) -> Response:
@@ -264,6 +270,32 @@ class SingleFlightTests(ZoneCase):
         self.assertEqual(self.now(answer).body, b"x")
         self.assertEqual(read(self.now(stays)), b"x")
         self.assertEqual(len(self.clock.getDelayedCalls()), 1)  # the zone's own
+
+    def test_a_waiter_that_took_over_and_leaves(self) -> None:
+        cold: Deferred[Response] = Deferred()
+        cancelled: list[bool] = []
+        warm: Deferred[Response] = Deferred(lambda _: cancelled.append(True))
+        handler = self.make_handler(Upstream(cold, warm))
+        leaver = request()
+        handler(request()).addErrback(lambda _: None)
+        left, stays = handler(leaver), handler(request())
+        cold.errback(UpstreamError(Fault.CLOSED, "killed"))
+        for callback in leaver.on_gone:
+            callback()
+        warm.callback(image(b"ok"))
+        self.assertEqual(cancelled, [])
+        self.assertEqual(self.now(left).body, b"ok")
+        self.assertEqual(read(self.now(stays)), b"ok")
+
+    def test_another_process_has_stored_it(self) -> None:
+        cold: Deferred[Response] = Deferred()
+        handler = self.make_handler(Upstream(cold))
+        handler(request()).addErrback(lambda _: None)
+        waiting = [handler(request()) for _ in range(3)]
+        other = self.make_zone()
+        self.now(self.make_handler(Upstream(image(b"theirs")), other)(request()))
+        cold.errback(UpstreamError(Fault.CLOSED, "killed"))
+        self.assertEqual([read(self.now(answer)) for answer in waiting], [b"theirs"] * 3)
 
     def test_another_variant_fetches_its_own(self) -> None:
         vary = (b"Vary", b"Accept")

@@ -262,6 +262,7 @@ class CacheTests(SynchronousTestCase):
             nonlocal asked
             asked += 1
             fields = [(field.encode(), value.encode()) for field, value in told.fields]
+            request.outcome.upstream_headers = Headers(fields)
             return Response(told.status, Headers(fields), b"hello")
 
         clock = Clock()

@@ -1,0 +1,59 @@
+"""The answers that leave the cache, and the Cache-Status (RFC 9211) that they carry."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import attrs
+
+from imagefarm.http.headers import Headers
+from imagefarm.http.message import Body, FileBody, Request, Response
+
+from .directives import CacheSettings
+from .store import Found
+
+#: RFC 9211 section 2.2: why the request went forward, by ``$upstream_cache_status``.
+_FORWARD: Final = {b"MISS": b"miss", b"EXPIRED": b"stale", b"BYPASS": b"bypass"}
+
+
+def from_file(
+    settings: CacheSettings,
+    request: Request,
+    found: Found,
+    status: bytes,
+    now: float,
+    how: bytes = b"",
+) -> Response:
+    """The answer in an open cache file, which it takes over.
+
+    ``status`` is for ``$upstream_cache_status``; ``how`` replaces "hit" in Cache-Status.
+    """
+    entry = found.entry
+    request.outcome.cache_status = status
+    # $upstream_http_NAME of a hit is what the upstream said then (nginx).
+    request.outcome.upstream_headers = Headers(entry.headers)
+    headers = Headers(entry.headers)
+    if settings.status_header:
+        how = how or b"hit; ttl=%d" % (entry.expires - now)
+        headers.add(b"Cache-Status", b"imagefarm; " + how)
+    body: Body = FileBody(found.file, found.body_offset, entry.body_length)
+    if not entry.body_length:
+        found.file.close()
+        body = b""
+    return Response(
+        entry.status,
+        headers,
+        body,
+        mtime=entry.last_modified,
+        ranges=entry.status == 200,
+        final=entry.final,
+    )
+
+
+def forwarded(settings: CacheSettings, response: Response, status: bytes, how: bytes) -> Response:
+    """The upstream's answer on its way through; ``how`` is what Cache-Status adds."""
+    if not settings.status_header:
+        return response
+    headers = response.headers.copy()
+    headers.add(b"Cache-Status", b"imagefarm; fwd=" + _FORWARD[status] + how)
+    return attrs.evolve(response, headers=headers)

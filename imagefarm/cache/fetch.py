@@ -1,0 +1,250 @@
+"""One request that goes through the cache to the upstream, and what becomes of its answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import attrs
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.python.failure import Failure
+
+from imagefarm.http.headers import Headers
+from imagefarm.http.message import (
+    BodyStream,
+    FileBody,
+    Handler,
+    PartsBody,
+    Request,
+    Response,
+    discard,
+)
+from imagefarm.http.upstream import Fault, UpstreamError
+
+from .answers import forwarded, from_file
+from .directives import CacheSettings
+from .entry import Entry
+from .filling import Filling
+from .flights import Landing
+from .policy import Storable, http_date, may_serve_stale, storable, truthy, variant
+from .store import Found
+from .zone import Zone
+
+#: The request headers that ask for less than the whole: the upstream must not see them.
+_PARTIAL: Final = frozenset(
+    {
+        b"if-modified-since", b"if-unmodified-since", b"if-match", b"if-none-match",
+        b"if-range", b"range",
+    }
+)  # fmt: skip
+
+
+class Fetch:
+    """One request that goes to the inner handler, and what becomes of its answer.
+
+    ``storing``: the answer may be stored at all. ``leading``: others wait for it in the zone's
+    flights, which must land. ``stale`` is the expired file, open, that may have to do.
+    """
+
+    def __init__(
+        self,
+        inner: Handler,
+        settings: CacheSettings,
+        zone: Zone,
+        request: Request,
+        key: bytes,
+        digest: bytes,
+        status: bytes,
+        *,
+        stale: Found | None = None,
+        leading: bool = False,
+        storing: bool = True,
+    ) -> None:
+        self.inner = inner
+        self.settings = settings
+        self.zone = zone
+        self.request = request
+        self.key = key
+        self.digest = digest
+        self.status = status
+        self.stale = stale
+        self.leading = leading
+        self.storing = storing
+        self.gone = False
+        self.derived = _derive(request)
+
+    def run(self) -> Deferred[Response]:
+        """Ask the inner handler."""
+        counters, outcome = self.zone.counters, self.request.outcome
+        counters.misses += self.status == b"MISS"
+        counters.expired += self.status == b"EXPIRED"
+        outcome.cache_status = self.status
+        outcome.upstream_headers = None
+        self.request.on_gone.append(self._client_gone)
+        asked = maybeDeferred(self.inner, self.derived)
+        return asked.addCallbacks(self._answered, self._failed).addErrback(self._abandon)
+
+    def _abandon(self, failure: Failure) -> Failure:
+        """Whatever went wrong, nobody must wait for us."""
+        self._take_stale()
+        self._land(Landing.LEAD)
+        return failure
+
+    def _client_gone(self) -> None:
+        """Work for the cache goes on without the client; work for the client alone ends."""
+        self.gone = True
+        if not self.storing:
+            _call_all(self.derived.on_gone)
+
+    def _pass(self) -> None:
+        """From here on the answer is this client's alone."""
+        self.storing = False
+        if self.gone:
+            _call_all(self.derived.on_gone)
+
+    def _land(self, landing: Landing) -> None:
+        if self.leading:
+            self.leading = False
+            self.zone.flights.land(self.digest, landing)
+
+    def _failed(self, failure: Failure) -> Response | Failure:
+        stale = self._take_stale(_fault(failure))
+        if stale is None:
+            self._pass()
+            self._land(Landing.LEAD)
+            return failure
+        return self._serve_stale(stale, b"fwd=stale")
+
+    def _serve_stale(self, stale: Found, how: bytes) -> Response:
+        self.zone.counters.stale += 1
+        settings, now = self.settings, self.zone.now()
+        response = from_file(settings, self.request, stale, b"STALE", now, how)
+        self._land(Landing.STALE)
+        return response
+
+    def _take_stale(self, *conditions: str) -> Found | None:
+        """The expired file, if any of the ``conditions`` lets it be served; else it is closed."""
+        stale, self.stale = self.stale, None
+        if stale is None:
+            return None
+        now, use_stale = self.zone.now(), self.settings.use_stale
+        if any(may_serve_stale(stale.entry, word, use_stale, now) for word in conditions):
+            return stale
+        stale.file.close()
+        return None
+
+    def _answered(self, response: Response) -> Response:
+        stale = self._take_stale(*self._conditions(response.status))
+        if stale is not None:
+            discard(response.body)
+            return self._serve_stale(stale, b"fwd=stale; fwd-status=%d" % response.status)
+        verdict = self._verdict(response)
+        if verdict is not None:
+            stored = self._store(response, verdict)
+            if stored is not None:
+                return self._finish(stored, b"; stored")
+        self._pass()
+        self._land(Landing.LEAD if response.status >= 500 else Landing.PASS)
+        return self._finish(response, b"")
+
+    def _conditions(self, status: int) -> tuple[str, ...]:
+        """The words of ``*_cache_use_stale`` that an answer with ``status`` meets.
+
+        A 502 or 504 without an upstream's head is our own: the exchange failed.
+        """
+        words = (f"http_{status}",)
+        if self.request.outcome.upstream_headers is None:
+            if status == 502:
+                return (*words, "error", "invalid_header")
+            if status == 504:
+                return (*words, "timeout")
+        return words if status >= 400 else ()
+
+    def _verdict(self, response: Response) -> Storable | None:
+        if not self.storing:
+            return None
+        if any(truthy(template(self.request)) for template in self.settings.no_cache):
+            return None
+        headers = self.request.outcome.upstream_headers
+        if headers is None:
+            if response.status >= 400:
+                return None  # no upstream said so: an error of our own
+            headers = response.headers
+        settings = self.settings
+        return storable(
+            response.status, headers, settings.valid, settings.ignore_headers, self.zone.now()
+        )
+
+    def _entry(self, response: Response, verdict: Storable) -> Entry:
+        headers = response.headers
+        modified = response.mtime
+        if modified is None:
+            modified = http_date(headers.first(b"last-modified"))
+        return Entry(
+            self.key,
+            response.status,
+            tuple(headers),
+            self.zone.now(),
+            verdict.expires,
+            date=http_date(headers.first(b"date")),
+            last_modified=modified,
+            etag=headers.first(b"etag") or b"",
+            stale_while_revalidate=verdict.stale_while_revalidate,
+            stale_if_error=verdict.stale_if_error,
+            vary=verdict.vary,
+            variant=variant(verdict.vary, self.request.head.headers),
+            final=response.final,
+        )
+
+    def _store(self, response: Response, verdict: Storable) -> Response | None:
+        """The same answer, being stored; None if it can't be."""
+        body = response.body
+        if isinstance(body, FileBody | PartsBody):
+            return None  # it comes from a local file: a copy would gain nothing
+        entry = self._entry(response, verdict)
+        digest = self.zone.place(entry, self.digest)
+        if isinstance(body, bytes):
+            if not self.zone.store(entry, digest, body):
+                return None
+            self._land(Landing.STORED)
+            ranges = response.status == 200
+            return attrs.evolve(
+                response, mtime=entry.last_modified, ranges=ranges, conditional=True
+            )
+        return self._stream(response, body, entry, digest)
+
+    def _stream(
+        self, response: Response, body: BodyStream, entry: Entry, digest: bytes
+    ) -> Response | None:
+        writer = self.zone.writer(entry)
+        if writer is None:
+            return None
+        filling = Filling(self.zone, body, writer, entry, digest, self._land)
+        return attrs.evolve(response, mtime=entry.last_modified, body=filling, conditional=True)
+
+    def _finish(self, response: Response, how: bytes) -> Response:
+        return forwarded(self.settings, response, self.status, how)
+
+
+def _derive(request: Request) -> Request:
+    """The request for the upstream: for the whole, and not ended by the client's leaving."""
+    head = request.head
+    fields = [(name, value) for name, value in head.headers if name.lower() not in _PARTIAL]
+    method = b"GET" if head.method == b"HEAD" else head.method
+    head = attrs.evolve(head, method=method, headers=Headers(fields))
+    return attrs.evolve(request, head=head, on_gone=[])
+
+
+def _fault(failure: Failure) -> str:
+    """The word of ``*_cache_use_stale`` for an exchange that failed."""
+    error = failure.value
+    if isinstance(error, UpstreamError) and error.fault is Fault.TIMEOUT:
+        return "timeout"
+    if isinstance(error, UpstreamError) and error.fault is Fault.INVALID_HEADER:
+        return "invalid_header"
+    return "error"
+
+
+def _call_all(callbacks: list[Callable[[], None]]) -> None:
+    for callback in tuple(callbacks):
+        callback()
