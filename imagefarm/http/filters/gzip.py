@@ -285,6 +285,12 @@ def add_vary(headers: Headers) -> None:
         headers.add(b"Vary", b"Accept-Encoding")
 
 
+def _varying(response: Response) -> Response:
+    headers = response.headers.copy()
+    add_vary(headers)
+    return attrs.evolve(response, headers=headers)
+
+
 def apply(request: Request, response: Response, settings: Needs) -> Response:
     """Compress ``response`` if its type, its length and the client allow."""
     gzip = settings.gzip
@@ -292,21 +298,22 @@ def apply(request: Request, response: Response, settings: Needs) -> Response:
         return response
     length = body_length(response.body) if response.length is None else response.length
     kind = response.headers.first(b"content-type")
-    if (
-        not kind
-        or not gzip.types & {media_type(kind), b"*"}
-        or response.headers.first(b"content-encoding")
-        or (length is not None and length < gzip.min_length)
-    ):
+    if not kind or not gzip.types & {media_type(kind), b"*"}:
+        return response
+    coding = response.headers.first(b"content-encoding")
+    if coding is not None:
+        # FILE.gz, or an upstream that compresses without saying on what it depends.
+        return _varying(response) if gzip.vary and coding.lower() == b"gzip" else response
+    if length is not None and length < gzip.min_length:
         return response
     compress = takes_gzip(request, response.headers, gzip)
     if not compress and not gzip.vary:
         return response
-    headers = response.headers.copy()
     if gzip.vary:
-        add_vary(headers)
+        response = _varying(response)
     if not compress:
-        return attrs.evolve(response, headers=headers)
+        return response
+    headers = response.headers.copy()
     headers.set(b"Content-Encoding", b"gzip")
     headers.remove(b"accept-ranges")
     weaken(headers)
