@@ -47,7 +47,25 @@ def encode(frames: Frames, plan: Plan, limits: Limits) -> bytes:
         options |= _animation(frames, plan)
     out = _Bounded(limits.max_output_bytes)
     _ready(frames.images[0], plan).save(out, plan.format.value, **options)
-    return out.getvalue()
+    data = out.getvalue()
+    if plan.animated and plan.format is Format.WEBP and _transparent(frames):
+        data = _declare_alpha(data)
+    return data
+
+
+def _transparent(frames: Frames) -> bool:
+    return any(image.mode == "RGBA" for image in frames.images)
+
+
+def _declare_alpha(data: bytes) -> bytes:
+    """Set the alpha flag of a WebP container (RFC 9649 section 2.7.1, extended file format).
+
+    libwebp leaves it out where it could crop all transparency away: readers that believe the
+    flag then show black around the frames.
+    """
+    if data[12:16] != b"VP8X":
+        return data
+    return data[:20] + bytes([data[20] | 0x10]) + data[21:]
 
 
 def _ready(image: Image.Image, plan: Plan) -> Image.Image:
@@ -109,7 +127,7 @@ def _animation(frames: Frames, plan: Plan) -> dict[str, Any]:
         "duration": list(frames.durations),
     }
     if plan.format is Format.GIF:
-        if any(image.mode == "RGBA" for image in frames.images):
+        if _transparent(frames):
             options["disposal"] = 2  # transparent pixels must not show the frame before
         if frames.loop is not None:
             options["loop"] = frames.loop

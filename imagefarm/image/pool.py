@@ -172,7 +172,9 @@ class WorkerPool:
         if worker in self._idle:
             self._idle.remove(worker)
         ticket = self._running.pop(worker, None)
-        if ticket is not None:
+        if ticket is not None and self._stopping:
+            self._settle(ticket, Overloaded("the resizer is shutting down"))
+        elif ticket is not None:
             self.counters.crashes += 1
             recipe = ticket.job.recipe.canonical()
             self.log.error("a worker died of {recipe}", recipe=recipe)

@@ -79,7 +79,8 @@ def _join(root: bytes, src: bytes) -> bytes:
 def _require_regular_below(root: bytes, named: int) -> os.stat_result:
     found = os.fstat(named)
     real_root = os.path.realpath(root).rstrip(b"/") + b"/"
-    if not os.readlink(b"/proc/self/fd/%d" % named).startswith(real_root):
+    where = os.readlink(b"/proc/self/fd/%d" % named)
+    if not (where + b"/").startswith(real_root):
         raise Forbidden("the source lies outside the image root")
     if not stat.S_ISREG(found.st_mode):
         raise NotFound("there is no such source")

@@ -92,7 +92,12 @@ _REDUCING_GAP = 3.0
 
 
 def crop_and_resize(image: Image.Image, plan: Plan) -> Image.Image:
-    """Cut out the box and resample it, in one go. Alpha is premultiplied by Pillow."""
+    """Cut out the box and resample it, in one go.
+
+    Transparent pixels have a colour as well, which must not bleed into their neighbours: colour
+    is weighted by alpha meanwhile. (Pillow would do so too, but then without the fast path for
+    large factors.)
+    """
     header = plan.header
     box = plan.box.shrunk(plan.factor, image.width, image.height)
     size = (plan.width, plan.height)
@@ -100,13 +105,18 @@ def crop_and_resize(image: Image.Image, plan: Plan) -> Image.Image:
         box.width == header.width and box.height == header.height
     ):
         return image
-    info = image.info
+    info, mode = image.info, image.mode
+    weighted = {"LA": "La", "RGBA": "RGBa"}.get(mode)
+    if weighted is not None:
+        image = image.convert(weighted)
     image = image.resize(
         size,
         Image.Resampling.LANCZOS,
         box=(box.left, box.top, box.right, box.bottom),
         reducing_gap=_REDUCING_GAP,
     )
+    if weighted is not None:
+        image = image.convert(mode)
     image.info = info
     return image
 

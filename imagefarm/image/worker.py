@@ -8,6 +8,7 @@ more, because a decoder hangs.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import resource
 import signal
@@ -58,7 +59,8 @@ def protect(limits: Limits) -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     Image.MAX_IMAGE_PIXELS = limits.max_pixels
-    warnings.simplefilter("ignore")
+    warnings.simplefilter("ignore")  # hostile files would fill the log
+    logging.getLogger("PIL").addHandler(logging.NullHandler())
     warnings.simplefilter("error", Image.DecompressionBombWarning)
 
 

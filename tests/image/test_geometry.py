@@ -64,13 +64,14 @@ class Sizes(SynchronousTestCase):
         found = place(width, height, w, h, Fit.CONTAIN)
         touches = found.width == min(width, w or width), found.height == min(height, h or height)
         self.assertIn(True, touches)
-        # Within half a pixel of the true size, unless that would be none at all.
-        if touches[0]:
-            true = height * found.width / width
-            self.assertTrue(abs(found.height - true) <= 0.5 or found.height == 1)
-        else:
-            true = width * found.height / height
-            self.assertTrue(abs(found.width - true) <= 0.5 or found.width == 1)
+        # One side is given, the other within half a pixel of its true length, or a whole one.
+        true_height = height * found.width / width
+        true_width = width * found.height / height
+        fits = (
+            touches[0] and (abs(found.height - true_height) <= 0.5 or found.height == 1),
+            touches[1] and (abs(found.width - true_width) <= 0.5 or found.width == 1),
+        )
+        self.assertIn(True, fits)
         self.assertEqual(found.box, Box(0, 0, width, height))
 
     @given(PIXELS, PIXELS, PIXELS, PIXELS)

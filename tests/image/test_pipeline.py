@@ -1,0 +1,484 @@
+"""The pipeline: real pictures through every step, in process."""
+
+from __future__ import annotations
+
+import io
+import logging
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator
+
+from PIL import Image, ImageChops, ImageCms, ImageStat
+from twisted.trial.unittest import SynchronousTestCase
+
+from imagefarm.image.errors import (
+    Broken,
+    DeadlineExceeded,
+    ImageError,
+    TooLarge,
+    Unsupported,
+)
+from imagefarm.image.formats import Format, Offer
+from imagefarm.image.job import Rendered
+from imagefarm.image.limits import Limits
+from imagefarm.image.pipeline import Clock, make_plan, render
+from imagefarm.image.probe import Header, count_gif_frames
+from imagefarm.image.recipe import parse_query
+
+from .pictures import (
+    NO_SHARED,
+    SHARED,
+    corner_colours,
+    corners,
+    gif_of,
+    gradient,
+    opened,
+    png_claiming,
+    saved,
+)
+
+PLAIN = Offer()
+logging.getLogger("PIL").addHandler(logging.NullHandler())
+
+
+def make(
+    data: bytes,
+    query: str = "",
+    *,
+    offer: Offer = PLAIN,
+    limits: Limits | None = None,
+    clock: Clock = time.monotonic,
+) -> Rendered:
+    recipe = parse_query(b"src=x&" + query.encode())
+    with tempfile.TemporaryFile() as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's, about damaged files
+        file.write(data)
+        file.seek(0)
+        return render(file, recipe, offer, limits or Limits(), clock)
+
+
+def difference(one: Image.Image, other: Image.Image) -> float:
+    """The mean difference of all channels, 0 to 255."""
+    delta = ImageChops.difference(one.convert("RGB"), other.convert("RGB"))
+    return sum(ImageStat.Stat(delta).mean) / 3
+
+
+class Formats(SynchronousTestCase):
+    def test_every_source_into_every_format(self) -> None:
+        source = corners()
+        sources = {
+            "JPEG": {"quality": 95, "subsampling": 0}, "PNG": {}, "WEBP": {"lossless": True},
+            "GIF": {}, "AVIF": {"quality": 95}, "TIFF": {}, "BMP": {}, "JPEG2000": {},
+        }  # fmt: skip
+        for kind, options in sources.items():
+            data = saved(source, kind, **options)
+            for fmt in Format:
+                with self.subTest(source=kind, fmt=fmt):
+                    made = make(data, f"w=32&fmt={fmt.value}")
+                    self.assertIs(made.format, fmt)
+                    image = opened(made.data)
+                    self.assertEqual(image.format, fmt.name)
+                    self.assertEqual(image.size, (32, 24))
+                    self.assertEqual((made.width, made.height, made.frames), (32, 24, 1))
+                    self.assertEqual(corner_colours(image), list("RGBW"))
+
+    def test_the_format_without_a_word(self) -> None:
+        source = corners()
+        for kind, made in [
+            ("JPEG", Format.JPEG), ("PNG", Format.PNG), ("WEBP", Format.WEBP),
+            ("GIF", Format.GIF), ("AVIF", Format.AVIF), ("TIFF", Format.JPEG),
+            ("BMP", Format.JPEG), ("JPEG2000", Format.JPEG),
+        ]:  # fmt: skip
+            self.assertIs(make(saved(source, kind)).format, made, kind)
+        self.assertIs(make(saved(source.convert("RGBA"), "TIFF")).format, Format.PNG)
+
+    def test_auto(self) -> None:
+        jpeg, both = saved(corners(), "JPEG"), Offer(avif=True, webp=True)
+        self.assertIs(make(jpeg, "fmt=auto", offer=both).format, Format.AVIF)
+        self.assertIs(make(jpeg, "fmt=auto", offer=Offer(webp=True)).format, Format.WEBP)
+        self.assertIs(make(jpeg, "fmt=auto").format, Format.JPEG)
+        webp = saved(corners().convert("RGBA"), "WEBP", exact=True)
+        self.assertIs(make(webp, "fmt=auto").format, Format.JPEG, "an alpha of no use is dropped")
+        moving = saved(corners(), "GIF", save_all=True, append_images=[gradient(64, 48)])
+        self.assertIs(make(moving, "fmt=auto", offer=both).format, Format.WEBP)
+        self.assertIs(make(moving, "fmt=auto").format, Format.GIF)
+
+    def test_modes(self) -> None:
+        half = 128
+        for mode, colour, kind, expected in [
+            ("1", 1, "PNG", (255, 255, 255)), ("L", half, "PNG", (half,) * 3),
+            ("L", half, "JPEG", (half,) * 3), ("I;16", half * 257, "PNG", (half,) * 3),
+            ("I", half * 257, "TIFF", (half,) * 3), ("F", 128.0, "TIFF", (half,) * 3),
+            ("CMYK", (0, 255, 255, 0), "TIFF", (255, 0, 0)),
+            ("YCbCr", (76, 85, 255), "TIFF", (255, 0, 0)),
+            ("LA", (half, 255), "PNG", (half,) * 3),
+        ]:  # fmt: skip
+            data = saved(Image.new(mode, (40, 40), colour), kind)
+            for fmt in Format:
+                with self.subTest(mode=mode, fmt=fmt):
+                    pixel = opened(make(data, f"w=20&fmt={fmt.value}").data).convert("RGB")
+                    found = pixel.getpixel((10, 10))
+                    assert isinstance(found, tuple)
+                    for a, b in zip(found, expected, strict=True):
+                        self.assertLessEqual(abs(a - b), 4, found)
+
+    def test_grey_stays_grey(self) -> None:
+        data = saved(Image.linear_gradient("L"), "JPEG")
+        self.assertEqual(opened(make(data, "w=50").data).mode, "L")
+
+    def test_an_mpo_is_a_jpeg(self) -> None:
+        data = saved(corners(), "MPO", save_all=True, append_images=[gradient(64, 48)])
+        made = make(data, "w=32")
+        self.assertIs(made.format, Format.JPEG)
+        self.assertEqual(corner_colours(opened(made.data)), list("RGBW"))
+
+    def test_formats_not_on_the_list(self) -> None:
+        for kind in ("PPM", "ICO", "TGA", "EPS", "PDF", "PCX", "SGI"):
+            with self.subTest(kind=kind):
+                self.assertRaises(Unsupported, make, saved(corners(), kind), "w=9")
+        for data in (b"x", b"RIFF1234WEAVE", b"<svg/>", b"%PDF-1.7", b"\xff\xd8", b"P6 1 1 255 "):
+            with self.subTest(data=data):
+                self.assertRaises(Unsupported, make, data)
+
+
+class Looks(SynchronousTestCase):
+    def test_orientation(self) -> None:
+        upright = corners(64, 48)
+        turns = [
+            None, Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.ROTATE_180,
+            Image.Transpose.FLIP_TOP_BOTTOM, Image.Transpose.TRANSPOSE,
+            Image.Transpose.ROTATE_90, Image.Transpose.TRANSVERSE, Image.Transpose.ROTATE_270,
+        ]  # fmt: skip
+        for orientation, turn in enumerate(turns, 1):
+            stored = upright if turn is None else upright.transpose(turn)
+            exif = Image.Exif()
+            exif[0x0112] = orientation
+            for kind in ("JPEG", "PNG", "WEBP", "TIFF", "AVIF"):
+                data = saved(stored, kind, exif=exif, quality=95)
+                for query in ("w=32", "w=16&h=24&fit=cover", "w=32&h=12&fit=fill"):
+                    with self.subTest(orientation=orientation, kind=kind, query=query):
+                        image = opened(make(data, query + "&fmt=png").data)
+                        sizes = {"w=32": (32, 24), "w=16&h=24&fit=cover": (16, 24)}
+                        self.assertEqual(image.size, sizes.get(query, (32, 12)))
+                        self.assertEqual(corner_colours(image), list("RGBW"))
+                        self.assertNotIn("exif", image.info)
+
+    def test_nonsense_orientation_is_none(self) -> None:
+        exif = Image.Exif()
+        exif[0x0112] = 99
+        made = make(saved(corners(), "JPEG", exif=exif))
+        self.assertEqual(corner_colours(opened(made.data)), list("RGBW"))
+        broken = saved(corners(), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
+        self.assertEqual(corner_colours(opened(make(broken).data)), list("RGBW"))
+
+    def test_cover_shows_the_middle(self) -> None:
+        source = Image.new("RGB", (300, 100), "red")
+        source.paste("lime", (100, 0, 200, 100))
+        image = opened(make(saved(source, "PNG"), "w=50&h=50&fit=cover").data)
+        # At the cut the filter still sees a little of what was cut off.
+        for x in (0, 10, 25, 40, 49):
+            red, green, blue = image.getpixel((x, 25))  # type: ignore[misc]
+            self.assertTrue(red < 20 and green > 235 and blue == 0, (x, red, green, blue))
+
+    def test_shrinking_in_the_decoder_looks_like_resampling_it_all(self) -> None:
+        source = gradient(800, 600)
+        reference = source.resize((100, 75), Image.Resampling.LANCZOS)
+        image = opened(make(saved(source, "JPEG", quality=95), "w=100&fmt=png").data)
+        self.assertLess(difference(image, reference), 1.0)
+        box = (100, 0, 700, 600)
+        square = source.resize((64, 64), Image.Resampling.LANCZOS, box=box)
+        query = "w=64&h=64&fit=cover&fmt=png"
+        image = opened(make(saved(source, "JPEG", quality=95), query).data)
+        self.assertLess(difference(image, square), 1.0)
+
+    def test_transparent_colours_do_not_bleed(self) -> None:
+        source = Image.new("RGBA", (400, 400), (255, 0, 0, 0))
+        source.paste((0, 0, 255, 255), (0, 0, 200, 400))
+        image = opened(make(saved(source, "PNG"), "w=37").data)
+        self.assertEqual(image.mode, "RGBA")
+        for x in range(37):
+            red, _, _, alpha = image.getpixel((x, 18))  # type: ignore[misc]
+            self.assertTrue(alpha == 0 or red <= 2, (x, red, alpha))
+
+    def test_transparency_becomes_white_in_jpeg(self) -> None:
+        for mode, colour in [("RGBA", (255, 0, 0, 0)), ("LA", (0, 0))]:
+            made = make(saved(Image.new(mode, (20, 20), colour), "PNG"), "fmt=jpeg")
+            white = opened(made.data).convert("RGB").getpixel((9, 9))
+            self.assertEqual(white, (255, 255, 255))
+
+    def test_one_transparent_colour(self) -> None:
+        palette = Image.new("P", (30, 30), 0)
+        palette.putpalette([9, 9, 9, 200, 100, 50])
+        for image in (palette, Image.new("RGB", (30, 30), "red"), Image.new("L", (30, 30), 7)):
+            key: object = 0 if image is palette else (image.getpixel((0, 0)))
+            made = make(saved(image, "PNG", transparency=key), "w=10")
+            self.assertEqual(opened(made.data).convert("RGBA").getpixel((5, 5))[3], 0)  # type: ignore[index]
+
+    def test_a_profile_is_applied(self) -> None:
+        lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+        srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+        data = saved(corners(), "PNG", icc_profile=srgb)
+        image = opened(make(data, "w=32").data)
+        self.assertEqual(corner_colours(image), list("RGBW"))
+        self.assertNotIn("icc_profile", image.info)
+        # The same with its red and blue primaries exchanged: so must the picture's colours be.
+        swapped = srgb.replace(b"rXYZ", b"....").replace(b"bXYZ", b"rXYZ")
+        swapped = swapped.replace(b"....", b"bXYZ")
+        for kind in ("JPEG", "PNG", "WEBP", "TIFF"):
+            data = saved(corners(), kind, icc_profile=swapped, quality=95)
+            image = opened(make(data, "w=32&fmt=png").data)
+            self.assertEqual(corner_colours(image), list("BGRW"), kind)
+        clear = corners().convert("RGBA")
+        clear.putalpha(77)
+        image = opened(make(saved(clear, "PNG", icc_profile=swapped)).data)
+        self.assertEqual(corner_colours(image), list("BGRW"))
+        self.assertEqual(image.getpixel((3, 3))[3], 77)  # type: ignore[index]
+        for profile in (b"rubbish", lab):  # broken, or of other pixels: ignored
+            image = opened(make(saved(corners(), "PNG", icc_profile=profile)).data)
+            self.assertEqual(corner_colours(image), list("RGBW"))
+
+    def test_metadata_is_gone(self) -> None:
+        exif = Image.Exif()
+        exif[0x010E] = "SECRET"
+        options = {"exif": exif, "xmp": b"SECRET", "comment": b"SECRET", "icc_profile": b"SECRET"}
+        for kind in ("JPEG", "PNG", "WEBP", "GIF", "AVIF"):
+            used = dict(options)
+            if kind == "AVIF":
+                srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+                used["icc_profile"] = srgb
+            data = saved(corners(), kind, **used)
+            self.assertIn(b"SECRET", data)
+            for fmt in Format:
+                for query in ("", "w=32&"):
+                    self.assertNotIn(b"SECRET", make(data, f"{query}fmt={fmt.value}").data)
+
+    def test_quality(self) -> None:
+        data = saved(gradient(300, 200), "PNG")
+        for fmt in ("jpeg", "webp", "avif"):
+            low, high = (len(make(data, f"fmt={fmt}&q={q}").data) for q in (10, 95))
+            self.assertLess(low * 1.5, high, fmt)
+
+
+class Animations(SynchronousTestCase):
+    def source(self, kind: str, **options: object) -> bytes:
+        colours = ["red", "lime", "blue"]
+        frames = [Image.new("RGB", (40, 30), colour) for colour in colours]
+        return saved(
+            frames[0], kind, save_all=True, append_images=frames[1:],
+            duration=[100, 250, 400], **options,
+        )  # fmt: skip
+
+    def frames(self, data: bytes) -> Iterator[Image.Image]:
+        image = Image.open(io.BytesIO(data))
+        for number in range(getattr(image, "n_frames", 1)):
+            image.seek(number)
+            image.load()
+            yield image
+
+    def test_in_and_out(self) -> None:
+        for kind in ("GIF", "WEBP"):
+            data = self.source(kind, loop=0)
+            for fmt in ("gif", "webp"):
+                with self.subTest(source=kind, fmt=fmt):
+                    made = make(data, f"w=20&fmt={fmt}")
+                    self.assertEqual((made.width, made.height, made.frames), (20, 15, 3))
+                    frames = [
+                        (f.convert("RGB").getpixel((10, 7)), f.info["duration"], f.size)
+                        for f in self.frames(made.data)
+                    ]
+                    self.assertEqual([d for _, d, _ in frames], [100, 250, 400])
+                    self.assertEqual({size for _, _, size in frames}, {(20, 15)})
+                    for (pixel, _, _), channel in zip(frames, range(3), strict=True):
+                        assert isinstance(pixel, tuple)
+                        self.assertEqual(max(range(3), key=pixel.__getitem__), channel)
+                    self.assertEqual(opened(made.data).info["loop"], 0)
+
+    def test_a_still_format_takes_the_first_frame(self) -> None:
+        for fmt in ("jpeg", "png", "avif"):
+            made = make(self.source("GIF"), f"fmt={fmt}")
+            self.assertEqual(made.frames, 1)
+            pixel = opened(made.data).convert("RGB").getpixel((9, 9))
+            assert isinstance(pixel, tuple)
+            self.assertGreater(pixel[0], 200)
+
+    def test_a_gif_that_plays_once(self) -> None:
+        self.assertNotIn("loop", opened(make(self.source("GIF")).data).info)
+        self.assertEqual(opened(make(self.source("GIF"), "fmt=webp").data).info["loop"], 1)
+
+    def test_transparent_frames_do_not_pile_up(self) -> None:
+        frames = []
+        for number in range(3):
+            frame = Image.new("RGBA", (60, 20))
+            frame.paste((255, 0, 0, 255), (20 * number, 0, 20 * number + 20, 20))
+            frames.append(frame)
+        data = saved(
+            frames[0], "GIF", save_all=True, append_images=frames[1:], duration=50, disposal=2
+        )
+        for fmt in ("gif", "webp"):
+            last = [f.convert("RGBA") for f in self.frames(make(data, f"w=30&fmt={fmt}").data)][-1]
+            self.assertEqual(last.getpixel((5, 5))[3], 0, fmt)  # type: ignore[index]
+            self.assertEqual(last.getpixel((25, 5))[3], 255, fmt)  # type: ignore[index]
+
+
+class LimitsHold(SynchronousTestCase):
+    def test_bytes(self) -> None:
+        data = saved(corners(), "PNG")
+        make(data, limits=Limits(max_source_bytes=len(data)))
+        error = self.assertRaises(
+            TooLarge, make, data, limits=Limits(max_source_bytes=len(data) - 1)
+        )
+        self.assertIn(f"larger than {len(data) - 1} bytes", error.reason)
+
+    def test_pixels(self) -> None:
+        data = saved(corners(64, 48), "PNG")
+        make(data, limits=Limits(max_pixels=64 * 48))
+        self.assertRaises(TooLarge, make, data, limits=Limits(max_pixels=64 * 48 - 1))
+
+    def test_a_huge_header_costs_nothing(self) -> None:
+        for size in ((65_535, 65_535), (2**31 - 1, 1), (20_000, 14_000)):
+            started = time.monotonic()
+            self.assertRaises(TooLarge, make, png_claiming(*size), "w=10")
+            self.assertLess(time.monotonic() - started, 1.0)
+
+    def test_frames(self) -> None:
+        make(gif_of(20), limits=Limits(max_frames=20))
+        for fmt in ("gif", "jpeg"):
+            error = self.assertRaises(
+                TooLarge, make, gif_of(21), f"fmt={fmt}", limits=Limits(max_frames=20)
+            )
+            self.assertEqual(error.reason, "the source has more than 20 frames")
+        started = time.monotonic()
+        self.assertRaises(TooLarge, make, gif_of(200_000))
+        self.assertLess(time.monotonic() - started, 1.0)
+
+    def test_all_frames_together(self) -> None:
+        data = saved(corners(), "GIF", save_all=True, append_images=[gradient(64, 48)])
+        total = 2 * 64 * 48
+        make(data, limits=Limits(max_total_pixels=total))
+        self.assertRaises(TooLarge, make, data, limits=Limits(max_total_pixels=total - 1))
+
+    def test_the_result(self) -> None:
+        data = saved(corners(64, 48), "PNG")
+        error = self.assertRaises(TooLarge, make, data, limits=Limits(max_width=63))
+        self.assertEqual(
+            error.reason, "the result would be 64 x 48 pixels, more than 63 x 8192: give w or h"
+        )
+        make(data, "w=63", limits=Limits(max_width=63))
+        for fmt in Format:
+            self.assertRaises(
+                TooLarge, make, data, f"fmt={fmt.value}", limits=Limits(max_output_bytes=40)
+            )
+
+    def test_the_deadline_is_looked_at_after_each_step(self) -> None:
+        times: list[float] = []
+
+        def clock() -> float:
+            times.append(len(times) * 1.0)
+            return times[-1]
+
+        data = saved(corners(), "PNG")
+        make(data, "w=9", limits=Limits(deadline=100), clock=clock)
+        steps = len(times)
+        self.assertGreater(steps, 8)
+        for enough in range(1, steps - 1):
+            times.clear()
+            error = self.assertRaises(
+                DeadlineExceeded, make, data, "w=9", limits=Limits(deadline=enough), clock=clock
+            )
+            self.assertEqual(error.reason, f"the image took longer than {enough} s")
+            self.assertEqual(len(times), enough + 2)
+
+    def test_timings(self) -> None:
+        names = [name for name, _ in make(saved(corners(), "PNG"), "w=9").timings]
+        self.assertEqual(names, ["probe", "decode", "resize", "colour", "encode"])
+
+
+class Damage(SynchronousTestCase):
+    def test_truncated_anywhere(self) -> None:
+        for kind in ("JPEG", "PNG", "WEBP", "GIF", "AVIF", "TIFF", "BMP", "JPEG2000"):
+            data = saved(gradient(90, 60), kind)
+            for length in range(1, len(data), max(1, len(data) // 24)):
+                with self.subTest(kind=kind, length=length):
+                    self.outcome(data[:length])
+
+    def test_flipped_bytes(self) -> None:
+        for kind in ("JPEG", "PNG", "WEBP", "GIF", "AVIF", "TIFF", "BMP", "JPEG2000"):
+            data = saved(gradient(40, 30), kind)
+            for position in range(0, min(len(data), 400), 9):
+                with self.subTest(kind=kind, position=position):
+                    damaged = bytearray(data)
+                    damaged[position] ^= 0xFF
+                    self.outcome(bytes(damaged))
+
+    def outcome(self, data: bytes) -> None:
+        """A picture, or an error of the client's."""
+        try:
+            opened(make(data, "w=20&fmt=png").data)
+        except ImageError as error:
+            self.assertIn(error.status, (413, 415, 422), error.reason)
+            self.assertNotIn("/", error.reason)
+
+    def test_what_is_said(self) -> None:
+        data = saved(gradient(90, 60), "JPEG")
+        error = self.assertRaises(Broken, make, data[:-100])
+        self.assertEqual(error.reason, "the source is damaged and cannot be decoded")
+        error = self.assertRaises(Broken, make, data[:20])
+        self.assertEqual(error.reason, "the header of the JPEG image cannot be read")
+
+
+class GifFrames(SynchronousTestCase):
+    def test_count(self) -> None:
+        for frames in (0, 1, 7):
+            self.assertEqual(count_gif_frames(io.BytesIO(gif_of(frames)), 100), frames)
+        self.assertEqual(count_gif_frames(io.BytesIO(gif_of(100)), 10), 11)
+        moving = saved(corners(), "GIF", save_all=True, append_images=[gradient(64, 48)] * 1)
+        self.assertEqual(count_gif_frames(io.BytesIO(moving), 100), 2)
+
+    def test_any_truncation_ends(self) -> None:
+        data = gif_of(3)
+        counts = [count_gif_frames(io.BytesIO(data[:end]), 9) for end in range(len(data))]
+        self.assertEqual(counts, sorted(counts))
+        self.assertEqual(counts[-1], 3)
+
+
+class Plans(SynchronousTestCase):
+    def test_a_turned_jpeg_is_shrunk_by_its_stored_axes(self) -> None:
+        header = Header("JPEG", 4000, 3000, orientation=6)
+        plan = make_plan(header, parse_query(b"src=x&w=300"), PLAIN, Limits())
+        self.assertEqual((plan.width, plan.height, plan.factor), (400, 300, 8))
+
+    def test_only_jpeg_shrinks_in_the_decoder(self) -> None:
+        header = Header("PNG", 4000, 3000)
+        plan = make_plan(header, parse_query(b"src=x&w=300"), PLAIN, Limits())
+        self.assertEqual(plan.factor, 1)
+
+
+class SharedImages(SynchronousTestCase):
+    if NO_SHARED:
+        skip = NO_SHARED
+
+    def test_real_and_odd_ones(self) -> None:
+        for path in sorted(SHARED.iterdir()):
+            if path.suffix == ".svg" or path.is_dir():
+                continue
+            with self.subTest(name=path.name):
+                made = make(path.read_bytes(), "w=60&h=60&fit=cover")
+                image = opened(made.data)
+                self.assertEqual(image.size, (made.width, made.height))
+
+    def test_orientations_agree(self) -> None:
+        one = opened(make((SHARED / "photo-600x450-orient1.jpg").read_bytes(), "w=300").data)
+        six = opened(make((SHARED / "photo-600x450-orient6.jpg").read_bytes(), "w=300").data)
+        self.assertEqual(one.size, six.size)
+
+    def test_broken_and_bombs(self) -> None:
+        for name, status in [
+            ("broken/corrupt-header.jpg", 422), ("broken/truncated.jpg", 422),
+            ("broken/truncated.png", 422), ("bomb/65536-uint32-limit.png", 413),
+            ("bomb/giant-image.jpg", 413), ("circle.svg", 415),
+        ]:  # fmt: skip
+            started = time.monotonic()
+            error = self.assertRaises(ImageError, make, (SHARED / name).read_bytes(), "w=60")
+            self.assertEqual(error.status, status, name)
+            self.assertLess(time.monotonic() - started, 2.0)

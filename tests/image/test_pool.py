@@ -1,0 +1,409 @@
+"""The pool: whom it gives jobs to, what it does when workers die, and how it ends."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attrs import evolve
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ProcessDone, ProcessExitedAlready
+from twisted.internet.protocol import ProcessProtocol
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from imagefarm.image.errors import Broken, DeadlineExceeded, Failed, Overloaded
+from imagefarm.image.formats import Format, Offer
+from imagefarm.image.job import Decoder, Job, Message, Rendered, error_message, read_job
+from imagefarm.image.limits import Limits
+from imagefarm.image.pool import ABANDONED, BACKOFF, FAREWELL, GRACE, PoolSettings, WorkerPool
+from imagefarm.image.recipe import Recipe
+from imagefarm.image.source import Identity
+
+LIMITS = Limits(deadline=5.0)
+PICTURE = Rendered(b"data", Format.PNG, 1, 2, 1, Identity(3, 4), (("decode", 0.25),))
+
+
+class FakeProcess:
+    """A worker process as scripted by the test."""
+
+    def __init__(self, protocol: ProcessProtocol, pid: int, options: dict[str, Any]) -> None:
+        self.protocol = protocol
+        self.pid = pid
+        self.options = options
+        self.jobs: list[Job] = []
+        self.told: list[str] = []
+        self._decoder = Decoder(0)
+
+    def write(self, data: bytes) -> None:
+        self.jobs += [read_job(message, LIMITS) for message in self._decoder.feed(data)]
+
+    def closeStdin(self) -> None:
+        self.told.append("finish")
+
+    def signalProcess(self, name: str) -> None:
+        if "ended" in self.told:
+            raise ProcessExitedAlready()
+        self.told.append(name)
+
+    # What the process does
+
+    def ready(self) -> None:
+        self.protocol.outReceived(Message({"ready": self.pid}).encode())
+
+    def answer(self, message: Message | None = None) -> None:
+        self.protocol.outReceived((message or PICTURE.message()).encode())
+
+    def end(self) -> None:
+        self.told.append("ended")
+        self.protocol.processEnded(Failure(ProcessDone(0)))
+
+
+class FakeReactor(Clock):
+    """A clock that also starts processes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.processes: list[FakeProcess] = []
+
+    def spawnProcess(
+        self, protocol: ProcessProtocol, executable: str, args: list[str], **options: Any
+    ) -> None:
+        process = FakeProcess(protocol, 100 + len(self.processes), {"args": args, **options})
+        self.processes.append(process)
+        protocol.makeConnection(process)
+
+
+def job(name: str = "a") -> Job:
+    return Job(b"/root", Recipe(b"/" + name.encode()), Offer())
+
+
+class PoolCase(SynchronousTestCase):
+    def pool(self, processes: int = 1, queue: int = 2, max_requests: int = 0) -> WorkerPool:
+        self.reactor = FakeReactor()
+        settings = PoolSettings(processes, queue, max_requests, LIMITS)
+        self.the_pool = WorkerPool(self.reactor, settings)
+        self.started = self.the_pool.start()
+        return self.the_pool
+
+    def running(self, **options: int) -> WorkerPool:
+        pool = self.pool(**options)
+        for process in self.reactor.processes:
+            process.ready()
+        self.successResultOf(self.started)
+        return pool
+
+    def tearDown(self) -> None:
+        if hasattr(self, "the_pool"):
+            self.the_pool.stop()
+            for process in self.reactor.processes:
+                if "ended" not in process.told:
+                    process.end()
+            self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def fails(self, deferred: Deferred[Rendered], kind: type[Exception]) -> Exception:
+        return self.failureResultOf(deferred, kind).value
+
+
+class Work(PoolCase):
+    def test_ready_when_the_first_worker_is(self) -> None:
+        pool = self.pool(processes=2)
+        self.assertNoResult(self.started)
+        self.reactor.processes[1].ready()
+        self.successResultOf(self.started)
+        self.assertEqual(repr(pool), "<WorkerPool workers=2 idle=1 running=0 waiting=0>")
+
+    def test_the_command(self) -> None:
+        self.pool()
+        options = self.reactor.processes[0].options
+        self.assertIn("imagefarm.image.worker", options["args"])
+        self.assertEqual(options["env"]["MALLOC_ARENA_MAX"], "2")
+        self.assertEqual(options["childFDs"], {0: "w", 1: "r", 2: "r"})
+
+    def test_a_job(self) -> None:
+        pool = self.running()
+        done = pool.submit(job())
+        (process,) = self.reactor.processes
+        self.assertEqual(process.jobs, [job()])
+        self.assertNoResult(done)
+        process.answer()
+        expected = evolve(PICTURE, timings=(("queue", 0.0), ("decode", 0.25)))
+        self.assertEqual(self.successResultOf(done), expected)
+        self.assertEqual(repr(pool), "<WorkerPool workers=1 idle=1 running=0 waiting=0>")
+        self.assertEqual(pool.counters.done, 1)
+
+    def test_an_answer_in_pieces(self) -> None:
+        pool = self.running()
+        done = pool.submit(job())
+        for byte in PICTURE.message().encode():
+            self.assertNoResult(done)
+            self.reactor.processes[0].protocol.outReceived(bytes([byte]))
+        self.assertEqual(self.successResultOf(done).data, b"data")
+
+    def test_an_error_of_the_request(self) -> None:
+        pool = self.running()
+        done = pool.submit(job())
+        self.reactor.processes[0].answer(error_message(Broken("why")))
+        self.assertEqual(str(self.fails(done, Broken)), "why")
+        self.assertEqual((pool.counters.refused, pool.counters.done), (1, 0))
+
+    def test_jobs_wait_in_order_and_no_longer_queue_than_allowed(self) -> None:
+        pool = self.running(queue=2)
+        one, two, three = (pool.submit(job(name)) for name in "abc")
+        self.assertEqual(repr(pool), "<WorkerPool workers=1 idle=0 running=1 waiting=2>")
+        self.fails(pool.submit(job("d")), Overloaded)
+        self.assertEqual(pool.counters.rejected, 1)
+        (process,) = self.reactor.processes
+        self.reactor.advance(0.5)
+        for done in (one, two, three):
+            process.answer()
+            self.successResultOf(done)
+        self.assertEqual([j.recipe.src for j in process.jobs], [b"/a", b"/b", b"/c"])
+
+    def test_time_in_the_queue_is_told(self) -> None:
+        pool = self.running()
+        pool.submit(job())
+        done = pool.submit(job())
+        self.reactor.advance(1.5)
+        self.reactor.processes[0].answer()
+        self.reactor.processes[0].answer()
+        self.assertEqual(self.successResultOf(done).timings[0], ("queue", 1.5))
+
+    def test_no_queue_still_works(self) -> None:
+        pool = self.running(queue=0)
+        done = pool.submit(job())
+        self.fails(pool.submit(job()), Overloaded)
+        self.reactor.processes[0].answer()
+        self.successResultOf(done)
+
+    def test_jobs_before_any_worker_is_ready_wait(self) -> None:
+        pool = self.pool()
+        done = pool.submit(job())
+        self.assertEqual(self.reactor.processes[0].jobs, [])
+        self.reactor.processes[0].ready()
+        self.reactor.processes[0].answer()
+        self.successResultOf(done)
+
+    def test_waiting_has_an_end(self) -> None:
+        pool = self.pool()
+        done = pool.submit(job())
+        self.reactor.advance(LIMITS.deadline - 0.1)
+        self.assertNoResult(done)
+        self.reactor.advance(0.1)
+        self.fails(done, Overloaded)
+        self.assertEqual(repr(pool), "<WorkerPool workers=1 idle=0 running=0 waiting=0>")
+
+    def test_workers_are_replaced_after_their_share(self) -> None:
+        pool = self.running(max_requests=2)
+        (process,) = self.reactor.processes
+        for _ in range(2):
+            self.assertEqual(process.told, [])
+            done = pool.submit(job())
+            process.answer()
+            self.successResultOf(done)
+        self.assertEqual(process.told, ["finish"])
+        waiting = pool.submit(job())
+        self.assertEqual(len(process.jobs), 2)
+        process.end()
+        self.reactor.advance(0)
+        self.reactor.processes[1].ready()
+        self.reactor.processes[1].answer()
+        self.successResultOf(waiting)
+        self.assertEqual((pool.counters.crashes, pool.counters.started), (0, 2))
+
+
+class Accidents(PoolCase):
+    def test_a_crash_costs_one_request(self) -> None:
+        pool = self.running()
+        lost, next_one = pool.submit(job("a")), pool.submit(job("b"))
+        self.reactor.processes[0].end()
+        self.assertEqual(str(self.fails(lost, Failed)), "the image could not be made")
+        self.reactor.advance(0)
+        self.reactor.processes[1].ready()
+        self.reactor.processes[1].answer()
+        self.successResultOf(next_one)
+        self.assertEqual((pool.counters.crashes, pool.counters.started), (1, 2))
+        self.assertEqual(len(self.flushLoggedErrors()), 0)
+
+    def test_the_deadline(self) -> None:
+        pool = self.running()
+        late, next_one = pool.submit(job("a")), pool.submit(job("b"))
+        self.reactor.advance(1)
+        waiting_too = pool.submit(job("c"))
+        self.reactor.advance(LIMITS.deadline - 1)
+        self.fails(next_one, Overloaded)
+        self.reactor.advance(GRACE)
+        self.assertEqual(str(self.fails(late, DeadlineExceeded)), "the image took longer than 5 s")
+        (process,) = self.reactor.processes
+        self.assertEqual(process.told, ["KILL"])
+        process.answer()  # it was about to
+        process.end()
+        self.reactor.advance(0)
+        self.reactor.processes[1].ready()
+        self.reactor.processes[1].answer()
+        self.successResultOf(waiting_too)
+        self.assertEqual((pool.counters.timeouts, pool.counters.crashes), (1, 0))
+
+    def test_a_worker_that_says_so_itself_lives(self) -> None:
+        pool = self.running()
+        late = pool.submit(job())
+        self.reactor.advance(LIMITS.deadline)
+        self.reactor.processes[0].answer(error_message(DeadlineExceeded("late")))
+        self.fails(late, DeadlineExceeded)
+        self.reactor.advance(60)
+        self.assertEqual(self.reactor.processes[0].told, [])
+        self.assertEqual(pool.counters.timeouts, 1)
+
+    def test_a_worker_that_babbles_is_killed(self) -> None:
+        pool = self.running()
+        done = pool.submit(job())
+        self.reactor.processes[0].protocol.outReceived(b"Segmentation fault")
+        self.assertEqual(self.reactor.processes[0].told, ["KILL"])
+        self.reactor.processes[0].end()
+        self.fails(done, Failed)
+
+    def test_workers_that_do_not_start(self) -> None:
+        pool = self.pool()
+        delay, most = BACKOFF
+        for _ in range(12):
+            self.reactor.processes[-1].end()
+            count = len(self.reactor.processes)
+            self.reactor.advance(delay * 0.99)
+            self.assertEqual(len(self.reactor.processes), count)
+            self.reactor.advance(delay * 0.02)
+            self.assertEqual(len(self.reactor.processes), count + 1)
+            delay = min(2 * delay, most)
+        self.reactor.processes[-1].ready()
+        self.successResultOf(self.started)
+        self.reactor.processes[-1].end()
+        count = len(self.reactor.processes)
+        self.reactor.advance(0)
+        self.assertEqual(len(self.reactor.processes), count + 1, "once ready, again at once")
+        self.assertEqual(pool.counters.started, count + 1)
+
+    def test_an_idle_worker_that_dies_gets_no_job(self) -> None:
+        pool = self.running()
+        self.reactor.processes[0].end()
+        done = pool.submit(job())
+        self.assertEqual(self.reactor.processes[0].jobs, [])
+        self.reactor.advance(0)
+        self.reactor.processes[1].ready()
+        self.reactor.processes[1].answer()
+        self.successResultOf(done)
+
+    def test_what_a_worker_complains_about_is_no_answer(self) -> None:
+        pool = self.running()
+        done = pool.submit(job())
+        self.reactor.processes[0].protocol.errReceived(b"oh dear \xff" * 9999)
+        self.assertNoResult(done)
+        self.reactor.processes[0].answer()
+        self.successResultOf(done)
+
+
+class Cancelling(PoolCase):
+    def test_a_waiting_job_is_dropped(self) -> None:
+        pool = self.running()
+        first, second = pool.submit(job("a")), pool.submit(job("b"))
+        second.cancel()
+        self.fails(second, CancelledError)
+        self.reactor.processes[0].answer()
+        self.successResultOf(first)
+        self.assertEqual(len(self.reactor.processes[0].jobs), 1)
+        self.assertEqual(pool.counters.cancelled, 1)
+
+    def test_a_short_running_job_ends_by_itself(self) -> None:
+        pool = self.running()
+        done = pool.submit(job())
+        done.cancel()
+        self.fails(done, CancelledError)
+        self.reactor.advance(ABANDONED / 2)
+        self.reactor.processes[0].answer()
+        self.reactor.advance(60)
+        self.assertEqual(self.reactor.processes[0].told, [])
+        self.assertEqual(repr(pool), "<WorkerPool workers=1 idle=1 running=0 waiting=0>")
+
+    def test_a_long_running_job_is_ended(self) -> None:
+        pool = self.running()
+        done = pool.submit(job())
+        done.cancel()
+        self.fails(done, CancelledError)
+        self.reactor.advance(ABANDONED)
+        self.assertEqual(self.reactor.processes[0].told, ["KILL"])
+        self.assertEqual(pool.counters.timeouts, 0)
+
+    def test_cancelling_shortly_before_the_deadline_gives_no_more_time(self) -> None:
+        pool = self.running()
+        done = pool.submit(job())
+        self.reactor.advance(LIMITS.deadline + GRACE - 0.1)
+        done.cancel()
+        self.fails(done, CancelledError)
+        self.reactor.advance(0.11)
+        self.assertEqual(self.reactor.processes[0].told, ["KILL"])
+
+
+class Stopping(PoolCase):
+    def test_before_the_start_nothing_is_taken(self) -> None:
+        pool = WorkerPool(FakeReactor(), PoolSettings())
+        self.fails(pool.submit(job()), Overloaded)
+        self.successResultOf(pool.stop())
+
+    def test_fast(self) -> None:
+        pool = self.running(processes=2)
+        running = pool.submit(job("a"))
+        stopped = pool.stop()
+        self.fails(pool.submit(job()), Overloaded)
+        self.assertEqual(
+            sorted(process.told for process in self.reactor.processes), [["KILL"], ["finish"]]
+        )
+        for process in self.reactor.processes:
+            self.assertNoResult(stopped)
+            process.end()
+        self.successResultOf(stopped)
+        self.fails(running, Overloaded)
+        self.assertEqual(pool.counters.crashes, 0)
+        self.reactor.advance(60)
+        self.assertEqual(len(self.reactor.processes), 2, "nothing is started again")
+
+    def test_graceful(self) -> None:
+        pool = self.running()
+        running, waiting = pool.submit(job("a")), pool.submit(job("b"))
+        stopped = pool.stop(grace=10)
+        self.fails(waiting, Overloaded)
+        (process,) = self.reactor.processes
+        self.assertEqual(process.told, ["finish"])
+        process.answer()
+        self.successResultOf(running)
+        process.end()
+        self.successResultOf(stopped)
+
+    def test_graceful_has_an_end(self) -> None:
+        pool = self.running()
+        running = pool.submit(job())
+        pool.stop(grace=LIMITS.deadline - 1)
+        self.reactor.advance(LIMITS.deadline - 1)
+        (process,) = self.reactor.processes
+        self.assertEqual(process.told, ["finish", "KILL"])
+        process.end()
+        self.fails(running, Overloaded)
+
+    def test_a_worker_that_does_not_go_is_killed(self) -> None:
+        pool = self.running()
+        stopped = pool.stop()
+        self.reactor.advance(FAREWELL)
+        (process,) = self.reactor.processes
+        self.assertEqual(process.told, ["finish", "KILL"])
+        process.end()
+        self.successResultOf(stopped)
+
+    def test_while_restarting(self) -> None:
+        pool = self.pool()
+        self.reactor.processes[0].end()
+        self.successResultOf(pool.stop())
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_twice(self) -> None:
+        pool = self.running()
+        one, two = pool.stop(grace=5), pool.stop()
+        self.reactor.processes[0].end()
+        self.successResultOf(one)
+        self.successResultOf(two)

@@ -1,0 +1,204 @@
+"""The resizer as an application: parameters in, responses out."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.trial.unittest import SynchronousTestCase
+
+from imagefarm.http.message import Response
+from imagefarm.image.errors import (
+    Broken,
+    DeadlineExceeded,
+    Failed,
+    Overloaded,
+    TooLarge,
+    Unsupported,
+)
+from imagefarm.image.formats import Format, Offer
+from imagefarm.image.job import Job, Rendered
+from imagefarm.image.limits import Limits
+from imagefarm.image.service import ImageService
+from imagefarm.image.source import Identity, stat_source
+
+MTIME = 1_700_000_000
+
+
+class FakePool:
+    """Answers each job with what the test laid ready."""
+
+    def __init__(self) -> None:
+        self.jobs: list[Job] = []
+        self.next: Deferred[Rendered] | None = None
+
+    def submit(self, job: Job) -> Deferred[Rendered]:
+        self.jobs.append(job)
+        if self.next is not None:
+            return self.next
+        source = stat_source(job.root, job.recipe.src)
+        timings = (("queue", 0.0), ("decode", 0.0123))
+        return succeed(Rendered(b"picture", Format.PNG, 3, 4, 1, source, timings))
+
+
+class ServiceCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.root = Path(self.mktemp())
+        self.root.mkdir()
+        (self.root / "a b.jpg").write_bytes(b"source")
+        os.utime(self.root / "a b.jpg", (MTIME, MTIME))
+        self.pool = FakePool()
+        self.limits = Limits()
+        self.service = ImageService([os.fsencode(self.root)], self.pool, self.limits)
+
+    def ask(self, query: bytes = b"src=/a+b.jpg&w=3", **params: bytes) -> Response:
+        all_params = {b"QUERY_STRING": query, b"REQUEST_METHOD": b"GET"}
+        all_params |= {name.encode(): value for name, value in params.items()}
+        return self.successResultOf(self.service(all_params))
+
+    def assert_error(self, response: Response, status: int, line: bytes) -> None:
+        self.assertEqual((response.status, response.body), (status, line + b"\n"))
+        self.assertEqual(response.headers.get(b"cache-control"), b"no-store")
+        self.assertEqual(response.headers.get(b"content-type"), b"text/plain; charset=us-ascii")
+        for name in (b"etag", b"last-modified"):
+            self.assertNotIn(name, response.headers)
+
+
+class Pictures(ServiceCase):
+    def test_a_picture(self) -> None:
+        response = self.ask()
+        self.assertEqual((response.status, response.body), (200, b"picture"))
+        self.assertEqual(response.mtime, MTIME)
+        headers = dict(response.headers)
+        etag = headers.pop(b"ETag")
+        self.assertRegex(etag, rb'^"[0-9a-f]+"$')
+        self.assertEqual(
+            headers,
+            {
+                b"Content-Type": b"image/png",
+                b"Last-Modified": b"Tue, 14 Nov 2023 22:13:20 GMT",
+                b"Server-Timing": b"queue;dur=0.0, decode;dur=12.3",
+                b"X-Imagefarm-Source": b"/a%20b.jpg",
+            },
+        )
+        (job,) = self.pool.jobs
+        self.assertEqual((job.recipe.src, job.recipe.w), (b"/a b.jpg", 3))
+
+    def test_head(self) -> None:
+        response = self.ask(REQUEST_METHOD=b"HEAD")
+        self.assertEqual((response.status, response.body, response.length), (200, b"", 7))
+        refused = self.ask(b"", REQUEST_METHOD=b"HEAD")
+        self.assertEqual((refused.status, refused.body), (400, b""))
+        self.assertEqual(refused.length, len(self.ask(b"").body))  # type: ignore[arg-type]
+
+    def test_accept_matters_for_auto_alone(self) -> None:
+        response = self.ask(b"src=a%20b.jpg&fmt=auto", HTTP_ACCEPT=b"image/avif")
+        self.assertEqual(response.headers.get(b"vary"), b"Accept")
+        self.assertEqual(self.pool.jobs[-1].offer, Offer(avif=True))
+        response = self.ask(HTTP_ACCEPT=b"image/avif")
+        self.assertNotIn(b"vary", response.headers)
+
+    def test_not_modified(self) -> None:
+        etag = self.ask().headers.get(b"etag")
+        assert etag is not None
+        jobs = len(self.pool.jobs)
+        for params in (
+            {"HTTP_IF_NONE_MATCH": etag},
+            {"HTTP_IF_MODIFIED_SINCE": b"Tue, 14 Nov 2023 22:13:20 GMT"},
+        ):
+            response = self.ask(**params)
+            self.assertEqual((response.status, response.body), (304, b""))
+            self.assertEqual(response.headers.get(b"etag"), etag)
+            self.assertNotIn(b"content-type", response.headers)
+        self.assertEqual(len(self.pool.jobs), jobs, "no pixel is decoded for it")
+        self.assertEqual(self.ask(b"src=/a+b.jpg&w=4", HTTP_IF_NONE_MATCH=etag).status, 200)
+        os.utime(self.root / "a b.jpg", (MTIME + 1, MTIME + 1))
+        self.assertEqual(self.ask(HTTP_IF_NONE_MATCH=etag).status, 200)
+
+    def test_not_modified_varies_as_well(self) -> None:
+        response = self.ask(b"src=/a+b.jpg&fmt=auto", HTTP_IF_NONE_MATCH=b"*")
+        self.assertEqual((response.status, response.headers.get(b"vary")), (304, b"Accept"))
+
+    def test_the_state_that_the_worker_saw_counts(self) -> None:
+        before = self.ask().headers.get(b"etag")
+        exchanged = Identity(9, (MTIME + 60) * 10**9)
+        self.pool.next = succeed(Rendered(b"x", Format.PNG, 1, 1, 1, exchanged))
+        response = self.ask()
+        self.assertNotEqual(response.headers.get(b"etag"), before)
+        date = b"Tue, 14 Nov 2023 22:14:20 GMT"
+        self.assertEqual(response.headers.get(b"last-modified"), date)
+
+    def test_several_roots(self) -> None:
+        second = Path(self.mktemp())
+        second.mkdir()
+        for root in (self.root, second):
+            (root / "both").write_bytes(b"x")
+        (second / "b.jpg").write_bytes(b"x")
+        roots = [os.fsencode(self.root), os.fsencode(second)]
+        self.service = ImageService(roots, self.pool, self.limits)
+        for query, root in ((b"src=b.jpg", 1), (b"src=both", 0), (b"src=a+b.jpg", 0)):
+            self.assertEqual(self.ask(query).status, 200)
+            self.assertEqual(self.pool.jobs[-1].root, roots[root])
+        self.assertEqual(self.ask(b"src=none").status, 404)
+
+
+class Refusals(ServiceCase):
+    def test_methods(self) -> None:
+        response = self.ask(REQUEST_METHOD=b"POST")
+        self.assert_error(response, 405, b"only GET and HEAD are allowed")
+        self.assertEqual(response.headers.get(b"allow"), b"GET, HEAD")
+
+    def test_bad_parameters(self) -> None:
+        self.assert_error(self.ask(b"src=/a&w=0"), 400, b"w must be a whole number from 1 to 8192")
+        self.assert_error(
+            self.successResultOf(self.service({})), 400,
+            b"src is missing: it must be a path under the image root",
+        )  # fmt: skip
+
+    def test_sources(self) -> None:
+        (self.root / "dir").mkdir()
+        (self.root / "empty").touch()
+        (self.root / "out").symlink_to("/etc/passwd")
+        os.mkfifo(self.root / "fifo")
+        for query, status, line in [
+            (b"src=none.jpg", 404, b"there is no such source"),
+            (b"src=dir", 404, b"there is no such source"),
+            (b"src=/", 404, b"there is no such source"),
+            (b"src=fifo", 404, b"there is no such source"),
+            (b"src=out", 403, b"the source lies outside the image root"),
+            (b"src=empty", 415, b"the source is empty"),
+        ]:
+            self.assert_error(self.ask(query), status, line)
+        self.assertEqual(self.pool.jobs, [])
+
+    def test_large_sources_never_reach_a_worker(self) -> None:
+        limits = Limits(max_source_bytes=5)
+        self.service = ImageService([os.fsencode(self.root)], self.pool, limits)
+        self.assert_error(self.ask(), 413, b"the source is larger than 5 bytes")
+        self.assertEqual(self.pool.jobs, [])
+
+    def test_what_the_pool_says(self) -> None:
+        for error, status in [
+            (Broken("b"), 422), (Unsupported("u"), 415), (TooLarge("t"), 413),
+            (DeadlineExceeded("d"), 504), (Failed("f"), 500), (Overloaded("o"), 503),
+        ]:  # fmt: skip
+            self.pool.next = fail(error)
+            response = self.ask()
+            self.assert_error(response, status, error.reason.encode())
+            retry = response.headers.get(b"retry-after")
+            self.assertEqual(retry, b"1" if status == 503 else None)
+
+    def test_our_own_mistakes_tell_nothing(self) -> None:
+        self.pool.next = fail(RuntimeError("/etc/secret"))
+        self.assert_error(self.ask(), 500, b"the image could not be made")
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+
+    def test_giving_up(self) -> None:
+        given_up = []
+        self.pool.next = Deferred(given_up.append)
+        answer = self.service({b"QUERY_STRING": b"src=a+b.jpg"})
+        self.assertNoResult(answer)
+        answer.cancel()
+        self.assertEqual(len(given_up), 1)
+        self.assertEqual(self.successResultOf(answer).status, 503)

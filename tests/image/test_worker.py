@@ -1,0 +1,174 @@
+"""The child process: real ones, with the pool around them, and the files that hurt."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from twisted.internet import reactor
+from twisted.internet.defer import gatherResults, inlineCallbacks
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+from imagefarm.image.child import command, environment
+from imagefarm.image.errors import DeadlineExceeded, Failed, ImageError, TooLarge
+from imagefarm.image.formats import Format, Offer
+from imagefarm.image.job import Decoder, Job, Message, Rendered, read_answer
+from imagefarm.image.limits import Limits
+from imagefarm.image.pool import PoolSettings, WorkerPool
+from imagefarm.image.recipe import parse_query
+from imagefarm.image.worker import answer
+
+from .pictures import corner_colours, corners, gradient, opened, saved
+
+
+class Answers(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.root = Path(self.mktemp())
+        self.root.mkdir()
+
+    def answer(self, query: bytes, limits: Limits | None = None) -> Rendered | ImageError:
+        job = Job(os.fsencode(self.root), parse_query(query), Offer())
+        return read_answer(answer(job, limits or Limits(), time.monotonic))
+
+    def test_a_picture(self) -> None:
+        (self.root / "a.png").write_bytes(saved(corners(), "PNG"))
+        found = os.stat(self.root / "a.png")
+        made = self.answer(b"src=a.png&w=32")
+        assert isinstance(made, Rendered)
+        self.assertEqual((made.width, made.height, made.format), (32, 24, Format.PNG))
+        self.assertEqual((made.source.size, made.source.mtime), (found.st_size, found.st_mtime_ns))
+        self.assertEqual(corner_colours(opened(made.data)), list("RGBW"))
+
+    def test_what_it_cannot_do(self) -> None:
+        (self.root / "t.txt").write_bytes(b"no picture")
+        for query, status in ((b"src=none", 404), (b"src=t.txt", 415)):
+            made = self.answer(query)
+            assert isinstance(made, ImageError)
+            self.assertEqual(made.status, status)
+
+    def test_our_own_mistake(self) -> None:
+        with open(os.devnull, "w") as quiet:
+            self.patch(sys, "stderr", quiet)
+            job = Job(b"/\0", parse_query(b"src=a"), Offer())
+            self.assertIsInstance(read_answer(answer(job, Limits(), time.monotonic)), Failed)
+
+
+class Process(SynchronousTestCase):
+    """The program by itself, at the end of two pipes."""
+
+    def start(self) -> subprocess.Popen[bytes]:
+        limits = Limits(deadline=5)
+        pipe = subprocess.PIPE
+        process = subprocess.Popen(
+            list(command(limits)), stdin=pipe, stdout=pipe, stderr=pipe, env=environment()
+        )
+        self.addCleanup(self.end, process)
+        return process
+
+    def end(self, process: subprocess.Popen[bytes]) -> None:
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            assert pipe is not None
+            pipe.close()
+
+    def message(self, process: subprocess.Popen[bytes]) -> Message:
+        decoder = Decoder(1 << 20)
+        assert process.stdout is not None
+        while True:
+            byte = process.stdout.read(1)
+            self.assertNotEqual(byte, b"")
+            for message in decoder.feed(byte):
+                return message
+
+    def test_it_says_hello_works_and_leaves_with_its_input(self) -> None:
+        root = Path(self.mktemp())
+        root.mkdir()
+        (root / "a.png").write_bytes(saved(corners(), "PNG"))
+        process = self.start()
+        assert process.stdin is not None
+        self.assertEqual(self.message(process).head, {"ready": process.pid})
+        process.send_signal(signal.SIGINT)  # Ctrl-C reaches the whole group: not its business
+        process.send_signal(signal.SIGHUP)
+        job = Job(os.fsencode(root.resolve()), parse_query(b"src=a.png&w=8"), Offer())
+        process.stdin.write(job.message().encode())
+        process.stdin.flush()
+        made = read_answer(self.message(process))
+        assert isinstance(made, Rendered)
+        self.assertEqual((made.width, made.height), (8, 6))
+        process.stdin.close()
+        self.assertEqual(process.wait(10), 0)
+
+
+class RealPool(TestCase):
+    """The pool with real workers."""
+
+    timeout = 60
+
+    def setUp(self) -> None:
+        self.root = Path(self.mktemp())
+        self.root.mkdir()
+        (self.root / "good.jpg").write_bytes(saved(gradient(400, 300), "JPEG"))
+
+    def start(self, limits: Limits | None = None, processes: int = 1) -> Any:
+        settings = PoolSettings(processes, 20, 1000, limits or Limits())
+        self.pool = WorkerPool(reactor, settings)
+        self.addCleanup(self.gone)
+        return self.pool.start()
+
+    @inlineCallbacks
+    def gone(self) -> Any:
+        """Stop, and see that no process is left."""
+        pids = [worker.transport.pid for worker in self.pool._workers]
+        yield self.pool.stop()
+        for pid in pids:
+            if pid is not None:
+                self.assertRaises(ProcessLookupError, os.kill, pid, 0)
+
+    def submit(self, query: bytes) -> Any:
+        return self.pool.submit(Job(os.fsencode(self.root.resolve()), parse_query(query), Offer()))
+
+    @inlineCallbacks
+    def test_many_jobs(self) -> Any:
+        yield self.start(processes=2)
+        queries = [b"src=good.jpg&w=%d" % (50 + number) for number in range(20)]
+        made = yield gatherResults([self.submit(query) for query in queries])
+        self.assertEqual([one.width for one in made], [50 + number for number in range(20)])
+        self.assertEqual(self.pool.counters.done, 20)
+
+    @inlineCallbacks
+    def test_a_job_that_kills_its_worker(self) -> Any:
+        yield self.start()
+        (worker,) = self.pool._workers
+        lost = self.submit(b"src=good.jpg&fmt=avif")
+        os.kill(worker.transport.pid, signal.SIGSEGV)
+        yield self.assertFailure(lost, Failed)
+        made = yield self.submit(b"src=good.jpg&w=9")
+        self.assertEqual(made.width, 9)
+        self.assertEqual((self.pool.counters.crashes, self.pool.counters.started), (1, 2))
+
+    @inlineCallbacks
+    def test_a_job_that_hangs(self) -> Any:
+        yield self.start(Limits(deadline=0.2))
+        (worker,) = self.pool._workers
+        os.kill(worker.transport.pid, signal.SIGSTOP)
+        started = time.monotonic()
+        yield self.assertFailure(self.submit(b"src=good.jpg"), DeadlineExceeded)
+        self.assertLess(time.monotonic() - started, 3)
+
+    @inlineCallbacks
+    def test_memory_is_bounded(self) -> Any:
+        wide = Image.new("RGB", (9000, 9000), "teal")
+        (self.root / "wide.png").write_bytes(saved(wide, "PNG", compress_level=1))
+        yield self.start(Limits(memory=192 << 20))
+        error = yield self.assertFailure(self.submit(b"src=wide.png&w=10"), TooLarge)
+        self.assertEqual(error.reason, "the image needs more memory than a worker may use")
+        made = yield self.submit(b"src=good.jpg&w=9")
+        self.assertEqual(made.width, 9)
+        self.assertEqual(self.pool.counters.started, 1)
