@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -95,6 +95,7 @@ class FieldTests(SynchronousTestCase):
 
 
 class SplitTests(SynchronousTestCase):
+    @settings(deadline=None)
     @given(
         st.lists(st.tuples(TOKEN.filter(lambda t: t.lower() != b"status"), VALUE), max_size=5),
         st.sampled_from([b"\n", b"\r\n"]),
@@ -111,6 +112,7 @@ class SplitTests(SynchronousTestCase):
             self.assertEqual(list(result[0].headers), fields)
             self.assertEqual(result[1], body)
 
+    @settings(deadline=None)
     @given(st.binary(max_size=80), st.lists(st.integers(0, 80)))
     def test_noise(self, noise: bytes, cuts: list[int]) -> None:
         try:

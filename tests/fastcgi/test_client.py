@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
@@ -251,6 +251,7 @@ class AnswerTests(ClientCase):
         self.feed(b"\x01")
         self.assertTrue(self.wire.aborted)
 
+    @settings(deadline=None)
     @given(st.binary(max_size=200), st.lists(st.integers(0, 400), max_size=8))
     def test_any_split(self, payload: bytes, cuts: list[int]) -> None:
         raw = stdout(OK + payload[:50]) + stderr(b"oops") + stdout(payload[50:])

@@ -7,6 +7,7 @@ from typing import Any
 
 from attrs import frozen
 from hypothesis import given
+from hypothesis import settings as examples
 from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
@@ -256,6 +257,7 @@ class ParamTests(SynchronousTestCase):
     def test_no_header_fields(self) -> None:
         self.assertEqual(self.params("fastcgi_pass_request_headers off;", (b"A", b"b")), [])
 
+    @examples(deadline=None)
     @given(st.lists(st.tuples(st.binary(max_size=12), st.binary(max_size=12)), max_size=6))
     def test_names_are_safe_whatever_comes(self, fields: list[tuple[bytes, bytes]]) -> None:
         pairs = build_params(FastCGISettings(), make_request(fields=tuple(fields)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -41,6 +41,7 @@ class EncodeTests(SynchronousTestCase):
         self.assertEqual(encoded, b"\x01\x0b\x00\x00\x00\x08\x00\x00\x4d" + bytes(7))
         self.assertEqual(fcgi.decode_unknown(encoded[8:]), 77)
 
+    @settings(deadline=None)
     @given(st.binary(max_size=100))
     def test_records_are_aligned(self, content: bytes) -> None:
         self.assertEqual(len(fcgi.encode_record(RecordType.STDOUT, 1, content)) % 8, 0)
@@ -63,6 +64,7 @@ class EncodeTests(SynchronousTestCase):
 
 
 class ReaderTests(SynchronousTestCase):
+    @settings(deadline=None)
     @given(st.lists(strategies.records, max_size=6), st.lists(st.integers(0, 500)))
     def test_any_split_decodes_the_same(self, items: list[Record], cuts: list[int]) -> None:
         reader = RecordReader()
@@ -71,12 +73,14 @@ class ReaderTests(SynchronousTestCase):
         self.assertEqual(reader.pending, 0)
         reader.eof()
 
+    @settings(deadline=None)
     @given(st.lists(strategies.records, min_size=1, max_size=3))
     def test_byte_by_byte(self, items: list[Record]) -> None:
         reader = RecordReader()
         found = [r for piece in each_byte(encode(items)) for r in reader.feed(piece)]
         self.assertEqual(found, items)
 
+    @settings(deadline=None)
     @given(st.lists(strategies.records, min_size=1, max_size=3), st.data())
     def test_every_truncation_is_told(self, items: list[Record], data: st.DataObject) -> None:
         whole = encode(items)
@@ -87,6 +91,7 @@ class ReaderTests(SynchronousTestCase):
         with self.assertRaises(fcgi.Truncated):
             reader.eof()
 
+    @settings(deadline=None)
     @given(st.binary(max_size=200), st.lists(st.integers(0, 200)))
     def test_noise_gives_records_or_a_typed_error(self, noise: bytes, cuts: list[int]) -> None:
         reader = RecordReader(max_content=100)
@@ -123,6 +128,7 @@ class ReaderTests(SynchronousTestCase):
 
 
 class BodyTests(SynchronousTestCase):
+    @settings(deadline=None)
     @given(st.integers(0, 0xFFFF), st.integers(0, 0xFFFF), st.booleans())
     def test_begin(self, request_id: int, role: int, keep: bool) -> None:
         (record,) = RecordReader().feed(fcgi.encode_begin(request_id, role, keep=keep))
@@ -130,6 +136,7 @@ class BodyTests(SynchronousTestCase):
         self.assertEqual(record.request_id, request_id)
         self.assertEqual(fcgi.decode_begin(record.content), fcgi.BeginRequest(role, keep))
 
+    @settings(deadline=None)
     @given(st.integers(0, 0xFFFFFFFF), st.sampled_from(fcgi.ProtocolStatus))
     def test_end(self, app_status: int, status: fcgi.ProtocolStatus) -> None:
         (record,) = RecordReader().feed(fcgi.encode_end(3, app_status, status))
@@ -143,6 +150,7 @@ class BodyTests(SynchronousTestCase):
 
 
 class PairTests(SynchronousTestCase):
+    @settings(deadline=None)
     @given(strategies.pairs)
     def test_round_trip(self, pairs: list[tuple[bytes, bytes]]) -> None:
         self.assertEqual(fcgi.decode_pairs(fcgi.encode_pairs(pairs)), pairs)
@@ -156,6 +164,7 @@ class PairTests(SynchronousTestCase):
         data = b"\x80\x00\x00\x01\x80\x00\x00\x02abc"
         self.assertEqual(fcgi.decode_pairs(data), [(b"a", b"bc")])
 
+    @settings(deadline=None)
     @given(strategies.pairs.filter(bool), st.data())
     def test_truncation(self, pairs: list[tuple[bytes, bytes]], data: st.DataObject) -> None:
         encoded = fcgi.encode_pairs(pairs)
@@ -164,6 +173,7 @@ class PairTests(SynchronousTestCase):
         with self.assertRaises(fcgi.Truncated):
             fcgi.decode_pairs(encoded[:-cut])
 
+    @settings(deadline=None)
     @given(st.binary(max_size=60))
     def test_noise(self, noise: bytes) -> None:
         try:

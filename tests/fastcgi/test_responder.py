@@ -459,7 +459,7 @@ class DrainTests(ResponderCase):
 
 
 class SplitTests(ResponderCase):
-    @settings(max_examples=50)
+    @settings(max_examples=50, deadline=None)
     @given(st.lists(st.integers(0, 500), max_size=10))
     def test_any_split(self, cuts: list[int]) -> None:
         raw = request([(b"A", b"1")], b"one") + request([(b"B", b"2" * 200)], b"two", request_id=2)
@@ -470,6 +470,7 @@ class SplitTests(ResponderCase):
             self.assertEqual(self.ends(found), {1: DONE, 2: DONE})
             self.assertFalse(self.connection._session.arriving)
 
+    @settings(deadline=None)
     @given(st.binary(max_size=120), st.lists(st.integers(0, 120), max_size=4))
     def test_noise(self, noise: bytes, cuts: list[int]) -> None:
         self.setUp()
@@ -526,7 +527,7 @@ class PairTests(SynchronousTestCase):
         self.assertEqual(clock.getDelayedCalls(), [])
         return seen[0], answer
 
-    @settings(max_examples=50)
+    @settings(max_examples=50, deadline=None)
     @given(
         st.lists(st.integers(0, 100000), max_size=6),
         st.binary(max_size=300),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -63,6 +63,7 @@ class LifeTests(SynchronousTestCase):
         with self.assertRaisesRegex(IllegalEvent, "illegal BEGIN from the web server"):
             self.walk((WEB, Event.BEGIN), (WEB, Event.BEGIN))
 
+    @settings(deadline=None)
     @given(st.lists(st.tuples(st.sampled_from(Side), st.sampled_from(Event)), max_size=12))
     def test_only_what_the_table_lists_happens(self, steps: list[tuple[Side, Event]]) -> None:
         state = RequestState()
