@@ -30,6 +30,12 @@ NEXT_UPSTREAM_WORDS: Final = frozenset({
     "http_403", "http_404", "http_429", "non_idempotent", "off",
 })  # fmt: skip
 
+#: The fields that ``proxy_ignore_headers`` may name.
+IGNORABLE: Final = frozenset({
+    "X-Accel-Redirect", "X-Accel-Expires", "X-Accel-Limit-Rate", "X-Accel-Buffering",
+    "X-Accel-Charset", "Expires", "Cache-Control", "Set-Cookie", "Vary",
+})  # fmt: skip
+
 
 def _pass(directive: Directive, env: Environment) -> Pass:
     text = directive.args[0]
@@ -45,6 +51,13 @@ def _pair(directive: Directive, env: Environment) -> tuple[str, Template]:
 
 def _lower(directive: Directive, env: Environment) -> bytes:
     return directive.args[0].lower().encode("utf-8", "surrogateescape")
+
+
+def _ignorable(directive: Directive, env: Environment) -> frozenset[bytes]:
+    for word in directive.args:
+        if word not in IGNORABLE:
+            raise Invalid(f'invalid value "{word}"')
+    return frozenset(word.lower().encode("ascii") for word in directive.args)
 
 
 def next_upstream(directive: Directive, env: Environment) -> frozenset[str]:
@@ -110,6 +123,15 @@ PROXY_PASS_HEADER: Final = ListRow[bytes](
     convert=_lower,
     syntax="field",
     doc="Passes on a field of the upstream's answer that is otherwise hidden.",
+)
+PROXY_IGNORE_HEADERS: Final = Row[frozenset[bytes]](
+    name="proxy_ignore_headers",
+    contexts=HSL,
+    arity=(1, None),
+    convert=_ignorable,
+    default=frozenset(),
+    syntax="field ...",
+    doc="Fields of the upstream's answer that the cache does not obey.",
 )
 PROXY_HTTP_VERSION: Final = Row[tuple[int, int]](
     name="proxy_http_version",
@@ -205,6 +227,7 @@ DIRECTIVES: Final[tuple[AnyRow, ...]] = (
     PROXY_SET_HEADER,
     PROXY_HIDE_HEADER,
     PROXY_PASS_HEADER,
+    PROXY_IGNORE_HEADERS,
     PROXY_HTTP_VERSION,
     PROXY_METHOD,
     PROXY_CONNECT_TIMEOUT,
@@ -226,5 +249,4 @@ DIRECTIVES: Final[tuple[AnyRow, ...]] = (
     _ignored("proxy_temp_path", _STREAMED),
     _ignored("proxy_request_buffering", "requests stream to the upstream"),
     _ignored("proxy_ignore_client_abort", "a client that leaves cancels the upstream request"),
-    _ignored("proxy_ignore_headers", "no field of an upstream's answer steers the proxy"),
 )

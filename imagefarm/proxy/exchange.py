@@ -9,7 +9,8 @@ passed on, or when a part of the request's body is gone.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Hashable
+from typing import Any, Final, Protocol
 
 import attrs
 from twisted.internet.defer import CancelledError, Deferred
@@ -17,13 +18,18 @@ from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
 from imagefarm.http.message import Attempt, Request, Response, discard
-from imagefarm.http.upstream import ExchangeRules, Fault, NoLivePeers, Outgoing, UpstreamError
+from imagefarm.http.upstream import (
+    ExchangeRules,
+    Fault,
+    NoLivePeers,
+    Outgoing,
+    UpstreamConnection,
+    UpstreamError,
+)
 
-from .peers import Peer
+from .peers import Peer, Peers
+from .policies import Policy
 from .replay import ReplayBody
-
-if TYPE_CHECKING:
-    from .group import Group, Link
 
 #: nginx's NGX_HTTP_UPSTREAM_FT_NON_IDEMPOTENT.
 _NON_IDEMPOTENT: Final = frozenset({b"POST", b"LOCK", b"PATCH"})
@@ -42,6 +48,33 @@ _STATUS_WORDS: Final = {
 _BLAMELESS: Final = frozenset({403, 404})
 
 
+@attrs.define(eq=False)
+class Link:
+    """A connection of a group: whose it is, and the exchange it serves, if any."""
+
+    connection: UpstreamConnection
+    peer: Peer
+    key: Hashable
+    created: float
+    served: int = 0
+    exchange: Exchange | None = None
+
+
+class Connections(Protocol):
+    """What an exchange needs of its group."""
+
+    reactor: Any
+    name: bytes
+    peers: Peers
+    policy: Policy
+
+    def idle_link(self, peer: Peer, rules: ExchangeRules) -> Link | None:
+        """A kept connection to ``peer``, which is not idle any more."""
+
+    def connect(self, peer: Peer, rules: ExchangeRules) -> Deferred[Link]:
+        """Open a connection to ``peer``. Errs with `UpstreamError`; may be cancelled."""
+
+
 class Exchange:
     """The exchange of one request; ``answer`` is what the group hands out."""
 
@@ -53,7 +86,7 @@ class Exchange:
     log = Logger()
 
     def __init__(
-        self, group: Group, request: Request, outgoing: Outgoing, rules: ExchangeRules
+        self, group: Connections, request: Request, outgoing: Outgoing, rules: ExchangeRules
     ) -> None:
         self.answer: Deferred[Response] = Deferred(self._cancelled)
         self._group = group
@@ -104,6 +137,7 @@ class Exchange:
         self._try_started = now
         self._connected = None
         self._attempt = -1
+        self._request.outcome.upstream_headers = None
         link = self._group.idle_link(peer, self._rules)
         if link is None:
             self._connect(peer)

@@ -5,10 +5,8 @@ Serves every protocol; what is spoken on a connection is `ExchangeRules.connecti
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from typing import Any
 
-from attrs import define
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
@@ -16,22 +14,10 @@ from imagefarm.http.message import Request, Response
 from imagefarm.http.upstream import ExchangeRules, Outgoing, UpstreamConnection
 
 from .connector import Connecting
-from .exchange import Exchange
+from .exchange import Exchange, Link
 from .peers import Peer, Peers
 from .policies import Policy
 from .pool import IdlePool, KeepaliveSettings
-
-
-@define(eq=False)
-class Link:
-    """A connection of the group: whose it is, and the exchange it serves, if any."""
-
-    connection: UpstreamConnection
-    peer: Peer
-    key: Hashable
-    created: float
-    served: int = 0
-    exchange: Exchange | None = None
 
 
 class Group:

@@ -189,7 +189,7 @@ class ProxyPass:
             fields = [self._redirected(field, request) for field in fields]
         response.headers = Headers(fields)
         response.conditional = False
-        response.final = not settings.intercept_errors
+        response.final = not (settings.intercept_errors and response.status >= 300)
         return response
 
     def _redirected(self, field: tuple[bytes, bytes], request: Request) -> tuple[bytes, bytes]:

@@ -90,8 +90,7 @@ class ResponseBody:
         while at < len(pending) and self._sink is not None and not self._paused:
             at += 1
             self._sink.data(pending[at - 1])
-        if self._pending is pending:  # `cancel` may have been called meanwhile
-            del pending[:at]
+        del pending[:at]
         sink = self._sink
         if sink is None or self._paused or self._pending:
             return

@@ -32,8 +32,9 @@ _NO_URI_HERE: Final = (
 class ProxySettings:
     """Everything that `ProxyPass` needs to know of a location.
 
-    ``location`` is the prefix that ``proxy_pass``'s URI replaces. ``hidden`` has field names in
-    lower case; ``next_upstream`` is empty for ``off``.
+    ``location`` is the prefix that ``proxy_pass``'s URI replaces. ``hidden`` and
+    ``ignore_headers`` (what the cache does not obey) have field names in lower case;
+    ``next_upstream`` is empty for ``off``.
     """
 
     target: Pass
@@ -41,6 +42,7 @@ class ProxySettings:
     redirects: tuple[Redirect, ...] = ()
     set_headers: tuple[tuple[bytes, Template], ...] = field(default=(), repr=False)
     hidden: frozenset[bytes] = HIDDEN
+    ignore_headers: frozenset[bytes] = frozenset()
     version: tuple[int, int] = (1, 1)
     method: Template | None = None
     timeouts: Timeouts = field(factory=Timeouts)
@@ -77,6 +79,7 @@ class ProxySettings:
             redirects=_redirects(scope, target, prefix or b""),
             set_headers=tuple((encode(n), value) for n, value in scope.all(d.PROXY_SET_HEADER)),
             hidden=(HIDDEN | set(hide)) - set(shown),
+            ignore_headers=scope[d.PROXY_IGNORE_HEADERS],
             version=scope[d.PROXY_HTTP_VERSION],
             method=scope[d.PROXY_METHOD],
             timeouts=Timeouts(

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from attrs import define, field
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from OpenSSL.crypto import X509, PKey
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.ssl import CertificateOptions
 from twisted.internet.testing import StringTransport
 
 from imagefarm.config.loader import convert
@@ -193,13 +199,20 @@ class Server(Factory):
 
     noisy = False
 
-    def __init__(self, script: Script) -> None:
+    def __init__(self, script: Script, tls: Any = None, path: str = "", port: int = 0) -> None:
         self.script = script
         self.requests: list[bytes] = []
         self.connections: list[ScriptedPeer] = []
         self.accepted = 0
         self.waiting: list[Deferred[None]] = []
-        self.listener: Any = reactor.listenTCP(0, self, interface="127.0.0.1")  # type: ignore[attr-defined]
+        twisted: Any = reactor
+        self.listener: Any
+        if path:
+            self.listener = twisted.listenUNIX(path, self)
+        elif tls is not None:
+            self.listener = twisted.listenSSL(0, self, tls, interface="127.0.0.1")
+        else:
+            self.listener = twisted.listenTCP(port, self, interface="127.0.0.1")
 
     @property
     def port(self) -> int:
@@ -221,6 +234,26 @@ class Server(Factory):
 
     def close(self) -> Any:
         return self.listener.stopListening()
+
+
+def server_certificate() -> Any:
+    """Options of a TLS server with a certificate that nobody has signed."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "peer.example")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    return CertificateOptions(
+        privateKey=PKey.from_cryptography_key(key), certificate=X509.from_cryptography(certificate)
+    )
 
 
 def unused_port() -> int:

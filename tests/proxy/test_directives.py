@@ -160,6 +160,7 @@ class SettingsTests(SynchronousTestCase):
             ("proxy_pass http://$nothing;", 'unknown "nothing" variable'),
             ("proxy_redirect maybe;", 'invalid parameter "maybe"'),
             ("proxy_next_upstream error http_501;", 'invalid value "http_501"'),
+            ("proxy_ignore_headers Cookie;", 'invalid value "Cookie"'),
             ("proxy_http_version 2;", 'invalid value "2"'),
             ("proxy_redirect ~( x;", 'missing ), unterminated subpattern in "("'),
         ):
@@ -176,6 +177,12 @@ class SettingsTests(SynchronousTestCase):
         assert settings is not None
         self.assertEqual([name for name, _ in settings.set_headers], [b"A"])
         self.assertIn(b"x", settings.hidden)
+
+    def test_ignored_headers(self) -> None:
+        scope = load_location("/", "proxy_pass http://u; proxy_ignore_headers Vary Expires;")
+        settings = ProxySettings.from_scope(scope)
+        assert settings is not None
+        self.assertEqual(settings.ignore_headers, {b"vary", b"expires"})
 
     def test_prefixes(self) -> None:
         for words, prefix in (

@@ -329,6 +329,7 @@ class KeepaliveTests(GroupTestCase):
     def test_one_closed_by_the_peer_is_not_used(self) -> None:
         group = self.group(self.one())
         self.lose(self.serve(group))
+        self.assertEqual(repr(group), "<Group backend links=0 idle=0>")
         self.exchange(group)
         self.assertEqual(self.ports, [81, 81])
 

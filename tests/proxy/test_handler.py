@@ -77,6 +77,18 @@ class TargetTests(HandlerTestCase):
         target = self.target("http://backend", target=b"http://h/a?b", uri=b"/a", args=b"b")
         self.assertEqual(target, b"/a?b")
 
+    def test_escaping_is_nginxs(self) -> None:
+        # Observed on nginx 1.22.1: received, $uri, where to, sent.
+        for received, uri, to, sent in (
+            (b"/a|b", b"/a|b", "http://backend/q/", b"/q/a|b"),
+            (b"/a%20b|c", b"/a b|c", "http://backend/q/", b"/q/a%20b%7Cc"),
+            (b"//x/./y", b"/x/y", "http://backend/q/", b"/q/x/y"),
+            (b"/x#frag", b"/x", "http://backend/q/", b"/q/x"),
+            (b"/x#frag", b"/x", "http://backend", b"/x#frag"),
+            (b"/rw/a|b", b"/zz/a|b", "http://backend", b"/zz/a%7Cb"),
+        ):
+            self.assertEqual(self.target(to, target=received, uri=uri), sent)
+
     def test_rewritten_uri_is_escaped(self) -> None:
         target = self.target(
             "http://backend", target=b"/old", uri=b"/new page%", args=b"q=1", redirects=1
@@ -244,10 +256,15 @@ class RequestTests(HandlerTestCase):
 
 class AnswerTests(HandlerTestCase):
     def answer(
-        self, inside: str, fields: Sequence[tuple[bytes, bytes]], words: str = "/", **request: Any
+        self,
+        inside: str,
+        fields: Sequence[tuple[bytes, bytes]],
+        words: str = "/",
+        status: int = 200,
+        **request: Any,
     ) -> Response:
         handler = self.handler(inside, words)
-        self.group.answer = succeed(Response(200, Headers(fields)))
+        self.group.answer = succeed(Response(status, Headers(fields)))
         answering = handler(make_request(**request))
         assert isinstance(answering, Deferred)
         return self.successResultOf(answering)
@@ -268,8 +285,11 @@ class AnswerTests(HandlerTestCase):
         self.assertEqual(list(response.headers), [(b"Server", b"x")])
 
     def test_intercepted_errors_are_not_final(self) -> None:
-        response = self.answer("proxy_pass http://backend; proxy_intercept_errors on;", [])
-        self.assertFalse(response.final)
+        for status, final in ((200, True), (404, False)):
+            response = self.answer(
+                "proxy_pass http://backend; proxy_intercept_errors on;", [], status=status
+            )
+            self.assertEqual(response.final, final)
 
     def test_redirects_by_default(self) -> None:
         passing = "proxy_pass http://backend;"

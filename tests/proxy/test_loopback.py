@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from typing import Any
 
 from twisted.internet import reactor
@@ -14,11 +16,24 @@ from imagefarm.http.message import Request
 from imagefarm.http.upstream import ExchangeRules, Fault, Outgoing, Timeouts, UpstreamError
 from imagefarm.proxy.connection import HttpConnector
 from imagefarm.proxy.group import Group
+from imagefarm.proxy.groups import Groups
+from imagefarm.proxy.handler import ProxyPass
 from imagefarm.proxy.peers import Address, Peer, Peers
 from imagefarm.proxy.policies import RoundRobin
 from imagefarm.proxy.pool import KeepaliveSettings
+from imagefarm.proxy.settings import ProxySettings
 
-from .support import ScriptedPeer, Server, Sink, Source, make_request, read, unused_port
+from .support import (
+    ScriptedPeer,
+    Server,
+    Sink,
+    Source,
+    load_location,
+    make_request,
+    read,
+    server_certificate,
+    unused_port,
+)
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -36,12 +51,13 @@ def hang(peer: ScriptedPeer, head: bytes) -> None:
     """Answers nothing."""
 
 
-class LoopbackTests(TestCase):
+class LoopbackTestCase(TestCase):
     timeout = 10
 
     def setUp(self) -> None:
         self.servers: list[Server] = []
-        self.groups: list[Group] = []
+        self.directories: list[str] = []
+        self.groups: list[Group | Groups] = []
 
     @inlineCallbacks
     def tearDown(self) -> Any:
@@ -52,12 +68,18 @@ class LoopbackTests(TestCase):
             for connection in server.connections[:]:
                 connection.transport.loseConnection()
             yield server.drained()
+        for directory in self.directories:
+            shutil.rmtree(directory)
         yield deferLater(reactor, 0)
 
-    def serve(self, script: Any) -> Server:
-        server = Server(script)
+    def serve(self, script: Any, **options: Any) -> Server:
+        server = Server(script, **options)
         self.servers.append(server)
         return server
+
+
+class GroupTests(LoopbackTestCase):
+    """Groups and HTTP connections."""
 
     def group(self, *ports: int, keepalive: int = 8, **parameters: Any) -> Group:
         peers = Peers(Peer(Address("127.0.0.1", port), **parameters) for port in ports)
@@ -267,3 +289,84 @@ class LoopbackTests(TestCase):
         yield server.drained()
         yield deferLater(reactor, 0.01)
         self.assertEqual(group.peers.primary[0].conns, 0)
+
+
+class ProxyPassTests(LoopbackTestCase):
+    """The handler, the group and the connection together."""
+
+    def proxy(self, inside: str, http: str = "") -> ProxyPass:
+        scope = load_location("/", inside, http)
+        settings = ProxySettings.from_scope(scope)
+        assert settings is not None
+        outer = scope.parent and scope.parent.parent
+        assert outer is not None
+        groups = Groups.from_scope(outer, reactor)
+        self.groups.append(groups)
+        return ProxyPass(settings, groups)
+
+    @inlineCallbacks
+    def test_two_peers_one_dead_under_load(self) -> Any:
+        server = self.serve(answer(b"HTTP/1.1 200 OK\r\nServer: s\r\n" + OK[17:]))
+        handler = self.proxy(
+            "proxy_pass http://u;",
+            f"upstream u {{ server 127.0.0.1:{unused_port()}; server 127.0.0.1:{server.port}; }}",
+        )
+        for _ in range(10):
+            responses = yield gatherResults([handler(make_request()) for _ in range(5)])
+            self.assertEqual([response.status for response in responses], [200] * 5)
+            self.assertNotIn(b"server", responses[0].headers)
+        self.assertLessEqual(server.accepted, 6)
+
+    @inlineCallbacks
+    def test_both_dead_then_back(self) -> Any:
+        port = unused_port()
+        handler = self.proxy(f"proxy_pass http://127.0.0.1:{port};")
+        response = yield handler(make_request())
+        self.assertEqual(response.status, 502)
+        server = self.serve(answer(OK), port=port)
+        response = yield handler(make_request())
+        self.assertEqual((response.status, response.body), (200, b"ok"))
+        self.assertEqual(server.requests, [b"GET / HTTP/1.1\r\nHost: 127.0.0.1:%d" % port])
+
+    @inlineCallbacks
+    def test_slow_peer_is_504(self) -> Any:
+        port = self.serve(hang).port
+        handler = self.proxy(f"proxy_pass http://127.0.0.1:{port}; proxy_read_timeout 50ms;")
+        response = yield handler(make_request())
+        self.assertEqual(response.status, 504)
+
+    @inlineCallbacks
+    def test_https(self) -> Any:
+        server = self.serve(answer(OK), tls=server_certificate())
+        handler = self.proxy(
+            "proxy_pass https://u;", f"upstream u {{ server 127.0.0.1:{server.port}; }}"
+        )
+        for _ in range(2):
+            response = yield handler(make_request())
+            self.assertEqual((response.status, response.body), (200, b"ok"))
+        self.assertEqual(server.accepted, 1)
+
+    @inlineCallbacks
+    def test_https_to_a_peer_that_speaks_plain_http(self) -> Any:
+        server = self.serve(answer(OK))
+        handler = self.proxy(f"proxy_pass https://127.0.0.1:{server.port};")
+        server.script = hang
+        for connection in server.connections:
+            connection.transport.loseConnection()
+        answering = handler(make_request())
+        while not server.connections:
+            yield deferLater(reactor, 0.01)
+        server.connections[0].transport.write(b"HTTP/1.1 400 No\r\n\r\n")
+        response = yield answering
+        self.assertEqual(response.status, 502)
+
+    @inlineCallbacks
+    def test_unix_socket(self) -> Any:
+        directory = tempfile.mkdtemp()  # trial's own names are too long for a socket
+        self.directories.append(directory)
+        path = f"{directory}/s"
+        server = self.serve(answer(OK), path=path)
+        handler = self.proxy(f"proxy_pass http://unix:{path}:/base;")
+        response = yield handler(make_request(target=b"/x"))
+        self.assertEqual(response.body, b"ok")
+        self.assertTrue(server.requests[0].startswith(b"GET /basex HTTP/1.1\r\nHost: localhost"))
