@@ -103,20 +103,3 @@ def cached(form: Callable[[float], bytes]) -> Callable[[float], bytes]:
         return text
 
     return formatted
-
-
-class HttpDate:
-    """The ``Date`` field of the moment: `format_http` of a clock, once a second.
-
-    ``clock`` returns seconds since the epoch.
-    """
-
-    __slots__ = ("_clock", "_format")
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._format = cached(format_http)
-
-    def __call__(self) -> bytes:
-        """Now, as IMF-fixdate."""
-        return self._format(self._clock())

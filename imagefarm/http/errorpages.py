@@ -5,7 +5,6 @@ The wording is nginx's (``ngx_http_special_response.c``): monitoring and clients
 
 from __future__ import annotations
 
-from http import HTTPStatus
 from typing import Final
 
 from imagefarm import __version__
@@ -72,35 +71,14 @@ _BAD_REQUESTS: Final = {
     496: b"No required SSL certificate was sent",
     497: b"The plain HTTP request was sent to HTTPS port",
 }
-#: Reason phrases where nginx's status line differs from its page and from Python's phrase.
-_REASONS: Final = {
-    302: b"Moved Temporarily",
-    401: b"Unauthorized",
-    405: b"Not Allowed",
-}
 _PADDING: Final = b"<!-- a padding to disable MSIE and Chrome friendly error page -->\r\n" * 6
+#: After these nginx closes the connection (``ngx_http_special_response_handler``).
+CLOSING: Final = frozenset({400, 413, 414, 494, 495, 496, 497, 500, 501})
 
 
 def server_token(tokens: bool) -> bytes:
     """What we call ourselves: with the version if ``server_tokens`` is on."""
     return b"imagefarm/" + __version__.encode() if tokens else b"imagefarm"
-
-
-def reason(status: int) -> bytes:
-    """The reason phrase of the status line; empty for a code that has none."""
-    if status in _REASONS:
-        return _REASONS[status]
-    if status in _TITLES:
-        return _TITLES[status][4:]
-    try:
-        return HTTPStatus(status).phrase.encode()
-    except ValueError:
-        return b""
-
-
-def sent_status(status: int) -> int:
-    """The status that the client sees: nginx's 494 to 497 are 400."""
-    return 400 if status in _BAD_REQUESTS else status
 
 
 def page(status: int, token: bytes, *, padded: bool = False) -> bytes:
@@ -140,23 +118,16 @@ def wants_padding(headers: Headers) -> bool:
 def error_response(request: Request, status: int, *, padding: bool = True) -> Response:
     """The built-in answer of ``status``, as nginx gives it where no ``error_page`` applies.
 
-    ``padding`` is ``msie_padding``; the name at the foot follows ``server_tokens``. Redirects
-    get their ``Location`` from the caller. Codes that nginx keeps no connection after close it.
+    nginx's own 494 to 497 are 400 to the client. ``padding`` is ``msie_padding``; the name at
+    the foot follows ``server_tokens``. Redirects get their ``Location`` from the caller. Codes
+    that nginx keeps no connection after close it.
     """
     padded = padding and request.head.version >= (1, 0) and wants_padding(request.head.headers)
     body = page(status, server_token(request.transfer.server_tokens), padded=padded)
     headers = Headers([(b"Content-Type", b"text/html")] if body else [])
     return Response(
-        status=sent_status(status), headers=headers, body=body, close=status in CLOSING
+        status=400 if status in _BAD_REQUESTS else status,
+        headers=headers,
+        body=body,
+        close=status in CLOSING,
     )
-
-
-def redirect_response(request: Request, status: int, location: bytes) -> Response:
-    """A redirect with its page. ``location`` goes out as it is: escape it before."""
-    response = error_response(request, status)
-    response.headers.add(b"Location", location)
-    return response
-
-
-#: After these nginx closes the connection (``ngx_http_special_response_handler``).
-CLOSING: Final = frozenset({400, 413, 414, 494, 495, 496, 497, 500, 501})

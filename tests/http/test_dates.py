@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from imagefarm.http.dates import (
-    HttpDate,
     cached,
     format_http,
     format_iso8601,
@@ -75,13 +74,6 @@ class HttpDateTests(SynchronousTestCase):
     @given(st.binary(max_size=40))
     def test_never_raises(self, text: bytes) -> None:
         parse_http(text)
-
-    def test_the_date_of_the_moment_follows_the_clock(self) -> None:
-        moment = [NOW]
-        date = HttpDate(lambda: moment[0])
-        self.assertEqual(date(), b"Sun, 06 Nov 1994 08:49:37 GMT")
-        moment[0] += 1
-        self.assertEqual(date(), b"Sun, 06 Nov 1994 08:49:38 GMT")
 
 
 class CachedTests(SynchronousTestCase):

@@ -8,8 +8,6 @@ from imagefarm import __version__
 from imagefarm.http.errorpages import (
     error_response,
     page,
-    reason,
-    redirect_response,
     server_token,
     wants_padding,
 )
@@ -68,21 +66,6 @@ class PageTests(SynchronousTestCase):
             self.assertIs(wants_padding(Headers([(b"User-Agent", agent)])), expected, agent)
         self.assertFalse(wants_padding(Headers()))
 
-    def test_reasons(self) -> None:
-        for status, expected in {
-            200: b"OK",
-            206: b"Partial Content",
-            302: b"Moved Temporarily",
-            401: b"Unauthorized",
-            405: b"Not Allowed",
-            413: b"Request Entity Too Large",
-            416: b"Requested Range Not Satisfiable",
-            451: b"Unavailable For Legal Reasons",
-            503: b"Service Temporarily Unavailable",
-            599: b"",
-        }.items():
-            self.assertEqual(reason(status), expected, status)
-
     def test_token(self) -> None:
         self.assertEqual(server_token(True), b"imagefarm/" + __version__.encode())
         self.assertEqual(server_token(False), b"imagefarm")
@@ -123,8 +106,3 @@ class ResponseTests(SynchronousTestCase):
         asked = request()
         asked.transfer = TransferSettings(server_tokens=False)
         self.assertEqual(error_response(asked, 404).body, page(404, b"imagefarm"))
-
-    def test_redirect(self) -> None:
-        response = redirect_response(request(), 302, b"http://x/")
-        self.assertEqual(response.headers.get(b"location"), b"http://x/")
-        self.assertEqual(response.body, page(302, server_token(True)))

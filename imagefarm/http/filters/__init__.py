@@ -44,9 +44,11 @@ class FilterSettings:
     """What the filters do in a location; names are nginx's directives.
 
     ``clock`` gives seconds since the epoch. ``later`` runs a function on the next turn of the
-    event loop; with it, compressing a large file does not hold up other connections.
+    event loop; with it, compressing a large file does not hold up other connections. ``etag``
+    is for the leaf that serves files.
     """
 
+    etag: bool = True
     if_modified_since: IfModifiedSince = IfModifiedSince.EXACT
     expires: Expires = _NO_EXPIRES
     add_headers: tuple[AddHeader, ...] = ()
@@ -69,6 +71,7 @@ class FilterSettings:
     ) -> FilterSettings:
         """The settings in ``scope``."""
         return cls(
+            etag=scope[not_modified.ETAG],
             if_modified_since=scope[not_modified.IF_MODIFIED_SINCE],
             expires=scope[headers.EXPIRES],
             add_headers=scope.all(headers.ADD_HEADER),

@@ -79,7 +79,8 @@ def apply(request: Request, response: Response, settings: Needs) -> Response:
         return response
     discard(response.body)
     if verdict is Verdict.FAILED:
-        return error_response(request, 412, padding=settings.msie_padding)
+        error = error_response(request, 412, padding=settings.msie_padding)
+        return attrs.evolve(error, close=response.close)
     headers = response.headers.copy()
     for name in _DROPPED:
         headers.remove(name)

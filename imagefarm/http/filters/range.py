@@ -186,4 +186,5 @@ def _unsatisfied(request: Request, response: Response, length: int, settings: Ne
         headers.add(name, value)
     headers.set(b"Content-Range", unsatisfied_range(length))
     # nginx sends the page through the filters anew; this is the one that matters to it.
-    return charset.apply(request, attrs.evolve(error, headers=headers), settings)
+    answer = attrs.evolve(error, headers=headers, close=response.close)
+    return charset.apply(request, answer, settings)

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import gzip
-import os
 from typing import Any
 
 import attrs
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from imagefarm.config.errors import ConfigurationError
@@ -16,60 +12,20 @@ from imagefarm.http.conditional import IfModifiedSince
 from imagefarm.http.dates import format_http
 from imagefarm.http.errorpages import page, server_token
 from imagefarm.http.filters import FilterSettings, run
-from imagefarm.http.filters.gzip import accepts, add_vary, client_accepts_gzip
+from imagefarm.http.filters.gzip import client_accepts_gzip
 from imagefarm.http.filters.headers import Expires, Kind, parse_expires
-from imagefarm.http.filters.range import cut
-from imagefarm.http.headers import Headers
 from imagefarm.http.message import (
-    Body,
-    FileBody,
-    PartsBody,
-    Request,
     Response,
-    body_length,
 )
 from tests.http.samples import (
     NOW,
-    Sink,
-    Source,
     file_body,
     http_scope,
     location_scope,
-    open_file,
-    read,
     request,
 )
 
-TAG = b'"2ebc9ae1-2710"'
-MODIFIED = format_http(NOW - 3600)
-
-
-def chain(text: str = "", **more: Any) -> FilterSettings:
-    """The settings of these lines of configuration."""
-    return FilterSettings.from_scope(http_scope(text), clock=lambda: NOW, **more)
-
-
-def answer(body: Body = b"", kind: bytes = b"text/plain", **more: Any) -> Response:
-    """What the static leaf answers."""
-    fields = [(b"Content-Type", kind), (b"Last-Modified", MODIFIED), (b"ETag", TAG)]
-    return Response(
-        **{
-            "status": 200,
-            "headers": Headers(fields),
-            "body": body,
-            "mtime": NOW - 3600,
-            "ranges": True,
-            **more,
-        }
-    )
-
-
-def asking(*fields: tuple[bytes, bytes], **more: Any) -> Request:
-    return request(b"/a.txt", fields, **more)
-
-
-def fields(response: Response) -> dict[bytes, bytes]:
-    return {name.lower(): value for name, value in response.headers}
+from .chain import GZIP, MODIFIED, TAG, TAKES, answer, asking, chain, fields
 
 
 class SettingsTests(SynchronousTestCase):
@@ -107,6 +63,7 @@ class SettingsTests(SynchronousTestCase):
         inner = location_scope("add_header A 1; location / { add_header B 2; etag off; }")
         found = FilterSettings.from_scope(inner)
         self.assertEqual([rule.name for rule in found.add_headers], [b"B"])
+        self.assertFalse(found.etag)
 
     def test_errors(self) -> None:
         for line, message in {
@@ -300,303 +257,14 @@ class CharsetTests(SynchronousTestCase):
         self.assertNotIn(b"content-type", found.headers)
 
 
-GZIP = "gzip on; gzip_types text/plain; gzip_min_length 10; gzip_buffers 4 1k;"
-TAKES = (b"Accept-Encoding", b"gzip")
-
-
-class GzipTests(SynchronousTestCase):
-    def gzipped(self, lines: str = GZIP, *extra: tuple[bytes, bytes], **more: Any) -> bool:
-        asked = asking(TAKES, *extra, version=more.pop("version", (1, 1)))
-        found = run(asked, answer(**{"body": b"x" * 100, **more}), chain(lines))
-        return found.headers.get(b"content-encoding") == b"gzip"
-
-    def test_bytes(self) -> None:
-        found = run(asking(TAKES), answer(b"x" * 5000), chain(GZIP))
-        self.assertIsInstance(found.body, bytes)
-        self.assertEqual(gzip.decompress(read(found.body)), b"x" * 5000)
-        self.assertEqual(
-            fields(found),
-            {
-                b"content-type": b"text/plain",
-                b"last-modified": MODIFIED,
-                b"etag": b"W/" + TAG,
-                b"content-encoding": b"gzip",
-            },
-        )
-        self.assertFalse(found.ranges)
-
-    def test_a_small_file_is_compressed_whole(self) -> None:
-        body = file_body(b"x" * 4096)
-        found = run(asking(TAKES), answer(body), chain(GZIP))
-        self.assertIsInstance(found.body, bytes)
-        self.assertEqual(gzip.decompress(read(found.body)), b"x" * 4096)
-        self.assertEqual(body.file.fd, -1)
-
-    def test_a_large_file_streams(self) -> None:
-        content = os.urandom(50000)
-        body = file_body(content)
-        found = run(asking(TAKES), answer(body), chain(GZIP))
-        self.assertIsNone(body_length(found.body))
-        self.assertEqual(gzip.decompress(read(found.body)), content)
-        self.assertEqual(body.file.fd, -1)
-
-    def test_a_large_file_takes_turns(self) -> None:
-        turns: list[Any] = []
-        found = run(asking(TAKES), answer(file_body(b"x" * 9000)), chain(GZIP, later=turns.append))
-        sink = Sink()
-        assert not isinstance(found.body, bytes | FileBody | PartsBody)
-        found.body.start(sink)
-        count = 0
-        while turns:
-            turns.pop()()
-            count += 1
-        self.assertEqual((gzip.decompress(sink.body), sink.ends), (b"x" * 9000, 1))
-        self.assertEqual(count, 3)
-
-    def test_a_stream(self) -> None:
-        source = Source(b"x" * 50, b"y" * 50)
-        found = run(asking(TAKES), answer(source), chain(GZIP))
-        self.assertEqual(gzip.decompress(read(found.body)), b"x" * 50 + b"y" * 50)
-
-    def test_parts(self) -> None:
-        parts = PartsBody((b"x" * 50, file_body(b"y" * 50)), 100)
-        found = run(asking(TAKES), answer(parts), chain(GZIP))
-        self.assertEqual(gzip.decompress(read(found.body)), b"x" * 50 + b"y" * 50)
-
-    def test_a_truncated_file_does_not_look_complete(self) -> None:
-        file = open_file(b"x" * 100)
-        found = run(asking(TAKES), answer(FileBody(file, 0, 200)), chain(GZIP))
-        sink = Sink()
-        assert not isinstance(found.body, bytes | FileBody | PartsBody)
-        found.body.start(sink)
-        self.assertEqual((sink.ends, sink.error is not None), (0, True))
-
-    def test_head_has_no_length(self) -> None:
-        for body, length in ((b"", 100), (file_body(b"x" * 100), None)):
-            asked = asking(TAKES, method=b"HEAD")
-            found = run(asked, answer(body, length=length), chain(GZIP))
-            self.assertEqual(found.headers.get(b"content-encoding"), b"gzip")
-            self.assertEqual((body_length(found.body), found.length), (None, None))
-
-    def test_when_not(self) -> None:
-        self.assertTrue(self.gzipped())
-        self.assertTrue(self.gzipped(status=404))
-        self.assertFalse(self.gzipped("gzip off; gzip_types text/plain;"))
-        self.assertFalse(self.gzipped(status=500))
-        self.assertFalse(self.gzipped(kind=b"image/png"))
-        self.assertTrue(self.gzipped(kind=b"text/plain; charset=x"))
-        self.assertFalse(self.gzipped(version=(1, 0)))
-        self.assertTrue(self.gzipped(GZIP + "gzip_http_version 1.0;", version=(1, 0)))
-        self.assertFalse(self.gzipped(GZIP.replace("10;", "101;")))
-        self.assertTrue(self.gzipped(GZIP.replace("10;", "100;")))
-        self.assertTrue(self.gzipped("gzip on; gzip_types *;", kind=b"image/png"))
-        self.assertTrue(self.gzipped("gzip on;", kind=b"text/html"))
-        self.assertTrue(self.gzipped(body=Source(b"x" * 5)))  # of unknown length
-        coded = answer(b"x" * 100)
-        coded.headers.add(b"Content-Encoding", b"br")
-        found = run(asking(TAKES), coded, chain(GZIP))
-        self.assertEqual((found.body, found.headers.get(b"content-encoding")), (coded.body, b"br"))
-
-    def test_accept_encoding(self) -> None:
-        for value in (
-            b"gzip", b"GZIP", b"deflate, gzip", b"gzip;q=0.5", b"gzip; q=1.000", b"gzip ;q=1",
-            b"gzip;q=0.001", b"gzip;", b"xgzip, gzip", b"br;q=1,gzip", b"gzip;Q=1",
-        ):  # fmt: skip
-            self.assertTrue(accepts(value), value)
-        for absent in (
-            None, b"", b"br", b"*", b"gzip;q=0", b"gzip;q=0.000", b"gzip;q=1.1", b"gzip;q=",
-            b"gzip;x=1", b"gzipx", b"xgzip", b"gzip x", b"gzip;q=0.0001", b"gzip;q=2",
-        ):  # fmt: skip
-            self.assertFalse(accepts(absent), absent)
-
-    @settings(deadline=None)
-    @given(st.lists(st.sampled_from([b"gzip", b";", b"q=", b"0", b"1", b".", b",", b" ", b"x"])))
-    def test_accept_encoding_never_raises(self, pieces: list[bytes]) -> None:
-        self.assertIn(accepts(b"".join(pieces)), (True, False))
-
-    def test_vary(self) -> None:
-        lines = GZIP + "gzip_vary on;"
-        self.assertEqual(
-            run(asking(TAKES), answer(b"x" * 100), chain(lines)).headers.get(b"vary"),
-            b"Accept-Encoding",
-        )
-        plain = run(asking(), answer(b"x" * 100), chain(lines))
-        self.assertEqual(plain.headers.get(b"vary"), b"Accept-Encoding")
-        self.assertEqual((plain.body, plain.headers.get(b"etag")), (b"x" * 100, TAG))
-        self.assertNotIn(b"vary", run(asking(), answer(b"x"), chain(lines)).headers)
-        self.assertNotIn(b"vary", run(asking(TAKES), answer(b"x" * 100), chain(GZIP)).headers)
-
-    def test_vary_once(self) -> None:
-        headers = Headers([(b"Vary", b"Cookie, accept-encoding")])
-        add_vary(headers)
-        self.assertEqual(len(headers), 1)
-
-    def test_disable(self) -> None:
-        lines = GZIP + "gzip_disable msie6 Bot[0-9];"
-        for agent, expected in {
-            b"Mozilla/4.0 (compatible; MSIE 6.0; Windows)": False,
-            b"Mozilla/4.0 (compatible; MSIE 5.5; Windows)": False,
-            b"Mozilla/4.0 (compatible; MSIE 6.0; SV1)": True,
-            b"Mozilla/4.0 (compatible; MSIE 6.0) Opera": True,
-            b"Mozilla/4.0 (compatible; MSIE 7.0)": True,
-            b"bot7": False,
-        }.items():
-            self.assertIs(self.gzipped(lines, (b"User-Agent", agent)), expected, agent)
-
-    def test_proxied(self) -> None:
-        via = (b"Via", b"1.1 x")
-
-        def proxied(words: str, *said: tuple[bytes, bytes], **more: Any) -> bool:
-            response = answer(b"x" * 100)
-            for name, value in said:
-                response.headers.add(name, value)
-            asked = asking(TAKES, via, *more.get("asked", ()))
-            found = run(asked, response, chain(GZIP + f"gzip_proxied {words};"))
-            return found.headers.get(b"content-encoding") == b"gzip"
-
-        past, future = (b"Expires", format_http(NOW - 1)), (b"Expires", format_http(NOW + 1))
-        self.assertFalse(proxied("off"))
-        self.assertTrue(proxied("any"))
-        self.assertTrue(proxied("auth", future, asked=[(b"Authorization", b"x")]))
-        self.assertTrue(proxied("expired", past))
-        self.assertFalse(proxied("expired", future))
-        self.assertFalse(proxied("expired", (b"Expires", b"x")))
-        self.assertTrue(proxied("expired", future, (b"Date", format_http(NOW + 2))))
-        self.assertFalse(proxied("no-cache", past))
-        for word in ("no-cache", "no-store", "private"):
-            control = (b"Cache-Control", b"max-age=1, " + word.encode())
-            self.assertTrue(proxied(word, control), word)
-            self.assertFalse(proxied("expired", control), word)
-        self.assertFalse(proxied("no_last_modified"))
-        self.assertFalse(proxied("no_etag"))
-        self.assertTrue(proxied("expired"))
-
-
-class RangeTests(SynchronousTestCase):
-    def ask(
-        self, value: bytes, body: Body = b"0123456789", lines: str = "", **more: Any
-    ) -> Response:
-        extra = more.pop("asked", ())
-        method = more.pop("method", b"GET")
-        asked = asking((b"Range", value), *extra, method=method)
-        return run(asked, answer(body, b"image/jpeg", **more), chain(lines))
-
-    def test_offered(self) -> None:
-        found = run(asking(), answer(b"x"), chain())
-        self.assertEqual(found.headers.get(b"accept-ranges"), b"bytes")
-        for response in (
-            run(asking(), answer(b"x", ranges=False), chain()),
-            run(asking(), answer(b"x"), chain("max_ranges 0;")),
-            run(asking(), answer(Source()), chain()),
-            run(asking(version=(0, 9)), answer(b"x"), chain()),
-            run(asking(), answer(b"x", status=404), chain()),
-        ):
-            self.assertNotIn(b"accept-ranges", response.headers)
-
-    def test_single_from_each_kind_of_body(self) -> None:
-        file = open_file(b"__0123456789")
-        parts = PartsBody((b"01", FileBody(open_file(b"234567"), 0, 6), b"89"), 10)
-        for body in (
-            b"0123456789",
-            FileBody(file, 2, 10),
-            parts,
-            Source(b"012", b"3456789", length=10),
-        ):
-            found = self.ask(b"bytes=1-8", body)
-            self.assertEqual(found.status, 206)
-            self.assertEqual(found.headers.get(b"content-range"), b"bytes 1-8/10")
-            self.assertNotIn(b"accept-ranges", found.headers)
-            self.assertEqual(body_length(found.body), 8)
-            self.assertEqual(read(found.body), b"12345678")
-
-    def test_multiple(self) -> None:
-        for body in (b"0123456789", file_body(b"0123456789")):
-            found = self.ask(b"bytes=0-1,-2", body, "charset utf-8; charset_types image/jpeg;")
-            kind = fields(found)[b"content-type"]
-            self.assertRegex(kind, rb"^multipart/byteranges; boundary=\d{20}$")
-            boundary = kind[-20:]
-            expected = (
-                b"\r\n--%b\r\nContent-Type: image/jpeg; charset=utf-8\r\n"
-                b"Content-Range: bytes 0-1/10\r\n\r\n01"
-                b"\r\n--%b\r\nContent-Type: image/jpeg; charset=utf-8\r\n"
-                b"Content-Range: bytes 8-9/10\r\n\r\n89\r\n--%b--\r\n"
-            ) % (boundary, boundary, boundary)
-            self.assertEqual(read(found.body), expected)
-            self.assertEqual((found.status, body_length(found.body)), (206, len(expected)))
-            self.assertNotIn(b"content-range", found.headers)
-
-    def test_boundaries_differ(self) -> None:
-        def boundary(started: float) -> bytes | None:
-            asked = asking((b"Range", b"bytes=0-0,2-2"), started=started)
-            return run(asked, answer(b"0123456789"), chain()).headers.get(b"content-type")
-
-        self.assertNotEqual(boundary(1.0), boundary(2.0))
-
-    def test_head(self) -> None:
-        whole = self.ask(b"bytes=0-1,-2")
-        for value, expected in ((b"bytes=2-4", 3), (b"bytes=0-1,-2", body_length(whole.body))):
-            found = self.ask(value, b"", length=10, method=b"HEAD")
-            self.assertEqual((found.status, found.body, found.length), (206, b"", expected))
-
-    def test_several_of_a_stream_or_a_cached_answer_are_the_whole(self) -> None:
-        for more in ({"body": Source(b"0123456789", length=10)}, {"single_range": True}):
-            found = self.ask(b"bytes=0-0,2-2", **more)  # type: ignore[arg-type]
-            self.assertEqual((found.status, read(found.body)), (200, b"0123456789"))
-            self.assertEqual(found.headers.get(b"accept-ranges"), b"bytes")
-        self.assertEqual(self.ask(b"bytes=0-0", single_range=True).status, 206)
-
-    def test_max_ranges(self) -> None:
-        self.assertEqual(self.ask(b"bytes=0-0,2-2", lines="max_ranges 2;").status, 206)
-        self.assertEqual(self.ask(b"bytes=0-0,2-2", lines="max_ranges 1;").status, 200)
-
-    def test_not_satisfiable(self) -> None:
-        body = file_body(b"0123456789")
-        found = self.ask(b"bytes=10-", body, "charset utf-8; add_header A 1; expires 1m;")
-        self.assertEqual((found.status, found.body), (416, page(416, server_token(True))))
-        self.assertEqual(
-            fields(found),
-            {
-                b"content-range": b"bytes */10",
-                b"content-type": b"text/html; charset=utf-8",
-                b"a": b"1",
-                b"expires": format_http(NOW + 60),
-                b"cache-control": b"max-age=60",
-            },
-        )
-        self.assertEqual(body.file.fd, -1)
-
-    def test_if_range(self) -> None:
-        for value, status in {
-            TAG: 206,
-            b'"x"': 200,
-            MODIFIED: 206,
-            format_http(NOW): 200,
-        }.items():
-            found = self.ask(b"bytes=0-0", asked=[(b"If-Range", value)])
-            self.assertEqual(found.status, status, value)
-
-    def test_empty(self) -> None:
-        self.assertEqual(self.ask(b"bytes=0-0", b"").status, 200)
-
-    @settings(deadline=None)
-    @given(st.lists(st.binary(max_size=6), max_size=5), st.data())
-    def test_cut_from_parts(self, pieces: list[bytes], data: st.DataObject) -> None:
-        whole = b"".join(pieces)
-        start = data.draw(st.integers(0, len(whole)))
-        length = data.draw(st.integers(0, len(whole) - start))
-        files = [open_file(piece) for piece in pieces[::2]]
-        bodies: list[bytes | FileBody] = list(pieces)
-        bodies[::2] = [FileBody(file, 0, file.size) for file in files]
-        try:
-            found = cut(PartsBody(tuple(bodies), len(whole)), start, length)
-            self.assertEqual(read(found), whole[start : start + length])
-            self.assertEqual(body_length(found), length)
-        finally:
-            for file in files:
-                file.close()
-
-
 class OrderTests(SynchronousTestCase):
+    def test_an_error_page_closes_the_connection_if_the_answer_would_have(self) -> None:
+        for name, value in ((b"If-Match", b'"x"'), (b"Range", b"bytes=9-")):
+            for close in (True, False):
+                found = run(asking((name, value)), answer(b"x", close=close), chain())
+                self.assertGreaterEqual(found.status, 412)
+                self.assertIs(found.close, close)
+
     def test_gzip_goes_before_ranges(self) -> None:
         asked = asking(TAKES, (b"Range", b"bytes=0-1"))
         found = run(asked, answer(b"x" * 100), chain(GZIP))
