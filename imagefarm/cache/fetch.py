@@ -137,7 +137,10 @@ class Fetch:
         stale = self._take_stale(*self._conditions(response.status))
         if stale is not None:
             discard(response.body)
-            return self._serve_stale(stale, b"fwd=stale; fwd-status=%d" % response.status)
+            how = b"fwd=stale"
+            if self.request.outcome.upstream_headers is not None:
+                how += b"; fwd-status=%d" % response.status
+            return self._serve_stale(stale, how)
         verdict = self._verdict(response)
         if verdict is not None:
             stored = self._store(response, verdict)

@@ -374,6 +374,20 @@ class StaleTests(ZoneCase):
             self.assertEqual((read(response), response.status), (b"old", 200), word)
             self.assertEqual(asked.outcome.cache_status, b"STALE")
 
+    def test_cache_status_names_what_the_upstream_said(self) -> None:
+        def inner(request: Any) -> Response:
+            request.outcome.upstream_headers = Headers()
+            return image(status=503)
+
+        handler, _ = self.expired(image(status=502), use_stale=frozenset({"error", "http_503"}))
+        ours = self.now(handler(request()))
+        handler.inner = inner
+        theirs = self.now(handler(request()))
+        self.assertEqual(status_of(ours), b"imagefarm; fwd=stale")
+        self.assertEqual(status_of(theirs), b"imagefarm; fwd=stale; fwd-status=503")
+        discard(ours.body)
+        discard(theirs.body)
+
     def test_not_without_leave(self) -> None:
         handler, _ = self.expired(image(status=503), use_stale=frozenset({"error"}))
         self.assertEqual(self.now(handler(request())).status, 503)
