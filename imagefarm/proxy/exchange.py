@@ -309,12 +309,14 @@ class Exchange:
         request = self._request
         self.log.emit(
             level,
-            '{what}, client: {client}, request: "{method} {target}", '
+            '{what}, client: {client}, request: "{method} {target} HTTP/{major}.{minor}", '
             'upstream: "{scheme}://{upstream}{path}", host: "{host}"',
             what=what,
             client=request.peer.address,
             method=printable(request.head.method),
             target=printable(request.head.target),
+            major=request.head.version[0],
+            minor=request.head.version[1],
             scheme=self._rules.scheme,
             upstream=printable(upstream),
             path=printable(self._outgoing.target) if self._rules.scheme != "fastcgi" else "",

@@ -118,10 +118,10 @@ class FailoverTests(GroupTestCase):
             self.lines,
             [
                 "connect() failed (111: Connection refused) while connecting to upstream, client: "
-                '192.0.2.1, request: "GET /", upstream: "http://10.0.0.1:81/up", host: '
+                '192.0.2.1, request: "GET / HTTP/1.1", upstream: "http://10.0.0.1:81/up", host: '
                 '"client.example"',
-                'upstream server temporarily disabled, client: 192.0.2.1, request: "GET /", '
-                'upstream: "http://10.0.0.1:81/up", host: "client.example"',
+                "upstream server temporarily disabled, client: 192.0.2.1, request: "
+                '"GET / HTTP/1.1", upstream: "http://10.0.0.1:81/up", host: "client.example"',
             ],
         )
         self.assertEqual([peer.conns for peer in group.peers.primary], [0, 0])
