@@ -107,7 +107,7 @@ PROXY_SET_HEADER: Final = ListRow[tuple[str, Template]](
     convert=_pair,
     syntax="field value",
     doc="Sets a field of the request to the upstream; an empty value leaves the field out. "
-    "Unless set here, Host is $proxy_host.",
+    "Unless set here to something, Host is $proxy_host; only over HTTP/1.0 can it be left out.",
 )
 PROXY_HIDE_HEADER: Final = ListRow[bytes](
     name="proxy_hide_header",

@@ -147,9 +147,13 @@ class ProxyPass:
 
     def _headers(self, request: Request, target: Target) -> Headers:
         fields: list[tuple[bytes, bytes]] = []
+        host = b"host" in self._set_names
         for name, template in self._settings.set_headers:
             value = template(request)
             lower = name.lower()
+            if not value and lower == b"host":
+                # RFC 9112 section 3.2: HTTP/1.1 has to have one, and $host may well be empty.
+                host = self._settings.version < (1, 1)
             if not value or lower in _NOT_SET:
                 continue
             if lower == b"connection" and b"upgrade" in value.lower():
@@ -157,7 +161,7 @@ class ProxyPass:
             if template.constant is None and _BREAKS.search(value):
                 raise BadValue(f'invalid value of "{printable(name)}"')
             fields.append((name, value))
-        if b"host" not in self._set_names:
+        if not host:
             fields.insert(0, (b"Host", target.host_header))
         if self._settings.pass_headers:
             dropped = _NOT_PASSED | self._set_names

@@ -173,6 +173,11 @@ class RequestTests(HandlerTestCase):
         fields = self.fields('proxy_set_header accept "";', headers=[(b"Accept", b"x")])
         self.assertEqual(fields, [(b"Host", b"backend")])
 
+    def test_http_1_1_has_a_host(self) -> None:
+        empty = "proxy_set_header Host $host;"
+        self.assertEqual(self.fields(empty, host=b""), [(b"Host", b"backend")])
+        self.assertEqual(self.fields("proxy_http_version 1.0;" + empty, host=b""), [])
+
     def test_framing_and_upgrade_cannot_be_set(self) -> None:
         fields = self.fields(
             "proxy_set_header Content-Length 5; proxy_set_header Transfer-Encoding chunked;"
