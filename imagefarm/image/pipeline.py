@@ -12,7 +12,7 @@ from PIL.ImageFile import ImageFile
 
 from .encode import Frames, encode
 from .errors import Broken, DeadlineExceeded, Failed, ImageError, TooLarge
-from .formats import Offer, choose
+from .formats import Format, Offer, choose
 from .geometry import place, shrink_factor, stored_box, swaps_axes
 from .job import Rendered
 from .limits import Limits
@@ -23,6 +23,11 @@ from .steps import STEPS, Plan
 
 #: Seconds from any fixed point, never going back.
 Clock = Callable[[], float]
+
+
+#: Bytes that encoding takes for each pixel, measured, where they are many: the AVIF encoder dies
+#: where it gets no memory.
+_ENCODING = {Format.AVIF: 26}
 
 
 @define
@@ -63,6 +68,8 @@ def make_plan(header: Header, recipe: Recipe, offer: Offer, limits: Limits) -> P
     if swap:
         out_width, out_height = out_height, out_width
     target = choose(recipe.fmt, offer, header.format, alpha=header.alpha, animated=header.animated)
+    if out_width * out_height * _ENCODING.get(target, 0) > limits.memory:
+        raise TooLarge("the image needs more memory than a worker may use")
     return Plan(
         header=header,
         width=out_width,

@@ -170,9 +170,22 @@ def guard_total_pixels(header: Header, limits: Limits) -> None:
         raise TooLarge(f"the source's frames have more than {limits.max_total_pixels} pixels")
 
 
+#: Bytes that decoding takes for each pixel, measured; several decoders keep planes of their own
+#: besides the picture, and some of them die where they get no memory.
+_DECODING = {"JPEG": 10, "WEBP": 16, "AVIF": 12, "JPEG2000": 20}
+_DECODING_OTHERS = 4
+
+
+def guard_memory(header: Header, limits: Limits) -> None:
+    """What decoding is known to need; the process's own limit holds against all else."""
+    needed = header.width * header.height * _DECODING.get(header.format, _DECODING_OTHERS)
+    if needed > limits.memory:
+        raise TooLarge("the image needs more memory than a worker may use")
+
+
 Guard = Callable[[Header, Limits], None]
 #: Cheap checks, the order is that of what a client can best make use of.
-GUARDS: tuple[Guard, ...] = (guard_pixels, guard_frames, guard_total_pixels)
+GUARDS: tuple[Guard, ...] = (guard_pixels, guard_frames, guard_total_pixels, guard_memory)
 
 
 def count_gif_frames(file: BinaryIO, limit: int) -> int:

@@ -358,6 +358,25 @@ class LimitsHold(SynchronousTestCase):
         make(data, limits=Limits(max_total_pixels=total))
         self.assertRaises(TooLarge, make, data, limits=Limits(max_total_pixels=total - 1))
 
+    def test_memory(self) -> None:
+        for kind, least in [
+            ("JPEG2000", 20),
+            ("AVIF", 12),
+            ("WEBP", 16),
+            ("JPEG", 10),
+            ("BMP", 4),
+        ]:
+            data = saved(corners(100, 100), kind)
+            make(data, "fmt=png", limits=Limits(memory=least * 10_000))
+            limits = Limits(memory=least * 10_000 - 1)
+            error = self.assertRaises(TooLarge, make, data, "fmt=png", limits=limits)
+            self.assertEqual(
+                error.reason, "the image needs more memory than a worker may use", kind
+            )
+        data = saved(corners(100, 100), "PNG")
+        make(data, "fmt=avif", limits=Limits(memory=260_000))
+        self.assertRaises(TooLarge, make, data, "fmt=avif", limits=Limits(memory=259_999))
+
     def test_the_result(self) -> None:
         data = saved(corners(64, 48), "PNG")
         error = self.assertRaises(TooLarge, make, data, limits=Limits(max_width=63))

@@ -87,6 +87,11 @@ class Process(SynchronousTestCase):
             for message in decoder.feed(byte):
                 return message
 
+    def test_it_has_no_use_for_twisted(self) -> None:
+        check = "import sys, imagefarm.image.worker; sys.exit('twisted' in sys.modules)"
+        env = environment()
+        self.assertEqual(subprocess.run([sys.executable, "-c", check], env=env).returncode, 0)
+
     def test_it_says_hello_works_and_leaves_with_its_input(self) -> None:
         root = Path(self.mktemp())
         root.mkdir()
@@ -164,9 +169,10 @@ class RealPool(TestCase):
 
     @inlineCallbacks
     def test_memory_is_bounded(self) -> Any:
-        wide = Image.new("RGB", (9000, 9000), "teal")
+        # The pixels fit, but not a second time, weighted by alpha.
+        wide = Image.new("RGBA", (6000, 6000), "teal")
         (self.root / "wide.png").write_bytes(saved(wide, "PNG", compress_level=1))
-        yield self.start(Limits(memory=192 << 20))
+        yield self.start(Limits(memory=200 << 20))
         error = yield self.assertFailure(self.submit(b"src=wide.png&w=10"), TooLarge)
         self.assertEqual(error.reason, "the image needs more memory than a worker may use")
         made = yield self.submit(b"src=good.jpg&w=9")
