@@ -80,6 +80,7 @@ class HttpUpstreamConnection(Protocol):
         self._answered = False
         self._keep = False
         self._closed = False
+        self._spoiled = False
 
     def connectionMade(self) -> None:
         """`Protocol`."""
@@ -92,7 +93,7 @@ class HttpUpstreamConnection(Protocol):
     def send(self, outgoing: Outgoing, timeouts: Timeouts, *, reused: bool) -> Deferred[Response]:
         """`UpstreamConnection`."""
         answer: Deferred[Response] = Deferred(self._cancelled)
-        if self._closed:
+        if self._closed or self._spoiled:
             answer.errback(
                 UpstreamError(Fault.CLOSED, _closed_words(_SENDING), stale=reused, unsent=True)
             )
@@ -144,7 +145,9 @@ class HttpUpstreamConnection(Protocol):
         """`Protocol`."""
         parser = self._parser
         if parser is None:
-            # Nothing was asked, so this answers nothing: a peer out of step is not used again.
+            # Nothing was asked, so this answers nothing: a peer out of step is not used again,
+            # not even in the moment before the close is reported.
+            self._spoiled = True
             self.transport.abortConnection()
             return
         self._answered = True

@@ -305,8 +305,11 @@ class ReuseTests(ConnectionTestCase):
     def test_bytes_while_idle_end_the_connection(self) -> None:
         self.send()
         self.connection.dataReceived(self.OK)
+        self.transport.clear()
         self.connection.dataReceived(self.OK)
         self.assertTrue(self.transport.aborted)
+        error = self.error(self.send(b"POST", reused=True))
+        self.assertEqual((error.stale, error.unsent, self.transport.value()), (True, True, b""))
 
     def test_stale(self) -> None:
         for reused, data, stale in (
