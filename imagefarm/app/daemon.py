@@ -24,7 +24,7 @@ from imagefarm.config.errors import Problem
 from imagefarm.process.child import SUPERVISED, supervision
 from imagefarm.process.children import ChildSpec, Patience
 from imagefarm.process.directives import MainSettings
-from imagefarm.process.errorlog import ErrorLog, ErrorLogSetting
+from imagefarm.process.errorlog import ErrorLog, ErrorLogSetting, LogFileError
 from imagefarm.process.limits import limit_open_files
 from imagefarm.process.pidfile import PidFile
 from imagefarm.process.privileges import drop, resolve
@@ -38,12 +38,17 @@ _log: Final = Logger(namespace="imagefarm")
 
 def warn(message: str) -> None:
     """A warning for the error log."""
-    _log.warn("{message}", message=message, severity="warn")
+    _log.warn("{text}", text=message, severity="warn")
 
 
 def notice(message: str) -> None:
     """Something an operator wants to know, for the error log."""
-    _log.info("{message}", message=message, severity="notice")
+    _log.info("{text}", text=message, severity="notice")
+
+
+def fault(message: str) -> None:
+    """Something that needs an operator, for the error log."""
+    _log.critical("{message}", message=message, severity="emerg")
 
 
 class Work(Protocol):
@@ -92,7 +97,10 @@ class ErrorLogs:
     def reopen(self) -> None:
         """After rotation."""
         for log in self._logs:
-            log.reopen()
+            try:
+                log.reopen()
+            except LogFileError as error:  # it goes on in the old file
+                fault(str(error))
 
     def close(self) -> None:
         """Detach and close."""
@@ -133,6 +141,7 @@ class DaemonService(Service):
             problem_text = limit_open_files(main.worker_rlimit_nofile)
             if problem_text and not options.worker:
                 warn(problem_text)
+        self._stopping = False
         self._supervisor: Supervisor | None = None
         several = main.worker_processes > 1 or self._credentials is not None
         in_parent = several and main.master_process and bool(endpoints) and not options.worker
@@ -184,7 +193,8 @@ class DaemonService(Service):
         self._stop_reactor()
 
     def _stop_reactor(self) -> None:
-        if self._reactor.running:
+        if self._reactor.running and not self._stopping:
+            self._stopping = True
             self._reactor.stop()
 
     def _install_signals(self) -> None:
@@ -193,6 +203,21 @@ class DaemonService(Service):
 
         on(signal.SIGQUIT, self._graceful)
         on(signal.SIGUSR1, self._reopen)
+
+        def on_fast() -> None:
+            on(signal.SIGTERM, self._fast)
+            on(signal.SIGINT, self._fast)
+
+        # The reactor sets handlers of its own when it starts, after which twistd would end by
+        # the signal it was sent; nginx exits with status 0.
+        self._reactor.callWhenRunning(on_fast)
+
+    def _fast(self) -> None:
+        """TERM, INT: stop at once, also while a graceful stop is under way."""
+        notice("exiting")
+        if self._supervisor is not None:
+            stop_now(self._supervisor)
+        self._stop_reactor()
 
     def _graceful(self) -> None:
         """QUIT: finish what is under way, then stop."""
@@ -255,6 +280,15 @@ def stop_gently(supervisor: Supervisor, seconds: float) -> None:
     """Have the children told to QUIT, with so much time, before they are ended."""
     for child in supervisor.children:
         child.patience = evolve(child.patience, stop=(("QUIT", seconds), *Patience().stop))
+
+
+def stop_now(supervisor: Supervisor) -> None:
+    """End a gentle stop: the children are told to TERM, those already told to QUIT as well."""
+    for child in supervisor.children:
+        first, *rest = child.patience.stop
+        if first[0] == "QUIT":
+            child.patience = evolve(child.patience, stop=tuple(rest))
+            child.hurry()
 
 
 def _quiet(message: str) -> None:

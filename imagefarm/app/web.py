@@ -15,6 +15,7 @@ from OpenSSL import SSL
 from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
+from imagefarm.cache.directives import ROWS as CACHE_ROWS
 from imagefarm.cache.directives import CacheSettings, problems, zone_settings
 from imagefarm.cache.handler import CachingHandler
 from imagefarm.cache.zone import Zone
@@ -50,6 +51,7 @@ from imagefarm.resources.matching import ServerNames
 from imagefarm.resources.status import ConnectionCounts, json_status, stub_status
 
 from .configuration import variables
+from .daemon import fault
 from .report import peers_report, zone_report
 
 
@@ -92,6 +94,8 @@ class WebWork:
     zones: dict[str, Zone] = field(init=False)
     logs: LogFiles = field(init=False)
     doors: list[Door] = field(init=False)
+    #: What an operator should know of the configuration, beyond what its reading showed.
+    warnings: list[Problem] = field(factory=list)
     requests: int = 0
     started: float = 0.0
     _ports: list[Any] = field(factory=list)
@@ -112,11 +116,14 @@ class WebWork:
         self.groups = Groups(self.reactor)
         for block in http:
             self.groups = Groups.from_scope(block, self.reactor)
-        self.logs = LogFiles(self.reactor, variables())
+        self.logs = LogFiles(
+            self.reactor, variables(), os.fsencode(os.path.join(self.prefix, "logs", "access.log"))
+        )
         builder = Builder(
             (self._proxy, self._fastcgi, self._stub_status, self._status),
             self.logs.for_scope,
             os.path.join(self.prefix, "html").encode("utf-8", "surrogateescape"),
+            lambda function: self.reactor.callLater(0, function),
         )
         tree = builder.build(http)
         dispatcher = Dispatcher(tree.farm, self._finished)
@@ -130,7 +137,7 @@ class WebWork:
         if settings is None:
             return None
         handler = ProxyPass(settings, self.groups)
-        return self._cached("proxy", scope, handler, frozenset())
+        return self._cached("proxy", scope, handler, settings.ignore_headers)
 
     def _fastcgi(self, scope: Scope) -> Content | None:
         settings = FastCGISettings.from_scope(scope)
@@ -159,6 +166,10 @@ class WebWork:
             ignore_headers=ignore,
         )  # fmt: skip
         if settings is None:
+            if (zone := scope[CACHE_ROWS[prefix].zone]) is not None:
+                place = _place(scope, CACHE_ROWS[prefix].zone)
+                message = f'no "{prefix}_cache_key" for "{prefix}_cache {zone}", nothing is cached'
+                self.warnings.append(Problem(message, place.file, place.line))
             return handler
         return CachingHandler(handler, settings, self.zones[settings.zone])
 
@@ -231,7 +242,8 @@ class WebWork:
 
     def reopen(self) -> None:
         """USR1."""
-        self.logs.reopen()
+        for failure in self.logs.reopen():
+            fault(failure)
 
     # Status
 

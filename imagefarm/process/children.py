@@ -284,6 +284,12 @@ class Child:
             self._escalate(self.patience.stop)
         return gone
 
+    def hurry(self) -> None:
+        """If it is being stopped: begin anew with the signals of `patience` as it is now."""
+        if self.state is State.STOPPING:
+            self._cancel_timer()
+            self._escalate(self.patience.stop)
+
     def _escalate(self, steps: tuple[tuple[str, float], ...]) -> None:
         self._timer = None
         if not steps:

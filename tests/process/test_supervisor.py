@@ -152,6 +152,16 @@ class SupervisorTests(SynchronousTestCase):
         self.reactor.advance(1)
         self.assertEqual(master.signals, ["TERM", "KILL"])
 
+    def test_hurry_cuts_a_gentle_stop_short(self) -> None:
+        _, slave, master = self.start_all()
+        self.supervisor.stopService()
+        self.supervisor.patience = Patience(stop=(("TERM", 2),))
+        for child in self.supervisor.children:
+            child.hurry()
+        self.assertEqual((master.signals, slave.signals), (["QUIT", "TERM"], []))
+        self.reactor.advance(2)
+        self.assertEqual(master.signals, ["QUIT", "TERM", "KILL"])
+
     def test_output_that_a_grandchild_holds_open_is_given_up(self) -> None:
         master = self.start_all()[2]
         master.held_open = True
