@@ -7,7 +7,7 @@ import os
 import shutil
 import socket
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,13 +15,14 @@ from attrs import evolve
 from twisted.internet.defer import Deferred
 
 from imagefarm.config.loader import Loaded
+from imagefarm.config.table import Scope
 from imagefarm.image.samples import draw
 from imagefarm.process.farm import Member, child_specs
 from imagefarm.process.supervisor import Supervisor
 from imagefarm.resources import directives as rows
 
 from .configuration import SHIPPED, Options, read
-from .daemon import give_up, notice, stop_gently
+from .daemon import give_up, notice, stop_gently, stop_now
 
 #: How long a member may take to finish what it does.
 FINISH_SECONDS: Final = 60.0
@@ -31,12 +32,15 @@ MAX_LOOKED_AT: Final = 1000
 
 #: What is worth a look on a farm of our own samples, and what it shows.
 _TRIES: Final = (
-    ("/", "the samples on a page"),
-    ("{image}", "a static image, by way of the slaves"),
-    ("/thumbnail/{stillshot}", "a stillshot, served by the master"),
-    ("/resize?src={image}&w=320", "a thumbnail; the second time from the cache"),
-    ("/status", "the status page"),
+    ("{base}/", "the samples on a page"),
+    ("{base}{image}", "a static image, by way of the slaves"),
+    ("{stillshots}/thumbnail/{stillshot}", "a stillshot, served by the master"),
+    ("{base}/resize?src={image}&w=320", "a thumbnail; the second time from the cache"),
+    ("{base}/status", "the status page"),
 )
+
+#: The virtual host of the stillshots. Names under localhost are this machine (RFC 6761, 6.3).
+_STILLSHOTS: Final = (b"stillshot-origin.*", "stillshot-origin.localhost")
 
 
 class FarmWork:
@@ -74,26 +78,32 @@ class FarmWork:
 
     def _announce(self) -> None:
         lines = ["", "The farm runs. Try:", ""]
-        base = self._base_url()
+        base, stillshots = self._base_urls()
         image, stillshot = _an_image(self._root), _an_image(self._root / "thumbnail")
         for path, what in _TRIES:
             if ("{image}" in path and not image) or ("{stillshot}" in path and not stillshot):
                 continue
-            url = base + path.format(image=f"/{image}", stillshot=stillshot)
+            url = path.format(
+                base=base, stillshots=stillshots, image=f"/{image}", stillshot=stillshot
+            )
             lines.append(f"  {url:<58}  {what}")
         lines += ["", "Ctrl-C stops it.", ""]
         sys.stdout.write("\n".join(lines) + "\n")
         sys.stdout.flush()
 
-    def _base_url(self) -> str:
-        """Where the first master listens without TLS."""
+    def _base_urls(self) -> tuple[str, str]:
+        """Where the first master listens without TLS: by any name, and for stillshots."""
         for member in self._members:
             if member.role != "master":
                 continue
             options = evolve(self._options, role="master", config=member.config, port=member.port)
-            port = _plain_port(read(options))
-            return f"http://localhost:{port}" if port else ""
-        return ""
+            loaded = read(options)
+            port = _plain_port(loaded)
+            if port:
+                name, host = _STILLSHOTS
+                stillshots = host if name in _server_names(loaded) else "localhost"
+                return f"http://localhost:{port}", f"http://{stillshots}:{port}"
+        return "", ""
 
     def drain(self) -> Deferred[Any]:
         """QUIT: the members finish what they do."""
@@ -102,6 +112,7 @@ class FarmWork:
 
     def stop(self) -> Deferred[Any]:
         """TERM: in the reverse order of the start."""
+        stop_now(self.supervisor)
         return self.supervisor.stopService()
 
     def reopen(self) -> None:
@@ -109,13 +120,22 @@ class FarmWork:
         self.supervisor.signal("USR1")
 
 
-def _plain_port(loaded: Loaded) -> int | None:
+def _servers(loaded: Loaded) -> Iterator[Scope]:
     for block in loaded.root.blocks(rows.HTTP_BLOCK):
-        for server in block.blocks(rows.SERVER_BLOCK):
-            for listen in server.all(rows.LISTEN):
-                if not listen.ssl and listen.address[1]:
-                    return listen.address[1]
+        yield from block.blocks(rows.SERVER_BLOCK)
+
+
+def _plain_port(loaded: Loaded) -> int | None:
+    for server in _servers(loaded):
+        for listen in server.all(rows.LISTEN):
+            if not listen.ssl and listen.address[1]:
+                return listen.address[1]
     return None
+
+
+def _server_names(loaded: Loaded) -> set[bytes]:
+    lines = (line for server in _servers(loaded) for line in server.all(rows.SERVER_NAME))
+    return {name.text for line in lines for name in line}
 
 
 def _an_image(directory: Path) -> str | None:
