@@ -159,7 +159,7 @@ class FarmSite:
         import datetime
 
         pem, key = self.directory / "ssl/star.pem", self.directory / "ssl/star.key"
-        ensure_self_signed(str(pem), str(key), datetime.datetime.now(datetime.timezone.utc))
+        ensure_self_signed(str(pem), str(key), datetime.datetime.now(datetime.UTC))
 
     def _rewrite(self, name: str, listens: dict[str, int], suffix: str = "") -> Path:
         content = (FARM / name).read_text()

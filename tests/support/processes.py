@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -15,18 +16,24 @@ START_SECONDS = 30.0
 STOP_SECONDS = 15.0
 
 
+#: Below the kernel's own ephemeral range, so that no client's connection takes a port between
+#: one start of a daemon and the next.
+PORTS = range(10_000, 32_000)
+
+
 def free_ports(count: int) -> list[int]:
     """Ports that nobody listens on now."""
-    sockets = []
-    try:
-        for _ in range(count):
-            sock = socket.socket()
-            sock.bind(("127.0.0.1", 0))
-            sockets.append(sock)
-        return [sock.getsockname()[1] for sock in sockets]
-    finally:
-        for sock in sockets:
-            sock.close()
+    found: list[int] = []
+    while len(found) < count:
+        port = random.choice(PORTS)
+        with socket.socket() as sock:
+            try:
+                sock.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        if port not in found:
+            found.append(port)
+    return found
 
 
 def accepts(port: int) -> bool:
@@ -111,6 +118,41 @@ class Daemon:
         return self.process.returncode
 
 
+def running(pid: int) -> bool:
+    """Whether the process is there and is no zombie."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] not in "ZX"
+
+
+def descendants(pid: int) -> list[int]:
+    """The processes that ``pid`` started, and those that they started."""
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            words = entry.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if words[0] not in "ZX":
+            children.setdefault(int(words[1]), []).append(int(entry.parent.name))
+    found = []
+    waiting = [pid]
+    while waiting:
+        started = children.get(waiting.pop(), [])
+        found += started
+        waiting += started
+    return sorted(found)
+
+
+def resident(pid: int) -> int:
+    """The memory that the process holds, in bytes."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    line = next(line for line in status.splitlines() if line.startswith("VmRSS:"))
+    return int(line.split()[1]) * 1024
+
+
 def twistd(*arguments: str) -> list[str]:
     """The command line of ``twistd ARGUMENTS`` under this interpreter, run in any directory."""
     code = "import sys; sys.argv[0] = 'twistd'; from twisted.scripts.twistd import run; run()"
@@ -123,6 +165,7 @@ def imagefarm(
     *options: str,
     ports: Iterable[int] = (),
     twistd_options: Sequence[str] = (),
+    name: str = "",
 ) -> Daemon:
     """Start ``twistd -n imagefarm ROLE`` with ``directory`` as prefix; not yet awaited."""
     root = Path(__file__).parents[2]
@@ -137,7 +180,7 @@ def imagefarm(
             str(directory),
             *options,
         ),
-        directory / f"{role}.out",
+        directory / f"{name or role}.out",
         ports,
         {"PYTHONPATH": str(root)},
         directory,
