@@ -2,10 +2,13 @@
 
 Imports go down::
 
-    service     FastCGI parameters -> Response: conditional requests, statuses, headers
-    pool        N worker processes, a bounded queue, deadlines       (Twisted)
-    worker      the child process: jobs in, pictures out             (no Twisted)
-    pipeline    probe, guard, plan, the steps, encode                (Pillow)
-    source      opening a file under the root and nowhere else
-    recipe  geometry  formats  limits  wire  errors                  pure values
+    service                 FastCGI parameters -> Response: conditional requests, statuses, headers
+    pool  child             N worker processes, a bounded queue, deadlines   (Twisted)
+    worker                  the process itself: jobs in, pictures out        (no Twisted)
+    pipeline                probe, plan, the steps, encode                   (Pillow)
+    source                  opening a file under the root and nowhere else
+    job  validators         what travels to workers; ETag and 304
+    recipe  geometry  formats  limits  errors                                pure values
+
+``directives`` are the ``resizer { }`` block; ``samples`` draws images for a farm without any.
 """

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -177,6 +179,14 @@ class Refusals(ServiceCase):
         self.service = ImageService([os.fsencode(self.root)], self.pool, limits)
         self.assert_error(self.ask(), 413, b"the source is larger than 5 bytes")
         self.assertEqual(self.pool.jobs, [])
+
+    @given(st.binary(max_size=40), st.sampled_from([b"", b"src=", b"src=a+b.jpg&", b"src=/%"]))
+    def test_no_query_is_a_mistake_of_ours(self, rest: bytes, start: bytes) -> None:
+        response = self.ask(start + rest)
+        self.assertLess(response.status, 500)
+        if response.status != 200:
+            assert isinstance(response.body, bytes)
+            self.assertRegex(response.body, rb"^[ -~]+\n$")
 
     def test_what_the_pool_says(self) -> None:
         for error, status in [
