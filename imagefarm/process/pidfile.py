@@ -82,6 +82,7 @@ class PidFile:
         self._pid = pid
         self._inspect = inspect
         self._written: int | None = None
+        self._warned = ""
 
     def __repr__(self) -> str:
         return f"<PidFile {self.path} {self._written or '-'}>"
@@ -92,14 +93,20 @@ class PidFile:
             return
         pid = read(self.path)
         if pid is None:
-            self._warn(f'pidfile "{self.path}" holds no process number, replaced')
+            self._warn_once(f'pidfile "{self.path}" holds no process number, replaced')
             return
         if pid == self._pid():
             return
         life = self._inspect(pid)
         if life is Life.OURS:
             raise AlreadyRunning(self.path, pid)
-        self._warn(f'pidfile "{self.path}" is stale: process {pid} is {life.value}, replaced')
+        self._warn_once(f'pidfile "{self.path}" is stale: process {pid} is {life.value}, replaced')
+
+    def _warn_once(self, message: str) -> None:
+        """A start checks before it opens its ports, and again when it writes."""
+        if message != self._warned:
+            self._warned = message
+            self._warn(message)
 
     def write(self) -> None:
         """`check`, then write our process number. Raises `PidFileError`."""

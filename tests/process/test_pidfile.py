@@ -80,7 +80,9 @@ class PidFileTests(SynchronousTestCase):
 
     def test_dead_process(self) -> None:
         self.put(b"200\n")
-        self.make().write()
+        ours = self.make()
+        ours.check()
+        ours.write()
         self.assertEqual(self.content(), b"100\n")
         self.assertEqual(
             self.warnings, [f'pidfile "{self.path}" is stale: process 200 is dead, replaced']
