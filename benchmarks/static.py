@@ -55,6 +55,7 @@ class Contest:
         return (lambda: wrk(theirs, load)), (lambda: wrk(ours, load))
 
     def stop(self) -> None:
+        """End both."""
         for daemon in self.daemons:
             daemon.stop()
 

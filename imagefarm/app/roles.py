@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import Any, cast
 
+from attrs import evolve
 from twisted.application.service import IService
 
 from imagefarm.config.errors import Invalid
@@ -36,7 +37,8 @@ def web(loaded: Loaded, options: Options, reactor: Any) -> IService:
         raise CannotStart([f'no "server" is defined in {options.config}'])
     work = WebWork(reactor, loaded, main, options.prefix)
     endpoints = [door.endpoint for door in work.doors]
-    return _service(reactor, options, main, loaded, endpoints, work)
+    warned = evolve(loaded, warnings=(*loaded.warnings, *dict.fromkeys(work.warnings)))
+    return _service(reactor, options, main, warned, endpoints, work)
 
 
 def resizer(loaded: Loaded, options: Options, reactor: Any) -> IService:

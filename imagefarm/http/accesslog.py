@@ -241,11 +241,18 @@ class AccessLogs:
 class LogFiles:
     """All access logs of a process. Equal targets share a file.
 
-    ``for_scope`` is called while the configuration is compiled; then ``open`` once.
+    ``for_scope`` is called while the configuration is compiled; then ``open`` once. ``default``
+    is the log of a configuration that has no ``access_log``, in the format ``combined``.
     """
 
-    def __init__(self, reactor: Clock, variables: VariableTable) -> None:
+    def __init__(
+        self, reactor: Clock, variables: VariableTable, default: bytes | None = None
+    ) -> None:
         self._reactor = reactor
+        self._default: tuple[AccessLogRule, ...] = ()
+        if default is not None:
+            path = Template(os.fsdecode(default), (default,), default)
+            self._default = (AccessLogRule(Target(path), "combined", None, "", 0),)
         self._combined = combined(variables)
         self._files: dict[Target, tuple[LogFile, AccessLogRule]] = {}
         self._problems: list[Problem] = []
@@ -259,7 +266,7 @@ class LogFiles:
                 self._problems.append(Problem(message, format.file, format.line_number))
             formats[format.name] = format
         entries: list[_Entry] = []
-        for rule in scope.all(ACCESS_LOG):
+        for rule in scope.all(ACCESS_LOG) or self._default:
             if rule.target is None:
                 return AccessLogs()
             if rule.format not in formats:

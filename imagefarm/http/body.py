@@ -42,6 +42,12 @@ class MalformedBody(BodyError):
     """The chunked coding is broken."""
 
 
+class BodyUsed(BodyError):
+    """A second handler wants what the first one has read."""
+
+    status = 500
+
+
 class ClientGone(BodyError):
     """The client has closed the connection."""
 
@@ -113,7 +119,10 @@ class RequestBody:
     # The handler's side.
 
     def start(self, sink: BodySink) -> None:
-        """Begin delivery to ``sink``."""
+        """Begin delivery to ``sink``, which fails at once if the body has been used up."""
+        if self._stopped:
+            sink.fail(BodyUsed("the request body was already read"))
+            return
         self._sink = sink
         self.started = True
         self._deliver()

@@ -241,10 +241,16 @@ class Request:
     variables: dict[str, bytes] = field(factory=dict)
     server: Any = None
     location: Any = None
+    #: Whether ``uri`` is the one that chose the location: not after ``rewrite ... break``.
+    valid_location: bool = True
     internal: bool = False
     redirects: int = 0
     #: The status that the error page being made answers with; None where none is made.
     error_status: int | None = None
+    #: The head as received, once an error page has replaced the method (for ``$request``).
+    received: RequestHead | None = None
+    #: The connection is closed after the answer, whatever it will be (400, 413, 500...).
+    close: bool = False
     #: Its number on the connection, from 1, and the bytes read for it, for the log.
     number: int = 1
     length: int = 0

@@ -44,6 +44,6 @@ def context(request: Request) -> str:
 def report(request: Request, level: str, message: str) -> None:
     """Write ``message`` with the request's context; ``level`` is one of nginx's."""
     _log.emit(
-        _LEVELS[level], "{message}{context}", message=message, context=context(request),
+        _LEVELS[level], "{text}{context}", text=message, context=context(request),
         severity=level,
     )  # fmt: skip

@@ -99,8 +99,8 @@ def request_target(request: Request, target: Target, *, constant: bool, location
         return raw
     path = request.uri
     head = b""
-    # A URI that was changed inside the location has lost its prefix and replaces the whole.
-    if target.uri and location and path.startswith(location):
+    # A URI that was changed inside the location replaces the whole.
+    if target.uri and request.valid_location and path.startswith(location):
         head, path = target.uri, path[len(location) :]
     # nginx escapes what had been escaped, or is of its own making; the rest stays as it came.
     if not unchanged or request.internal or b"%" in request.head.target.partition(b"?")[0]:

@@ -13,6 +13,7 @@ from imagefarm.fastcgi.directives import FastCGISettings
 from imagefarm.http.accesslog import AccessLogs
 from imagefarm.http.errorpages import MSIE_PADDING
 from imagefarm.http.filters import FilterSettings
+from imagefarm.http.filters.streams import Later
 from imagefarm.http.tls import SSL_ON
 from imagefarm.http.transfer import MERGE_SLASHES, transfer_settings
 from imagefarm.http.types import MimeTypes
@@ -52,7 +53,8 @@ class Builder:
     """Compiles ``http`` blocks.
 
     ``contents`` are asked in order for a block's content handler; where none has one, files are
-    served. ``logs`` gives the access logs in force in a block.
+    served. ``logs`` gives the access logs in force in a block; ``later`` runs a function on the
+    next turn of the event loop.
     """
 
     def __init__(
@@ -60,9 +62,11 @@ class Builder:
         contents: Sequence[ContentFactory],
         logs: Callable[[Scope], AccessLogs],
         default_root: bytes,
+        later: Later | None = None,
     ) -> None:
         self._contents = tuple(contents)
         self._logs = logs
+        self._later = later
         self._default_root = Template("html", (default_root,), default_root)
 
     def build(self, http: Iterable[Scope]) -> Tree:
@@ -135,7 +139,7 @@ class Builder:
             symlinks_from=trusted,
             gzip_static=scope[rows.GZIP_STATIC],
             types=MimeTypes.from_scope(scope),
-            filters=FilterSettings.from_scope(scope),
+            filters=FilterSettings.from_scope(scope, later=self._later),
             transfer=transfer_settings(scope),
             logs=self._logs(scope),
             log_not_found=scope[rows.LOG_NOT_FOUND],

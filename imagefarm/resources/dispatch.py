@@ -16,6 +16,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from imagefarm.http import filters
+from imagefarm.http.body import EMPTY
 from imagefarm.http.errorpages import CLOSING, error_response
 from imagefarm.http.headers import Headers
 from imagefarm.http.message import Request, Response, discard
@@ -123,6 +124,7 @@ class Dispatcher:
         """From the location rewrite on; `Flow.SEARCH` if the URI was changed."""
         location = leaf.location
         self._enter(request, location)
+        request.valid_location = True
         if location.internal and not request.internal:
             return Response(404)
         limit = location.transfer.client_max_body_size
@@ -192,6 +194,8 @@ class Dispatcher:
             if result.final or result.status < 300:
                 return self._complete(request, result)
             page = self._error_page(request, result)
+            if page is None and not _bare(result):
+                return self._complete(request, result)  # an upstream's own page
             if page is None:
                 return self._complete(request, _built_in(request, result), special=True)
             discard(result.body)
@@ -228,6 +232,7 @@ class Dispatcher:
                 if request.head.method not in (b"GET", b"HEAD"):
                     request.received = request.received or request.head
                     request.head = evolve(request.head, method=b"GET")
+                request.body = EMPTY  # the page is not what the body was meant for
                 path, _, args = uri.partition(b"?")
                 return InternalRedirect(path, args)
             code = answer if answer in (301, 302, 303, 307, 308) else 302
@@ -237,14 +242,20 @@ class Dispatcher:
 
     def _complete(
         self, request: Request, response: Response, *, special: bool = False
-    ) -> Response:
+    ) -> Response | Deferred[Response]:
         location: Location = request.location
         if request.error_status and not special:
             response = evolve(response, status=request.error_status)
         absolute_location(request, response)
         if request.close:
             response = evolve(response, close=True)
-        response = filters.run(request, response, location.filters)
+        filtered = filters.run(request, response, location.filters)
+        if filtered.status in (412, 416) and response.status == 200:
+            page = self._error_page(request, filtered)
+            if page is not None:
+                discard(filtered.body)
+                return self._settle(request, page)
+        response = filtered
         if response.status not in _DATED:
             response.headers.remove(b"last-modified")
         return response
@@ -255,6 +266,11 @@ class Dispatcher:
             return Response(499, final=True, close=True)
         _log.failure("while answering {request!r}", failure, request=request)
         return error_response(request, 500)
+
+
+def _bare(response: Response) -> bool:
+    """Whether it is a status only, for which a page has to be found."""
+    return response.body == b"" and response.length is None
 
 
 def _built_in(request: Request, response: Response) -> Response:

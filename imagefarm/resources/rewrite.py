@@ -166,6 +166,7 @@ class _Run:
         if self.note:
             self.note(f'rewritten data: "{uri!r}", args: "{request.args!r}"', request)
         self.changed = step.flag is not Flag.BREAK
+        request.valid_location = self.changed
         self.stopped = step.flag in (Flag.BREAK, Flag.LAST)
         return None
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from imagefarm.config.variables import Template
 from imagefarm.http.dates import format_http
 from imagefarm.http.etag import etag
-from imagefarm.http.filters.gzip import client_accepts_gzip
+from imagefarm.http.filters.gzip import add_vary, client_accepts_gzip
 from imagefarm.http.headers import Headers
 from imagefarm.http.message import FileBody, OpenFile, Request, Response
 from imagefarm.http.requestlog import printable, report
@@ -40,14 +40,22 @@ def serve(request: Request) -> Action:
         return _not_allowed(request)
     location: Location = request.location
     path = location.path(request)
+    packed = None
     if location.gzip_static != "off":
-        packed = _gzip_static(request, location, path)
-        if packed is not None:
-            return packed
+        packed = _packed(request, location, path)
+        if packed is not None and _takes_packed(request, location):
+            response = _respond(request, location, packed)
+            response.headers.add(b"Content-Encoding", b"gzip")
+            return response
     opened = _open(request, path)
     if isinstance(opened, Response):
         return opened
-    return _respond(request, location, opened)
+    response = _respond(request, location, opened)
+    if packed is not None:
+        packed.close()
+        if location.filters.gzip.vary:
+            add_vary(response.headers)
+    return response
 
 
 def _open(request: Request, path: bytes) -> OpenFile | Response:
@@ -69,32 +77,33 @@ def _open(request: Request, path: bytes) -> OpenFile | Response:
 
 
 def _respond(request: Request, location: Location, file: OpenFile) -> Response:
+    headers = [
+        (b"Content-Type", location.types.lookup(request.uri)),
+        (b"Last-Modified", format_http(file.mtime)),
+    ]
+    if location.filters.etag:
+        headers.append((b"ETag", etag(file.mtime, file.size)))
     return Response(
         200,
-        Headers(
-            [
-                (b"Content-Type", location.types.lookup(request.uri)),
-                (b"Last-Modified", format_http(file.mtime)),
-                (b"ETag", etag(file.mtime, file.size)),
-            ]
-        ),
+        Headers(headers),
         FileBody(file, 0, file.size),
         mtime=file.mtime,
         ranges=True,
     )
 
 
-def _gzip_static(request: Request, location: Location, path: bytes) -> Response | None:
-    """The ``.gz`` file beside the one asked for, if the client takes gzip and it exists."""
-    if location.gzip_static == "on" and not client_accepts_gzip(request, location.filters.gzip):
+def _packed(request: Request, location: Location, path: bytes) -> OpenFile | None:
+    """The ``.gz`` file beside the one asked for, if it has a say in the answer."""
+    if not location.filters.gzip.vary and not _takes_packed(request, location):
         return None
     try:
-        file = open_for(request, path + b".gz")
+        return open_for(request, path + b".gz")
     except (Directory, NotFound, Forbidden, OSError):
         return None
-    response = _respond(request, location, file)
-    response.headers.add(b"Content-Encoding", b"gzip")
-    return response
+
+
+def _takes_packed(request: Request, location: Location) -> bool:
+    return location.gzip_static == "always" or client_accepts_gzip(request, location.filters.gzip)
 
 
 def _not_allowed(request: Request) -> Response:

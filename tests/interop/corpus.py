@@ -78,7 +78,7 @@ CONDITIONS: tuple[tuple[str, ...], ...] = (
     ('If-None-Match: "other"',),
     (f'If-None-Match: "other", {TAG}',),
     ("If-None-Match: *",),
-    (f'If-None-Match: "other"', f"If-Modified-Since: {MODIFIED}"),
+    ('If-None-Match: "other"', f"If-Modified-Since: {MODIFIED}"),
     (f"If-None-Match: {TAG}", f"If-Modified-Since: {EARLIER}"),
     (f"If-Match: {TAG}",),
     ('If-Match: "other"',),
