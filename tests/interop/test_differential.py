@@ -195,9 +195,8 @@ class DifferentialTests(SynchronousTestCase):
                 difference(case, expected, got)
             for key in ("status", "reason", "body"):
                 if expected[key] != got[key]:
-                    found.append(
-                        f"{case.name} #{number}: {key} {_short(expected[key])} != {_short(got[key])}"
-                    )
+                    values = f"{_short(expected[key])} != {_short(got[key])}"
+                    found.append(f"{case.name} #{number}: {key} {values}")
             for name in sorted(expected["headers"].keys() | got["headers"].keys()):
                 a, b = expected["headers"].get(name), got["headers"].get(name)
                 if a != b:
