@@ -7,16 +7,24 @@ import shutil
 from collections.abc import Callable
 from typing import Final
 
+#: Directories that a prefix has to have, as ``make install`` of nginx makes them.
+MADE: Final = ("logs", "cache")
 #: Shipped directories that a prefix gets a copy of where it has none: the error pages.
 COPIED: Final = ("html",)
 
 
 def prepare(prefix: str, source: str, warn: Callable[[str], None]) -> None:
-    """Put the pages of ``source`` into ``prefix`` where it has none of its own.
+    """Make the directories that ``prefix`` lacks, and put the pages of ``source`` there.
 
     What is there is left alone, so an operator's pages survive an update. Failing is no reason
-    not to start: it only costs the pages, and ``warn`` is told.
+    not to start, as the configuration may use other places: ``warn`` is told.
     """
+    for name in MADE:
+        path = os.path.join(prefix, name)
+        try:
+            os.makedirs(path, exist_ok=True)
+        except OSError as error:
+            warn(f'mkdir() "{path}" failed ({error.errno}: {error.strerror})')
     for name in COPIED:
         target = os.path.join(prefix, name)
         if os.path.lexists(target):

@@ -24,7 +24,7 @@ class PrepareTests(SynchronousTestCase):
     def test_a_fresh_prefix_gets_the_pages(self) -> None:
         self.prepare()
         self.assertEqual(self.page(), "ours")
-        self.assertEqual(os.listdir(self.prefix), ["html"])
+        self.assertEqual(sorted(os.listdir(self.prefix)), ["cache", "html", "logs"])
 
     def test_what_is_there_is_left_alone(self) -> None:
         self.prepare()
@@ -38,5 +38,6 @@ class PrepareTests(SynchronousTestCase):
         with open(self.prefix, "w"):
             pass
         self.prepare()
-        self.assertEqual(len(self.warnings), 1)
-        self.assertIn("cannot copy the pages to", self.warnings[0])
+        self.assertEqual(len(self.warnings), 3)
+        self.assertIn(f'mkdir() "{self.prefix}/logs" failed (20: Not a directory)', self.warnings)
+        self.assertIn("cannot copy the pages to", self.warnings[2])
