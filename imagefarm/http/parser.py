@@ -256,18 +256,19 @@ def parse_head(block: bytes, limits: Limits) -> ParsedHead:
     fields: list[tuple[bytes, bytes]] = []
     watched: dict[bytes, list[bytes]] = {}
     for line in lines:
-        field = parse_field(line)
-        if field is None:
-            raise BadRequest(400, "malformed field line", first)
+        name, colon, value = line.partition(b":")
+        if not colon or not name or name.translate(None, plain):
+            if parse_field(line) is None:
+                raise BadRequest(400, "malformed field line", first)
+            if _drops(name, limits):
+                continue
         if len(line) + 2 > longest:
             raise BadRequest(400, "request header too large", first)
-        name = field[0]
-        if name.translate(None, plain) and _drops(name, limits):
-            continue
-        fields.append(field)
+        value = value.strip(b" \t")
+        fields.append((name, value))
         lower = name.lower()
         if lower in _WATCHED:
-            watched.setdefault(lower, []).append(field[1])
+            watched.setdefault(lower, []).append(value)
     head = RequestHead(first.method, first.target, first.version, Headers(fields))
     return _interpret(head, watched, len(block) + 4)
 
