@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from enum import Enum
+from signal import Signals
 from typing import Any, Final
 
 from attrs import Factory, frozen
@@ -264,7 +265,8 @@ class Child:
         if self._transport is None:
             return False
         try:
-            self._transport.signalProcess(name)
+            # By number: Twisted knows only a few by name, QUIT and USR1 not among them.
+            self._transport.signalProcess(Signals[f"SIG{name}"].value)
         except ProcessExitedAlready:
             return False
         return True

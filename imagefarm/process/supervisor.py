@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.logger import Logger
 
 from .backoff import Backoff
@@ -37,7 +37,8 @@ def log_line(name: str, line: bytes) -> None:
 class Supervisor(Service):
     """A service that runs ``specs``: each starts when the one before it is ready.
 
-    They stop one after another in the reverse order, so list first what others depend on.
+    They stop one after another in the reverse order, so list first what others depend on;
+    or, with ``together``, all at the same time.
     `ready` fires when all are; it errs with `ChildFailed` if one dies before it was ready for
     the first time (a bad configuration, a port in use), and then the rest isn't started: the
     caller decides to stop. Later deaths are restarted for ever, with ``backoff`` between them.
@@ -50,10 +51,12 @@ class Supervisor(Service):
         output: Callable[[str, bytes], None] = log_line,
         backoff: Backoff = DEFAULT_BACKOFF,
         patience: Patience = DEFAULT_PATIENCE,
+        together: bool = False,
     ) -> None:
         self.children = tuple(Child(spec, reactor, output, backoff, patience) for spec in specs)
         self.ready: Deferred[None] = Deferred()
         self._patience = patience
+        self._together = together
 
     @property
     def patience(self) -> Patience:
@@ -86,6 +89,9 @@ class Supervisor(Service):
     def stopService(self) -> Deferred[None]:
         """Stop the last child, then the one before it... Fires when none is left."""
         Service.stopService(self)
+        if self._together:
+            stopping = DeferredList([child.stop() for child in self.children])
+            return stopping.addCallback(lambda _: None)
         return self._stop(len(self.children) - 1)
 
     def _stop(self, index: int) -> Deferred[None]:

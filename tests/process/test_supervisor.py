@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from signal import Signals
 from typing import Any
 
 from twisted.internet.error import ProcessDone, ProcessExitedAlready, ProcessTerminated
@@ -31,10 +32,10 @@ class FakeProcess:
         self.dead = False
         self.held_open = False
 
-    def signalProcess(self, name: str) -> None:
+    def signalProcess(self, number: int) -> None:
         if self.dead:
             raise ProcessExitedAlready()
-        self.signals.append(name)
+        self.signals.append(Signals(number).name.removeprefix("SIG"))
 
     def closeChildFD(self, fd: int) -> None:
         pass
@@ -135,6 +136,17 @@ class SupervisorTests(SynchronousTestCase):
         self.successResultOf(stopped)
         self.assertEqual(self.states(), [State.STOPPED] * 3)
         self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_all_stop_together(self) -> None:
+        self.supervisor._together = True
+        resizer, slave, master = self.start_all()
+        stopped = self.supervisor.stopService()
+        self.assertEqual((master.signals, slave.signals, resizer.signals), (["QUIT"],) * 3)
+        for process in (slave, master):
+            process.end()
+        self.assertNoResult(stopped)
+        resizer.end()
+        self.successResultOf(stopped)
 
     def test_one_that_does_not_stop_is_killed(self) -> None:
         master = self.start_all()[2]
