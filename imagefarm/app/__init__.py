@@ -10,10 +10,12 @@ from imagefarm.config.errors import ConfigurationError
 from imagefarm.process.certificate import CertificateError
 from imagefarm.process.errorlog import LogFileError
 from imagefarm.process.pidfile import PidFileError
+from imagefarm.process.prefix import prepare
 from imagefarm.process.privileges import PrivilegeError
 from imagefarm.process.sockets import ListenError
 
-from .configuration import Options, read
+from .configuration import SHIPPED, Options, read
+from .daemon import warn
 from .errors import CannotStart
 from .roles import farm, resizer, web
 
@@ -22,6 +24,8 @@ def make_service(options: Options, reactor: Any) -> IService:
     """The service of ``options.role``. Raises `CannotStart`; then nothing has been started."""
     try:
         loaded = read(options)
+        if not options.worker:
+            prepare(options.prefix, SHIPPED, warn)
         if options.role == "farm":
             return farm(loaded, options, reactor)
         if options.role == "resizer":

@@ -27,7 +27,7 @@ from imagefarm.process.directives import MainSettings
 from imagefarm.process.errorlog import ErrorLog, ErrorLogSetting, LogFileError
 from imagefarm.process.limits import limit_open_files
 from imagefarm.process.pidfile import PidFile
-from imagefarm.process.privileges import drop, resolve
+from imagefarm.process.privileges import Belongings, drop, hand_to, resolve
 from imagefarm.process.sockets import INHERITED, Endpoint, adopt, hand_over, open_sockets
 from imagefarm.process.supervisor import Supervisor
 
@@ -66,6 +66,9 @@ class Work(Protocol):
     def reopen(self) -> None:
         """Open log files anew."""
 
+    def belongings(self) -> Belongings:
+        """What it writes to."""
+
 
 class Idle:
     """The work of a process that only supervises."""
@@ -83,6 +86,10 @@ class Idle:
 
     def reopen(self) -> None:
         """No files."""
+
+    def belongings(self) -> Belongings:
+        """No files."""
+        return Belongings()
 
 
 class ErrorLogs:
@@ -145,6 +152,7 @@ class DaemonService(Service):
         self._supervisor: Supervisor | None = None
         several = main.worker_processes > 1 or self._credentials is not None
         in_parent = several and main.master_process and bool(endpoints) and not options.worker
+        self._belongings = self._all_belongings(work)
         self._work = work
         if in_parent:  # it was made to see whether it can be: the workers make their own
             work.stop()
@@ -152,6 +160,17 @@ class DaemonService(Service):
         self._sockets = adopt(inherited) if options.worker else _open(endpoints)
         if in_parent:
             self._supervisor = self._workers(options, endpoints)
+
+    def _all_belongings(self, work: Work) -> Belongings:
+        found = work.belongings()
+        paths = [log.path for log in self._main.error_logs if log.path is not None]
+        return evolve(found, logs=(*paths, *found.logs))
+
+    def _hand_over(self) -> None:
+        """Let the workers' user write what root opened or made."""
+        if self._credentials is not None:
+            for failure in hand_to(self._credentials, self._belongings):
+                fault(failure)
 
     def _workers(self, options: Options, endpoints: Sequence[Endpoint]) -> Supervisor:
         by_endpoint = {endpoint: self._sockets[str(endpoint)] for endpoint in endpoints}
@@ -162,7 +181,7 @@ class DaemonService(Service):
             ChildSpec(f"worker {number}", command, environment, None, inheritance.fds)
             for number in range(1, self._main.worker_processes + 1)
         ]
-        return Supervisor(specs, self._reactor)
+        return Supervisor(specs, self._reactor, together=True)
 
     def startService(self) -> None:
         """Serve, or start the workers; then write the pidfile and say that we are ready."""
@@ -172,18 +191,23 @@ class DaemonService(Service):
             self._supervision.watch(self._reactor, self._orphaned)
         if self._supervisor is not None:
             self._supervisor.startService()
-            self._supervisor.ready.addCallbacks(
-                lambda _: self._ready(), lambda failure: give_up(self._reactor, failure)
-            )
+            ready = self._supervisor.ready.addCallback(lambda _: self._write_pidfile())
+            ready.addCallback(lambda _: self._ready())
+            ready.addErrback(lambda failure: give_up(self._reactor, failure))
             return
-        self._work.start(self._sockets)
-        self._ready()
+        self._write_pidfile()
         if self._credentials is not None:
-            drop(self._credentials)
+            self._hand_over()
+            drop(self._credentials)  # before any work: what it starts must not be root's
+        self._work.start(self._sockets)
+        self._close_sockets()  # the work has its own descriptors of them
+        self._ready()
 
-    def _ready(self) -> None:
+    def _write_pidfile(self) -> None:
         if self._pidfile is not None:
             self._pidfile.write()
+
+    def _ready(self) -> None:
         if self._supervision is not None:
             self._supervision.say_ready()
         notice("ready")
@@ -223,6 +247,7 @@ class DaemonService(Service):
         """QUIT: finish what is under way, then stop."""
         notice("gracefully shutting down")
         if self._supervisor is not None:
+            self._close_sockets()  # or clients would go on to connect, with nobody to accept
             stop_gently(self._supervisor, self._shutdown_time())
             self._stop_reactor()
             return
@@ -240,6 +265,7 @@ class DaemonService(Service):
         self._logs.reopen()
         self._work.reopen()
         if self._supervisor is not None:
+            self._hand_over()
             self._supervisor.signal("USR1")
         notice("reopened logs")
 
@@ -252,9 +278,12 @@ class DaemonService(Service):
             stopping.addBoth(lambda _: supervisor.stopService())
         return stopping.addBoth(self._end)
 
-    def _end(self, result: Any) -> Any:
+    def _close_sockets(self) -> None:
         for sock in self._sockets.values():
             sock.close()
+
+    def _end(self, result: Any) -> Any:
+        self._close_sockets()
         if self._pidfile is not None:
             self._pidfile.remove()
         self._logs.close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import shutil
 import socket
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,10 +17,11 @@ from imagefarm.config.loader import Loaded
 from imagefarm.config.table import Scope
 from imagefarm.image.samples import draw
 from imagefarm.process.farm import Member, child_specs
+from imagefarm.process.privileges import Belongings
 from imagefarm.process.supervisor import Supervisor
 from imagefarm.resources import directives as rows
 
-from .configuration import SHIPPED, Options, read
+from .configuration import Options, read
 from .daemon import give_up, notice, stop_gently, stop_now
 
 #: How long a member may take to finish what it does.
@@ -57,12 +57,7 @@ class FarmWork:
         self.supervisor = Supervisor(specs, reactor)
 
     def prepare(self) -> None:
-        """Make the directories a new prefix lacks, and the samples."""
-        for name in ("logs", "cache"):
-            os.makedirs(os.path.join(self._options.prefix, name), exist_ok=True)
-        html = os.path.join(self._options.prefix, "html")
-        if not os.path.exists(html):
-            shutil.copytree(os.path.join(SHIPPED, "html"), html)
+        """Make the root, and samples in an empty one. Raises OSError."""
         self._root.mkdir(parents=True, exist_ok=True)
         if not any(self._root.iterdir()):
             notice(f"{self._root} is empty, drawing sample images")
@@ -70,7 +65,6 @@ class FarmWork:
 
     def start(self, sockets: Mapping[str, socket.socket]) -> None:
         """Start the members one after another."""
-        self.prepare()
         self.supervisor.startService()
         self.supervisor.ready.addCallbacks(
             lambda _: self._announce(), lambda failure: give_up(self._reactor, failure)
@@ -118,6 +112,10 @@ class FarmWork:
     def reopen(self) -> None:
         """USR1 goes to everyone."""
         self.supervisor.signal("USR1")
+
+    def belongings(self) -> Belongings:
+        """Nothing but the error log: each member has its own."""
+        return Belongings()
 
 
 def _servers(loaded: Loaded) -> Iterator[Scope]:

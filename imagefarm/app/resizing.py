@@ -15,6 +15,7 @@ from imagefarm.http.message import Response
 from imagefarm.image.directives import ResizerSettings
 from imagefarm.image.pool import WorkerPool
 from imagefarm.image.service import ImageService
+from imagefarm.process.privileges import Belongings
 from imagefarm.process.sockets import Endpoint
 
 
@@ -68,3 +69,7 @@ class ResizerWork:
 
     def reopen(self) -> None:
         """No log files but the error log."""
+
+    def belongings(self) -> Belongings:
+        """Nothing but the error log."""
+        return Belongings()

@@ -61,10 +61,13 @@ def farm(loaded: Loaded, options: Options, reactor: Any) -> IService:
         members = farm_members(loaded.root)
     except Invalid as error:
         raise CannotStart([f"{error} in {options.config}"]) from error
-    return _service(
-        reactor, options, main, loaded, (),
-        FarmWork(reactor, options, members),
-    )  # fmt: skip
+    work = FarmWork(reactor, options, members)
+    try:
+        work.prepare()
+    except OSError as error:
+        reason = f"({error.errno}: {error.strerror})"
+        raise CannotStart([f'root "{error.filename}" cannot be used {reason}']) from error
+    return _service(reactor, options, main, loaded, (), work)
 
 
 def _service(

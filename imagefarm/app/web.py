@@ -38,6 +38,7 @@ from imagefarm.http.transport import direct
 from imagefarm.http.upstream import UpstreamGroup
 from imagefarm.process.certificate import ensure_self_signed
 from imagefarm.process.directives import MainSettings
+from imagefarm.process.privileges import Belongings
 from imagefarm.process.sockets import Endpoint
 from imagefarm.proxy.groups import Groups
 from imagefarm.proxy.handler import ProxyPass
@@ -244,6 +245,13 @@ class WebWork:
         """USR1."""
         for failure in self.logs.reopen():
             fault(failure)
+
+    def belongings(self) -> Belongings:
+        """Access logs with fixed names, and the caches."""
+        return Belongings(
+            logs=tuple(map(os.fsdecode, self.logs.paths())),
+            directories=tuple(os.fsdecode(zone.directory.path) for zone in self.zones.values()),
+        )
 
     # Status
 

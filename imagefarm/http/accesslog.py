@@ -296,6 +296,10 @@ class LogFiles:
             self.close()
             raise ConfigurationError(problems)
 
+    def paths(self) -> list[bytes]:
+        """The files whose names hold no variables."""
+        return [target.path.constant for target in self._files if target.path.constant is not None]
+
     def reopen(self) -> list[str]:
         """For USR1. Returns what went wrong; those files are gone on with as they were."""
         failures = []

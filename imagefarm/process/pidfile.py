@@ -7,6 +7,7 @@ content: it is made beside its place and renamed into it.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import tempfile
 from collections.abc import Callable
@@ -88,7 +89,11 @@ class PidFile:
         return f"<PidFile {self.path} {self._written or '-'}>"
 
     def check(self) -> None:
-        """Raise `AlreadyRunning` if the file names a live process of ours; warn if it is stale."""
+        """Raise `AlreadyRunning` if the file names a live process of ours; warn if it is stale.
+
+        Makes its directory; raises `PidFileError` if that fails, or nothing can be written there.
+        """
+        self._writable()
         if not os.path.lexists(self.path):
             return
         pid = read(self.path)
@@ -108,13 +113,26 @@ class PidFile:
             self._warned = message
             self._warn(message)
 
+    def _writable(self) -> None:
+        directory = os.path.dirname(self.path) or "."
+        try:
+            os.makedirs(directory, exist_ok=True)
+            if not os.access(directory, os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            if os.path.isdir(self.path):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def _failed(self, error: OSError) -> PidFileError:
+        return PidFileError(f'open() "{self.path}" failed ({error.errno}: {error.strerror})')
+
     def write(self) -> None:
         """`check`, then write our process number. Raises `PidFileError`."""
         self.check()
         pid = self._pid()
         directory = os.path.dirname(self.path) or "."
         try:
-            os.makedirs(directory, exist_ok=True)
             fd, temporary = tempfile.mkstemp(prefix=".pid-", dir=directory)
             try:
                 with os.fdopen(fd, "wb") as file:
@@ -125,9 +143,7 @@ class PidFile:
                 os.unlink(temporary)
                 raise
         except OSError as error:
-            raise PidFileError(
-                f'open() "{self.path}" failed ({error.errno}: {error.strerror})'
-            ) from error
+            raise self._failed(error) from error
         self._written = pid
 
     def remove(self) -> None:

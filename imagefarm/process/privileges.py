@@ -64,6 +64,35 @@ def resolve(
     return Credentials(setting.user, uid, gid)
 
 
+@frozen
+class Belongings:
+    """What a daemon writes to, as absolute paths: log files, and directories."""
+
+    logs: tuple[str, ...] = ()
+    directories: tuple[str, ...] = ()
+
+
+def hand_to(credentials: Credentials, belongings: Belongings) -> list[str]:
+    """Give ``belongings`` to the user that the process becomes; make what is missing.
+
+    Log files are opened by root, but opened anew by the user after rotation, in a directory
+    that may be root's alone. Returns what went wrong, a line each.
+    """
+    failures = []
+    for directories, paths in ((False, belongings.logs), (True, belongings.directories)):
+        for path in paths:
+            try:
+                if directories:
+                    os.makedirs(path, 0o700, exist_ok=True)
+                else:
+                    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644))
+                if os.stat(path).st_uid != credentials.uid:
+                    os.chown(path, credentials.uid, -1)
+            except OSError as error:
+                failures.append(f'chown("{path}") failed ({error.errno}: {error.strerror})')
+    return failures
+
+
 def drop(credentials: Credentials) -> None:
     """Become ``credentials`` for good: groups, then group, then user, real, effective and saved.
 
