@@ -29,10 +29,16 @@ from imagefarm.fastcgi.directives import FastCGISettings
 from imagefarm.fastcgi.handler import FastCGIPass
 from imagefarm.http.accesslog import LogFiles
 from imagefarm.http.factory import HttpFactory
-from imagefarm.http.message import Handler, Request
+from imagefarm.http.message import Handler
 from imagefarm.http.parser import Limits
 from imagefarm.http.timers import TimerWheel
-from imagefarm.http.tls import SELF_SIGNED, SniContextFactory, TlsSettings, make_context
+from imagefarm.http.tls import (
+    CERTIFICATE,
+    SELF_SIGNED,
+    SniContextFactory,
+    TlsSettings,
+    make_context,
+)
 from imagefarm.http.transfer import head_settings, transfer_settings
 from imagefarm.http.transport import direct
 from imagefarm.http.upstream import UpstreamGroup
@@ -94,10 +100,10 @@ class WebWork:
     groups: Groups = field(init=False)
     zones: dict[str, Zone] = field(init=False)
     logs: LogFiles = field(init=False)
+    dispatcher: Dispatcher = field(init=False)
     doors: list[Door] = field(init=False)
     #: What an operator should know of the configuration, beyond what its reading showed.
     warnings: list[Problem] = field(factory=list)
-    requests: int = 0
     started: float = 0.0
     _ports: list[Any] = field(factory=list)
     _serials: Any = field(factory=lambda: itertools.count(1))
@@ -127,8 +133,8 @@ class WebWork:
             lambda function: self.reactor.callLater(0, function),
         )
         tree = builder.build(http)
-        dispatcher = Dispatcher(tree.farm, self._finished)
-        self.doors = [self._door(listener, dispatcher) for listener in tree.listeners]
+        self.dispatcher = Dispatcher(tree.farm)
+        self.doors = [self._door(listener) for listener in tree.listeners]
         self.logs.open()
 
     # Content handlers
@@ -182,11 +188,11 @@ class WebWork:
 
     # Doors
 
-    def _door(self, listener: Listener, dispatcher: Dispatcher) -> Door:
+    def _door(self, listener: Listener) -> Door:
         listen, default = listener.listen, listener.servers[0]
         head = head_settings(default)
         factory = HttpFactory(
-            dispatcher,
+            self.dispatcher,
             self.reactor,
             server=listen.address,
             secure=listen.ssl,
@@ -255,9 +261,6 @@ class WebWork:
 
     # Status
 
-    def _finished(self, request: Request) -> None:
-        self.requests += 1
-
     def counts(self) -> ConnectionCounts:
         """For ``stub_status``."""
         states = [door.factory.states() for door in self.doors]
@@ -266,7 +269,7 @@ class WebWork:
         handled = accepted - sum(door.factory.refused for door in self.doors)
         active = reading + writing + waiting
         return ConnectionCounts(
-            accepted, handled, self.requests, active, reading, writing, waiting
+            accepted, handled, self.dispatcher.requests, active, reading, writing, waiting
         )
 
     def report(self) -> Mapping[str, Any]:
@@ -279,7 +282,7 @@ class WebWork:
                 "accepted": counts.accepts, "handled": counts.handled, "active": counts.active,
                 "reading": counts.reading, "writing": counts.writing, "waiting": counts.waiting,
             },
-            "requests": self.requests,
+            "requests": self.dispatcher.requests,
             "upstreams": {name: peers_report(group) for name, group in self.groups.named.items()},
             "caches": {name: zone_report(zone) for name, zone in self.zones.items()},
         }  # fmt: skip
@@ -305,7 +308,9 @@ def _contexts(listener: Listener) -> SniContextFactory:
         assert directive is not None
         try:
             settings = TlsSettings.from_scope(scope)
-            if settings is None:
+            if settings is not None:
+                directive = _place(scope, CERTIFICATE)
+            else:
                 raise Invalid('no "ssl_certificate" is defined for the "listen ... ssl" directive')
             if scope[SELF_SIGNED]:
                 now = datetime.datetime.now(datetime.UTC)
@@ -313,8 +318,8 @@ def _contexts(listener: Listener) -> SniContextFactory:
             made.append((scope, make_context(settings)))
         except Invalid as error:
             found.append(Problem(str(error), directive.file, directive.line))
-    if found:
-        raise ConfigurationError(found)
+    if found:  # several servers may have the same certificate
+        raise ConfigurationError(list(dict.fromkeys(found)))
     names = ServerNames(
         [
             ([name for line in scope.all(rows.SERVER_NAME) for name in line], context)

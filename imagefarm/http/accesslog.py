@@ -18,7 +18,7 @@ from imagefarm.config.table import HSL, LOCATION_IF, AnyRow, Environment, ListRo
 from imagefarm.config.values import parse_size, parse_time
 from imagefarm.config.variables import Template, VariableTable
 
-from .logformat import LOG_FORMAT, LogFormat, combined
+from .logformat import LOG_FORMAT, LogFormat, Outline, combined, fill
 from .message import Request
 from .timers import Call, Clock
 
@@ -150,14 +150,23 @@ class LogFile:
 
     def write(self, request: Request, line: bytes) -> None:
         """Take a whole line."""
+        self.append(self._target.path(request), line)
+
+    def append(self, path: bytes, line: bytes) -> None:
+        """Take a whole line for the file ``path``."""
         if self._size + len(line) > self._target.buffer:
             self.flush()
-        self._lines.setdefault(self._target.path(request), []).append(line)
+        self._lines.setdefault(path, []).append(line)
         self._size += len(line)
         if self._size >= self._target.buffer:
             self.flush()
         elif self._timer is None:
             self._timer = self._reactor.callLater(self._target.flush, self._tick)
+
+    @property
+    def path(self) -> bytes | None:
+        """The file's path; None if it has variables."""
+        return self._target.path.constant
 
     def _tick(self) -> None:
         self._timer = None
@@ -236,6 +245,25 @@ class AccessLogs:
         for entry in self.entries:
             if entry.condition is None or entry.condition(request) not in (b"", b"0"):
                 entry.file.write(request, entry.format.line(request))
+
+    def outlines(self, request: Request) -> Outlines | None:
+        """What `write_again` needs for repetitions of ``request``; None where it can't."""
+        found = []
+        for entry in self.entries:
+            path, outline = entry.file.path, entry.format.outline(request)
+            if entry.condition is not None or path is None or outline is None:
+                return None
+            found.append((entry.file, path, outline))
+        return tuple(found)
+
+
+Outlines = tuple[tuple[LogFile, bytes, Outline], ...]
+
+
+def write_again(outlines: Outlines) -> None:
+    """Log a repetition."""
+    for file, path, outline in outlines:
+        file.append(path, fill(outline))
 
 
 class LogFiles:

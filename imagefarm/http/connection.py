@@ -10,6 +10,7 @@ A connection that waits for a request holds no parser, no buffer and no exchange
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any, Final
 
 from attrs import evolve
@@ -20,8 +21,9 @@ from zope.interface import implementer
 
 from .body import EMPTY, BodyTimeout, RequestBody
 from .exchange import DRAIN_LIMIT, Exchange, Phase
-from .message import Peer, Request
+from .message import Peer, Request, Response, identity
 from .parser import BadRequest, ParsedHead, RequestParser
+from .plans import Block, Plan, read
 from .serializer import Serializer
 from .timers import Clock
 from .transport import DirectServer, DirectUnixServer, with_handshake
@@ -48,8 +50,8 @@ class HttpConnection(Waiting):
     """A Twisted protocol; the factory makes it. As a producer it learns when writing stalls."""
 
     __slots__ = (
-        "_draining", "_eof", "_exchange", "_idle_timeout", "_linger_end", "_parser", "_pumping",
-        "_reading", "_started", "_state", "congested", "peer", "plain", "served",
+        "_alone", "_draining", "_eof", "_exchange", "_idle_timeout", "_linger_end", "_parser",
+        "_pumping", "_reading", "_started", "_state", "congested", "peer", "plain", "served",
     )  # fmt: skip
 
     def __init__(self, factory: HttpFactory, peer: Peer) -> None:
@@ -69,6 +71,8 @@ class HttpConnection(Waiting):
         self._pumping = False
         self._reading = True
         self._eof = False
+        #: The bytes being parsed, if they seem to be one whole request.
+        self._alone = b""
 
     def __repr__(self) -> str:
         return f"<HttpConnection #{self.peer.serial} {self._state.name} served={self.served}>"
@@ -89,6 +93,8 @@ class HttpConnection(Waiting):
         """Bytes from the client."""
         state = self._state
         if state is State.HEAD:
+            if self._parser is None and not self.congested and self._replay(data):
+                return
             self._feed(data)
             self._pump()
         elif state is State.BUSY or state is State.DRAIN:
@@ -177,6 +183,13 @@ class HttpConnection(Waiting):
         """The time of day."""
         return self.factory.now()
 
+    def learn(self, request: Request, response: Response) -> None:
+        """An answer that may be remembered; only where one whole request came alone."""
+        if self._alone:
+            data, plans = self._alone, self.factory.plans
+            end = data.index(b"\r\n")
+            plans.learn(data[:end], data[end:], request, response)
+
     def answering(self) -> None:
         """An answer could not be sent at once."""
         self._arm_busy()
@@ -220,6 +233,65 @@ class HttpConnection(Waiting):
     def drain(self) -> None:
         """The server stops: close now if idle, else after the answer."""
         if self._state is State.HEAD and self._parser is None and not self.congested:
+            self._close()
+
+    # The fast path (`http.plans`).
+
+    def _replay(self, data: bytes) -> bool:
+        """Answer a request that has been answered before; False if it is to be parsed."""
+        factory = self.factory
+        plans = factory.plans
+        end = data.find(b"\r\n")
+        block = plans.blocks.get(data[end:]) if end > 0 else None
+        if block is None:
+            self._alone = data if data.endswith(b"\r\n\r\n") else b""
+            return False
+        line = data[:end]
+        plan = block.plans.get(line)
+        if plan is None:
+            self._alone = data
+            return False
+        now = factory.now()
+        try:
+            same = identity(os.stat(plan.path)) == plan.file
+        except OSError:
+            same = False
+        body = plan.body if same else None
+        if same and body is None:
+            body = read(plan)
+            if body is not None:
+                plans.keep(plan, body, now)
+        if body is None:
+            plans.drop(block.plans, line)
+            self._alone = data
+            return False
+        self._answer(block, plan, body, len(data), now)
+        return True
+
+    def _answer(self, block: Block, plan: Plan, body: bytes, size: int, now: float) -> None:
+        factory = self.factory
+        if factory.secure and not self.served:
+            self.peer = with_handshake(self.peer, self.transport)
+        self.served += 1
+        transfer = plan.request.transfer
+        keep = (
+            block.keep
+            and not factory.draining
+            and self.served < transfer.keepalive_requests
+            and transfer.keepalive_timeout > 0
+        )
+        head = plan.head(factory.serializer, now, keep)
+        self.transport.write(head if plan.request.head.method == b"HEAD" else head + body)
+        peer, number = self.peer, self.served
+        factory.app.repeated(
+            plan.memory,
+            (block, peer.address),
+            lambda: plan.replay(block, peer, number, size, now, len(head)),
+        )
+        self._idle_timeout = transfer.keepalive_timeout
+        if keep:
+            self._rest()
+        else:
             self._close()
 
     # Reading.
@@ -329,7 +401,10 @@ class HttpConnection(Waiting):
         self._exchange = exchange
         self._state = State.BUSY
         self._await_nothing()
+        if self._alone:
+            self.factory.plans.know(self._alone[self._alone.index(b"\r\n") :], parsed)
         exchange.begin()
+        self._alone = b""
         if rest:
             self._receive(rest)
         elif self._state is State.BUSY:

@@ -73,6 +73,9 @@ class Carrier(Protocol):
     def now(self) -> float:
         """The time of day, for Date."""
 
+    def learn(self, request: Request, response: Response) -> None:
+        """An answer that may be remembered."""
+
     def answering(self) -> None:
         """An answer has begun that could not be sent at once."""
 
@@ -190,6 +193,8 @@ class Exchange:
         if isinstance(body, bytes):
             self._send_bytes(head, body)
             return
+        if response.headers_at is not None:
+            self._carrier.learn(self.request, response)
         if isinstance(body, FileBody | PartsBody):
             sendfile = self._carrier.plain and self.request.transfer.sendfile
             self._sender = FileSender(self, body, sendfile=sendfile)

@@ -16,6 +16,7 @@ from imagefarm import __version__
 from .connection import HttpConnection
 from .message import Application, Peer, TransferSettings
 from .parser import Limits
+from .plans import Plans
 from .serializer import Serializer
 from .timers import Clock, TimerWheel
 
@@ -57,6 +58,7 @@ class HttpFactory:
         self.serializer = Serializer(b"imagefarm", __version__.encode())
         self.now = now
         self.max_connections = max_connections
+        self.plans = Plans()
         self.connections: set[HttpConnection] = set()
         #: Connections that came, and those of them that were turned away.
         self.accepted = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Final
+from typing import Final, cast
 
 from attrs import field, frozen
 
@@ -15,7 +15,7 @@ from imagefarm.config.table import HTTP, Environment, ListRow
 from imagefarm.config.variables import Template, VariableTable
 
 from .message import Request
-from .variables import Lookup, lookup_of
+from .variables import Lookup, Stability, lookup_of, stability_of
 
 #: The format that every configuration has.
 _COMBINED: Final = (
@@ -31,6 +31,11 @@ _JSON: Final = {
 }  # fmt: skip
 
 Escape = Callable[[bytes | None], bytes]
+#: A line with look-ups of the time where that stands.
+Outline = tuple[bytes | Lookup, ...]
+
+_A: Final = Stability.ANSWER
+_NO_REQUEST: Final = cast(Request, None)
 
 
 def escape_default(value: bytes | None) -> bytes:
@@ -65,6 +70,7 @@ class LogFormat:
 
     name: str
     parts: tuple[bytes | Lookup, ...] = field(repr=False)
+    stabilities: tuple[Stability, ...] = field(repr=False)
     escape: Escape = escape_default
     #: Where it was defined.
     file: str = ""
@@ -79,14 +85,38 @@ class LogFormat:
         pieces.append(b"\n")
         return b"".join(pieces)
 
+    def outline(self, request: Request) -> Outline | None:
+        """The line of ``request`` and its repetitions, but for the time; None if more varies."""
+        if Stability.REQUEST in self.stabilities:
+            return None
+        pieces: list[bytes | Lookup] = [b""]
+        for part, stability in zip((*self.parts, b"\n"), (*self.stabilities, _A), strict=True):
+            if stability is Stability.CLOCK:
+                pieces += [part, b""]
+            else:
+                value = part if isinstance(part, bytes) else self.escape(part(request))
+                pieces[-1] = pieces[-1] + value  # type: ignore[operator]
+        return tuple(pieces)
+
+
+def fill(outline: Outline) -> bytes:
+    """The line of an outline, now."""
+    # Nothing in a time needs escaping, and its look-up needs no request.
+    return b"".join([p if isinstance(p, bytes) else p(_NO_REQUEST) or b"-" for p in outline])
+
 
 def combined(variables: VariableTable) -> LogFormat:
     """The predefined format."""
-    return LogFormat("combined", _parts(variables.compile(_COMBINED)))
+    template = variables.compile(_COMBINED)
+    return LogFormat("combined", _parts(template), _stabilities(template))
 
 
 def _parts(template: Template) -> tuple[bytes | Lookup, ...]:
     return tuple(part if isinstance(part, bytes) else lookup_of(part) for part in template.parts)
+
+
+def _stabilities(template: Template) -> tuple[Stability, ...]:
+    return tuple(_A if isinstance(part, bytes) else stability_of(part) for part in template.parts)
 
 
 def _log_format(directive: Directive, env: Environment) -> LogFormat:
@@ -98,7 +128,9 @@ def _log_format(directive: Directive, env: Environment) -> LogFormat:
             raise Invalid(f'unknown log format escaping "{kind}"')
         escape = _ESCAPES[kind]
     template = env.template("".join(words))
-    return LogFormat(name, _parts(template), escape, directive.file, directive.line)
+    return LogFormat(
+        name, _parts(template), _stabilities(template), escape, directive.file, directive.line
+    )
 
 
 LOG_FORMAT: Final = ListRow[LogFormat](

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Protocol
 
 from attrs import define, field, frozen
@@ -57,6 +57,15 @@ class BodyStream(Protocol):
         """Nobody wants the rest."""
 
 
+#: Modification time in nanoseconds, size in bytes, inode: a file that is still what it was.
+Identity = tuple[int, int, int]
+
+
+def identity(info: os.stat_result) -> Identity:
+    """What tells a file from what it was before."""
+    return info.st_mtime_ns, info.st_size, info.st_ino
+
+
 @define(eq=False)
 class OpenFile:
     """An open file and what fstat said of it; the owner of the descriptor.
@@ -70,6 +79,7 @@ class OpenFile:
     size: int
     mtime: float
     path: bytes = b""
+    identity: Identity = (0, 0, 0)
 
     def close(self) -> None:
         """Close the descriptor."""
@@ -143,6 +153,9 @@ class Response:
     final: bool = False
     #: Close the client's connection after this answer.
     close: bool = False
+    #: Gives ``headers`` as they are in a later second, if nothing but the host, the target and
+    #: the file in ``body`` had a say in this answer: then it may be remembered (`http.plans`).
+    headers_at: Callable[[int], Headers] | None = None
 
 
 @frozen
@@ -243,6 +256,8 @@ class Request:
     location: Any = None
     #: Whether ``uri`` is the one that chose the location: not after ``rewrite ... break``.
     valid_location: bool = True
+    #: Whether the host and the target alone have led here.
+    plannable: bool = True
     internal: bool = False
     redirects: int = 0
     #: The status that the error page being made answers with; None where none is made.
@@ -277,6 +292,16 @@ class Application(Protocol):
 
     def finished(self, request: Request) -> None:
         """The answer was sent, or the client has gone: write the access log."""
+
+    def repeated(
+        self, memory: dict[Any, Any], key: Hashable, replay: Callable[[], Request]
+    ) -> None:
+        """`finished` for an answer that was repeated (`http.plans`).
+
+        ``replay`` makes the request as `finished` would have got it. ``memory`` is the plan's,
+        for whatever the application wants to keep for the next time under ``key``, which stands
+        for the client's address and header block.
+        """
 
 
 Handler = Callable[[Request], "Response | Deferred[Response]"]

@@ -13,6 +13,7 @@ import ipaddress
 import os
 import re
 from collections.abc import Callable, Mapping
+from enum import Enum
 from typing import Any, Final, Protocol
 
 from attrs import frozen
@@ -43,15 +44,29 @@ class LocationLike(Protocol):
         """The location's prefix; empty for a regular expression."""
 
 
+class Stability(Enum):
+    """What a variable's value depends on, for lines of answers that are repeated (`plans`)."""
+
+    REQUEST = "anything"
+    ANSWER = "the client's address, the header block, the target and the answer"
+    CLOCK = "the time of day alone"
+
+
 @frozen
 class Variable:
     """A getter that can also tell unset from empty."""
 
     lookup: Lookup
+    stability: Stability = Stability.REQUEST
 
     def __call__(self, request: Request) -> bytes:
         """The value; empty if unset."""
         return self.lookup(request) or b""
+
+
+def stability_of(getter: Getter) -> Stability:
+    """What the value of ``getter`` depends on."""
+    return getter.stability if isinstance(getter, Variable) else Stability.REQUEST
 
 
 def lookup_of(getter: Getter) -> Lookup:
@@ -99,7 +114,7 @@ def _field(headers: Headers, name: bytes) -> bytes | None:
 
 def _http(name: str) -> Variable:
     wanted = encode(name.lower())
-    return Variable(lambda request: _field(request.head.headers, wanted))
+    return Variable(lambda request: _field(request.head.headers, wanted), Stability.ANSWER)
 
 
 def _arg(name: str) -> Variable:
@@ -124,7 +139,7 @@ def _cookie(name: str) -> Variable:
                 return value.strip(b" ")
         return None
 
-    return Variable(lookup)
+    return Variable(lookup, Stability.ANSWER)
 
 
 def _remote_user(request: Request) -> bytes | None:
@@ -344,6 +359,25 @@ _PREFIXES: Final[Mapping[str, Callable[[str], Getter]]] = {
 }
 
 
+#: Variables whose value is the same for each repetition of an answer to the same client.
+_OF_ANSWER: Final = frozenset({
+    "args", "binary_remote_addr", "body_bytes_sent", "content_length", "content_type",
+    "document_uri", "host", "hostname", "https", "is_args", "nginx_version",
+    "proxy_add_x_forwarded_for", "query_string", "remote_addr", "remote_user", "request",
+    "request_method", "request_uri", "scheme", "server_addr", "server_name", "server_port",
+    "server_protocol", "status", "uri", "upstream_addr", "upstream_cache_status",
+    "upstream_connect_time", "upstream_header_time", "upstream_response_time",
+    "upstream_status",
+})  # fmt: skip
+_OF_CLOCK: Final = frozenset({"time_iso8601", "time_local"})
+
+
+def _stability(name: str) -> Stability:
+    if name in _OF_CLOCK:
+        return Stability.CLOCK
+    return Stability.ANSWER if name in _OF_ANSWER else Stability.REQUEST
+
+
 def _request_id(random: Callable[[int], bytes]) -> Lookup:
     def lookup(request: Request) -> bytes:
         # One and the same for the request wherever it is asked for.
@@ -376,8 +410,10 @@ def variable_table(
     ``clock`` gives seconds since the epoch, ``random`` that many random bytes. An extra name
     that ends in "_" would be a prefix in nginx; here all of them are exact.
     """
-    exact: dict[str, Any] = {name: Variable(lookup) for name, lookup in _FIXED.items()}
-    exact.update({name: Variable(lookup) for name, lookup in _timed(clock).items()})
+    known = {**_FIXED, **_timed(clock)}
+    exact: dict[str, Any] = {
+        name: Variable(lookup, _stability(name)) for name, lookup in known.items()
+    }
     exact["request_id"] = Variable(_request_id(random))
     exact.update(extra or {})
     return VariableTable(exact=exact, prefixes=_PREFIXES, defined=_defined, capture=_capture)

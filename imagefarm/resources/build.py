@@ -12,7 +12,7 @@ from imagefarm.config.variables import Template
 from imagefarm.fastcgi.directives import FastCGISettings
 from imagefarm.http.accesslog import AccessLogs
 from imagefarm.http.errorpages import MSIE_PADDING
-from imagefarm.http.filters import FilterSettings
+from imagefarm.http.filters import FilterSettings, headers
 from imagefarm.http.filters.streams import Later
 from imagefarm.http.tls import SSL_ON
 from imagefarm.http.transfer import MERGE_SLASHES, transfer_settings
@@ -20,9 +20,11 @@ from imagefarm.http.types import MimeTypes
 
 from . import directives as rows
 from . import static
+from .files import Symlinks
 from .listen import Listen
 from .location import AccessRule, Content, Location
 from .matching import Entry, Locations, Modifier, ServerName, ServerNames
+from .rewrite_directives import DIRECTIVES as STEP_ROWS
 from .rewrite_directives import compile_steps
 from .server import Farm, LocationLeaf, ServerSettings, VirtualHost
 
@@ -121,6 +123,7 @@ class Builder:
             return self.location(inner, f"if in {name}", prefix, named=named)
 
         in_server = name == "server"
+        content = self._content(scope)
         symlinks, trusted = scope[rows.DISABLE_SYMLINKS]
         return Location(
             name=name,
@@ -149,7 +152,8 @@ class Builder:
             port_in_redirect=scope[rows.PORT_IN_REDIRECT],
             server_name_in_redirect=scope[rows.SERVER_NAME_IN_REDIRECT],
             fastcgi=FastCGISettings.from_scope(scope),
-            content=self._content(scope),
+            content=content,
+            plannable=content is static.serve and _plannable(scope),
         )
 
     @staticmethod
@@ -181,6 +185,25 @@ def _merged(listens: Sequence[Listen]) -> Listen:
     ssl = any(listen.ssl for listen in listens)
     first = next((listen for listen in listens if listen.backlog is not None), listens[0])
     return evolve(first, ssl=ssl)
+
+
+def _plannable(scope: Scope) -> bool:
+    """Whether answers here may be remembered by their target (`http.plans`).
+
+    Nothing may depend on the client, on variables, on other files or on the time, but for
+    ``expires``. try_files is judged request by request, gzip by the type of the answer.
+    """
+    expires = scope[headers.EXPIRES]
+    templates = [scope[rows.ROOT], scope[rows.ALIAS], expires.template]
+    templates += [rule.value for rule in scope.all(headers.ADD_HEADER)]
+    return (
+        all(template is None or template.constant is not None for template in templates)
+        and expires.template is None
+        and not _access_rules(scope)
+        and not any(row in STEP_ROWS for row, _, _ in scope.items)
+        and scope[rows.GZIP_STATIC] == "off"
+        and scope[rows.DISABLE_SYMLINKS][0] is Symlinks.ALLOWED
+    )
 
 
 def _access_rules(scope: Scope) -> tuple[AccessRule, ...]:

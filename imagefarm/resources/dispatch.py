@@ -7,8 +7,8 @@ rewrite, named locations at the location rewrite; `MAX_REDIRECTS` of either is n
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final, cast
+from collections.abc import Callable, Hashable
+from typing import Any, Final, cast
 
 from attrs import evolve
 from twisted.internet.defer import CancelledError, Deferred
@@ -16,8 +16,11 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from imagefarm.http import filters
+from imagefarm.http.accesslog import write_again
 from imagefarm.http.body import EMPTY
 from imagefarm.http.errorpages import CLOSING, error_response
+from imagefarm.http.filters.headers import renewed
+from imagefarm.http.filters.mediatypes import media_type
 from imagefarm.http.headers import Headers
 from imagefarm.http.message import Request, Response, discard
 from imagefarm.http.requestlog import printable, report
@@ -31,6 +34,8 @@ from .server import Farm, LocationLeaf, VirtualHost
 from .tryfiles import try_files
 
 MAX_REDIRECTS: Final = 10
+#: How many clients' log lines are remembered for one repeated answer.
+MAX_CLIENTS: Final = 64
 
 #: Other answers have no Last-Modified in nginx, error pages that are files among them.
 _DATED: Final = frozenset({200, 206, 304})
@@ -49,9 +54,10 @@ def _note(wanted: bool) -> Note | None:
 class Dispatcher:
     """`http.message.Application`: answers requests out of a `Farm`."""
 
-    def __init__(self, farm: Farm, finished: Callable[[Request], None] | None = None) -> None:
+    def __init__(self, farm: Farm) -> None:
         self.farm = farm
-        self._observe = finished
+        #: Requests that have been answered, in whatever way.
+        self.requests = 0
 
     # Application
 
@@ -73,10 +79,26 @@ class Dispatcher:
 
     def finished(self, request: Request) -> None:
         """Write the access log of the location that answered."""
+        self.requests += 1
         if request.location is not None:
             request.location.logs.write(request)
-        if self._observe is not None:
-            self._observe(request)
+
+    def repeated(
+        self, memory: dict[Any, Any], key: Hashable, replay: Callable[[], Request]
+    ) -> None:
+        """`finished`, with lines that are made but for the time."""
+        self.requests += 1
+        outlines = memory.get(key)
+        if outlines is None:
+            request = replay()
+            outlines = request.location.logs.outlines(request)
+            if outlines is None:
+                request.location.logs.write(request)
+                return
+            if len(memory) >= MAX_CLIENTS:
+                memory.clear()
+            memory[key] = outlines
+        write_again(outlines)
 
     # The phases
 
@@ -89,6 +111,7 @@ class Dispatcher:
     @staticmethod
     def _enter(request: Request, location: Location) -> None:
         request.location = location
+        request.plannable = request.plannable and location.plannable
         request.transfer = location.transfer
 
     def _begin(self, request: Request) -> Result:
@@ -106,6 +129,7 @@ class Dispatcher:
         """From the server rewrite on."""
         settings = host.settings
         if settings.steps:
+            request.plannable = False
             answer = run(settings.steps, request, _note(settings.rewrite_log))
             if not isinstance(answer, Flow):
                 return answer
@@ -156,6 +180,7 @@ class Dispatcher:
     def _redirect(self, request: Request, target: Redirect) -> Result:
         host: VirtualHost = request.server
         request.redirects += 1
+        request.plannable = False
         if request.redirects > MAX_REDIRECTS:
             return self._cycle(request)
         request.internal = True
@@ -255,6 +280,8 @@ class Dispatcher:
             if page is not None:
                 discard(filtered.body)
                 return self._settle(request, page)
+        if request.plannable and filtered.status == 200 and not _compressible(filtered, location):
+            filtered.headers_at = renewed(filtered, location.filters.expires)
         response = filtered
         if response.status not in _DATED:
             response.headers.remove(b"last-modified")
@@ -266,6 +293,15 @@ class Dispatcher:
             return Response(499, final=True, close=True)
         _log.failure("while answering {request!r}", failure, request=request)
         return error_response(request, 500)
+
+
+def _compressible(response: Response, location: Location) -> bool:
+    """Whether the client's Accept-Encoding may have had a say in this answer."""
+    gzip = location.filters.gzip
+    if not gzip.on:
+        return False
+    kind = response.headers.first(b"content-type") or b""
+    return bool(gzip.types & {media_type(kind), b"*"})
 
 
 def _bare(response: Response) -> bool:

@@ -7,7 +7,7 @@ import os
 import stat
 from enum import Enum
 
-from imagefarm.http.message import OpenFile
+from imagefarm.http.message import OpenFile, identity
 
 
 class Symlinks(Enum):
@@ -74,7 +74,7 @@ def open_file(
     except BaseException:
         os.close(fd)
         raise
-    return OpenFile(fd, info.st_size, info.st_mtime, path)
+    return OpenFile(fd, info.st_size, info.st_mtime, path, identity(info))
 
 
 def _walk(path: bytes, symlinks: Symlinks, trusted: bytes) -> int:

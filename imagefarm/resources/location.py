@@ -98,6 +98,9 @@ class Location:
     server_name_in_redirect: bool = False
     fastcgi: FastCGISettings | None = None
     content: Content = field(repr=False)
+    #: Whether the answer to a target can depend on nothing but the target and a file: see
+    #: `resources.build`.
+    plannable: bool = False
 
     def path(self, request: Request, uri: bytes | None = None) -> bytes:
         """The file that ``uri`` (the request's own unless given) names under root or alias."""

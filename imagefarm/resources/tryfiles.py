@@ -23,8 +23,10 @@ def _exists(path: bytes, directory: bool) -> bool:
 def try_files(request: Request, rule: TryFiles) -> Action | None:
     """None if a file was found (the request's URI now names it), else where to go."""
     location: Location = request.location
-    for template, directory in rule.files:
+    for number, (template, directory) in enumerate(rule.files):
         name = template(request)
+        if number:
+            request.plannable = False  # the one before may come into being
         if _exists(location.path(request, name), directory):
             request.uri = name  # a directory's name has no slash: static adds it by redirect
             return None

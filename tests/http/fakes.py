@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
@@ -46,6 +46,11 @@ class ScriptedApplication:
     def reject(self, request: Request, status: int) -> Response | Deferred[Response]:
         self.rejected.append((request, status))
         return text(b"rejected", status)
+
+    def repeated(
+        self, memory: dict[Any, Any], key: Hashable, replay: Callable[[], Request]
+    ) -> None:
+        self.finished(replay())
 
     def finished(self, request: Request) -> None:
         self.done.append(request)

@@ -177,6 +177,20 @@ def _set_expires(request: Request, headers: Headers, mtime: float | None, settin
     headers.set(b"Cache-Control", control)
 
 
+def renewed(response: Response, rule: Expires) -> Callable[[int], Headers]:
+    """A function that gives the headers of ``response`` as they are in a later second."""
+    headers = response.headers
+
+    def at(second: int) -> Headers:
+        if rule.kind is Kind.OFF:
+            return headers
+        when, control = _expiry(rule, response.mtime, second)
+        values = {b"Expires": format_http(when), b"Cache-Control": control}
+        return Headers((name, values.get(name, value)) for name, value in headers)
+
+    return at
+
+
 def _expiry(rule: Expires, mtime: float | None, now: int) -> tuple[int, bytes]:
     """The moment for ``Expires`` and the value of ``Cache-Control``."""
     if rule.kind is Kind.EPOCH:
