@@ -52,8 +52,6 @@ class RoleOptions(usage.Options):
 
     def postOptions(self) -> None:
         """Check what the parser could not."""
-        if self["root"] is not None and not os.path.isdir(self["root"]):
-            raise usage.UsageError(f'--root "{self["root"]}" is not a directory')
         self.options = RoleSettings(
             role=self.role,
             config=os.path.abspath(self["config"] or os.path.join(SHIPPED, f"{self.role}.conf")),

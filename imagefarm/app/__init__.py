@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from twisted.application.service import IService
@@ -22,6 +23,8 @@ from .roles import farm, resizer, web
 
 def make_service(options: Options, reactor: Any) -> IService:
     """The service of ``options.role``. Raises `CannotStart`; then nothing has been started."""
+    if options.root is not None and not os.path.isdir(options.root):
+        raise CannotStart([f'--root "{options.root}" is not a directory'])
     try:
         loaded = read(options)
         if not options.worker:

@@ -52,7 +52,8 @@ class LogFileError(Exception):
 def open_append(path: str) -> int:
     """Open ``path`` for appending, making its directory. Raises `LogFileError`."""
     try:
-        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+        with contextlib.suppress(FileExistsError):  # no directory: open() says it better
+            os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
     except OSError as error:
         raise LogFileError(

@@ -116,7 +116,10 @@ class PidFile:
     def _writable(self) -> None:
         directory = os.path.dirname(self.path) or "."
         try:
-            os.makedirs(directory, exist_ok=True)
+            with contextlib.suppress(FileExistsError):
+                os.makedirs(directory, exist_ok=True)
+            if not os.path.isdir(directory):
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
             if not os.access(directory, os.W_OK | os.X_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
             if os.path.isdir(self.path):
