@@ -21,11 +21,13 @@ from twisted.logger import Logger, globalLogPublisher
 from twisted.python.failure import Failure
 
 from imagefarm.config.errors import Problem
+from imagefarm.http.transport import DirectServer, DirectUnixServer
 from imagefarm.process.child import SUPERVISED, supervision
 from imagefarm.process.children import ChildSpec, Patience
 from imagefarm.process.directives import MainSettings
 from imagefarm.process.errorlog import ErrorLog, ErrorLogSetting, LogFileError
 from imagefarm.process.limits import limit_open_files
+from imagefarm.process.loop import streamline
 from imagefarm.process.pidfile import PidFile
 from imagefarm.process.privileges import Belongings, drop, hand_to, resolve
 from imagefarm.process.sockets import INHERITED, Endpoint, adopt, hand_over, open_sockets
@@ -186,6 +188,7 @@ class DaemonService(Service):
     def startService(self) -> None:
         """Serve, or start the workers; then write the pidfile and say that we are ready."""
         Service.startService(self)
+        streamline(self._reactor, (DirectServer, DirectUnixServer))
         self._install_signals()
         if self._supervision is not None:
             self._supervision.watch(self._reactor, self._orphaned)

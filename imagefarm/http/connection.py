@@ -544,11 +544,14 @@ class HttpConnection(Waiting):
             self._arm_linger()
             return
         self._state = State.CLOSED
-        self._await(Wait.CLOSE, self._send_timeout())
-        if lingered and self.factory.secure:
+        if self.plain:
+            transport.close_now()
+        elif lingered and self.factory.secure:
             transport.abortConnection()
         else:
             transport.loseConnection()
+        if transport.connected:
+            self._await(Wait.CLOSE, self._send_timeout())
 
     def _arm_linger(self) -> None:
         left = self._linger_end - self.factory.clock.seconds()

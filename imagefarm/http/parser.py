@@ -17,6 +17,7 @@ head is asked for its meaning (400, 405, 417, 501).
 from __future__ import annotations
 
 import re
+from ipaddress import IPv6Address
 from typing import Final
 
 from attrs import frozen
@@ -37,7 +38,7 @@ _VERSION: Final = re.compile(rb"HTTP/[0-9]\.[0-9]")
 #: uri-host [ ":" port ] (RFC 9110 section 7.2), with a host that is not empty. A comma, which
 #: RFC 3986 allows in a name, is refused: it is two Host lines that something has joined.
 _AUTHORITY: Final = re.compile(
-    rb"(\[[0-9A-Fa-f:.]+\]|(?:[A-Za-z0-9\-._~!$&'()*+;=]|%[0-9A-Fa-f]{2})+)(?::[0-9]{0,5})?"
+    rb"(\[[0-9A-Fa-f:.]+\]|(?:[A-Za-z0-9\-._~!$&'()*+;=]|%[0-9A-Fa-f]{2})+)(?::([0-9]{0,5}))?"
 )
 _ABSOLUTE: Final = re.compile(rb"https?://([^/?#]*)", re.IGNORECASE)
 
@@ -47,6 +48,7 @@ _WATCHED: Final = frozenset(
 )
 #: Digits of a Content-Length; more can't be meant.
 _MAX_LENGTH_DIGITS: Final = 18
+_MAX_PORT: Final = 65535
 _EMPTY_HEAD: Final = RequestHead(b"", b"", (1, 1), Headers())
 
 
@@ -226,6 +228,8 @@ def _request_line(line: bytes, limit: int) -> RequestHead:
         return RequestHead(method, target, (1, 0), Headers())
     head = RequestHead(method, target, (1, 1), Headers())
     if _VERSION.fullmatch(protocol):
+        if protocol.startswith(b"HTTP/1."):
+            return head  # RFC 9110 section 2.5: as the highest minor version that we know
         raise BadRequest(505, "HTTP version not supported", head)
     raise BadRequest(400, "malformed HTTP version", head)
 
@@ -256,14 +260,14 @@ def parse_head(block: bytes, limits: Limits) -> ParsedHead:
     fields: list[tuple[bytes, bytes]] = []
     watched: dict[bytes, list[bytes]] = {}
     for line in lines:
+        if len(line) + 2 > longest:
+            raise BadRequest(400, "request header too large", first)
         name, colon, value = line.partition(b":")
         if not colon or not name or name.translate(None, plain):
             if parse_field(line) is None:
                 raise BadRequest(400, "malformed field line", first)
             if _drops(name, limits):
                 continue
-        if len(line) + 2 > longest:
-            raise BadRequest(400, "request header too large", first)
         value = value.strip(b" \t")
         fields.append((name, value))
         lower = name.lower()
@@ -347,9 +351,17 @@ def _host(head: RequestHead, hosts: list[bytes]) -> bytes:
 
 def _authority(head: RequestHead, text: bytes) -> bytes:
     match = _AUTHORITY.fullmatch(text)
-    if match is None or b".." in match[1]:
+    if match is None or b".." in match[1] or (match[2] and int(match[2]) > _MAX_PORT):
         raise BadRequest(400, "malformed Host", head)
     name: bytes = match[1].lower().removesuffix(b".")
-    if not name:
+    if not name or (name.startswith(b"[") and not _is_ipv6(name[1:-1])):
         raise BadRequest(400, "malformed Host", head)
     return name
+
+
+def _is_ipv6(text: bytes) -> bool:
+    try:
+        IPv6Address(text.decode("ascii"))
+    except ValueError:
+        return False
+    return True

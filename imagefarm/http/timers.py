@@ -62,7 +62,8 @@ class TimerWheel:
         """Let ``entry`` time out in ``seconds``, instead of when it would have."""
         deadline = self._clock.seconds() + seconds
         entry.deadline = deadline
-        if entry.slot == _NO_SLOT or deadline < entry.slot * self._tick:
+        # An entry may be looked at too early, never too late.
+        if entry.slot == _NO_SLOT or deadline <= (entry.slot - 1) * self._tick:
             self._place(entry)
 
     def cancel(self, entry: Timed) -> None:

@@ -10,12 +10,21 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from attrs import evolve
 from twisted.internet import tcp, unix
+from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from .message import Peer
+
+#: Bytes read at once.
+READ_SIZE: Final = 65536
+
+_DONE: Final = Failure(CONNECTION_DONE)
+_log: Final = Logger()
 
 
 class FileTransport(Protocol):
@@ -52,7 +61,11 @@ class _Direct:
     _writeDisconnected: bool
     _writeDisconnecting: bool
     TLS: bool
+    protocol: Any
+    reactor: Any
+    loseConnection: Callable[[], None]
     startWriting: Callable[[], None]
+    stopReading: Callable[[], None]
     stopWriting: Callable[[], None]
 
     @property
@@ -69,6 +82,32 @@ class _Direct:
             return data  # would block; or broken, and the queue's writer will find out
         self.written += sent
         return data[sent:]
+
+    def read_ready(self) -> None:
+        """The loop: there is something to read. Never raises (`process.loop`)."""
+        try:
+            data = self.socket.recv(READ_SIZE)
+        except BlockingIOError:
+            return
+        except OSError:
+            self.reactor._disconnectSelectable(self, CONNECTION_LOST, True)
+            return
+        if not data:
+            self.reactor._disconnectSelectable(self, CONNECTION_DONE, True)
+            return
+        try:
+            self.protocol.dataReceived(data)
+        except Exception:
+            _log.failure("while reading from {transport!r}", transport=self)
+            self.reactor._disconnectSelectable(self, CONNECTION_LOST, True)
+
+    def close_now(self) -> None:
+        """Close at once if everything has been sent, else as soon as it has."""
+        if self._queued or self._on_writable is not None or self.TLS:
+            self.loseConnection()
+            return
+        self.stopReading()
+        self.connectionLost(_DONE)
 
     def write(self, data: bytes) -> None:
         if not self.TLS:
