@@ -40,7 +40,7 @@ from imagefarm.http.tls import (
     make_context,
 )
 from imagefarm.http.transfer import head_settings, transfer_settings
-from imagefarm.http.transport import direct
+from imagefarm.http.transport import listen
 from imagefarm.http.upstream import UpstreamGroup
 from imagefarm.process.certificate import ensure_self_signed
 from imagefarm.process.directives import MainSettings
@@ -55,6 +55,7 @@ from imagefarm.resources.dispatch import Dispatcher
 from imagefarm.resources.listen import Listen
 from imagefarm.resources.location import Content
 from imagefarm.resources.matching import ServerNames
+from imagefarm.resources.mounted import mount_point, mounted
 from imagefarm.resources.status import ConnectionCounts, json_status, stub_status
 
 from .configuration import variables
@@ -62,16 +63,16 @@ from .daemon import fault
 from .report import peers_report, zone_report
 
 
-def endpoint_of(listen: Listen) -> Endpoint:
+def endpoint_of(where: Listen) -> Endpoint:
     """The socket that a ``listen`` asks for."""
-    host, port = listen.address
-    values: dict[str, Any] = {"reuseport": listen.reuseport}
-    if listen.backlog is not None:
-        values["backlog"] = listen.backlog
-    if listen.rcvbuf is not None:
-        values["rcvbuf"] = listen.rcvbuf
-    if listen.sndbuf is not None:
-        values["sndbuf"] = listen.sndbuf
+    host, port = where.address
+    values: dict[str, Any] = {"reuseport": where.reuseport}
+    if where.backlog is not None:
+        values["backlog"] = where.backlog
+    if where.rcvbuf is not None:
+        values["rcvbuf"] = where.rcvbuf
+    if where.sndbuf is not None:
+        values["sndbuf"] = where.sndbuf
     if host.startswith("unix:"):
         return Endpoint(path=host.removeprefix("unix:"), **values)
     return Endpoint(host=host or "0.0.0.0", port=port, **values)
@@ -84,6 +85,7 @@ class Door:
     endpoint: Endpoint
     factory: HttpFactory
     contexts: SniContextFactory | None
+    nodelay: bool
 
 
 @define(eq=False)
@@ -127,7 +129,7 @@ class WebWork:
             self.reactor, variables(), os.fsencode(os.path.join(self.prefix, "logs", "access.log"))
         )
         builder = Builder(
-            (self._proxy, self._fastcgi, self._stub_status, self._status),
+            (self._proxy, self._fastcgi, self._resource, self._stub_status, self._status),
             self.logs.for_scope,
             os.path.join(self.prefix, "html").encode("utf-8", "surrogateescape"),
             lambda function: self.reactor.callLater(0, function),
@@ -180,6 +182,17 @@ class WebWork:
             return handler
         return CachingHandler(handler, settings, self.zones[settings.zone])
 
+    def _resource(self, scope: Scope) -> Content | None:
+        named = scope[rows.RESOURCE]
+        if named is None:
+            return None
+        try:
+            resource = named.resource(self.reactor)
+        except Invalid as error:
+            place = _place(scope, rows.RESOURCE)
+            raise ConfigurationError([Problem(str(error), place.file, place.line)]) from None
+        return mounted(resource, mount_point(scope), reactor=self.reactor)
+
     def _stub_status(self, scope: Scope) -> Content | None:
         return stub_status(self.counts) if scope[rows.STUB_STATUS] else None
 
@@ -189,13 +202,13 @@ class WebWork:
     # Doors
 
     def _door(self, listener: Listener) -> Door:
-        listen, default = listener.listen, listener.servers[0]
+        where, default = listener.listen, listener.servers[0]
         head = head_settings(default)
         factory = HttpFactory(
             self.dispatcher,
             self.reactor,
-            server=listen.address,
-            secure=listen.ssl,
+            server=where.address,
+            secure=where.ssl,
             transfer=transfer_settings(default),
             limits=Limits(
                 client_header_buffer_size=head.client_header_buffer_size,
@@ -208,8 +221,8 @@ class WebWork:
             serials=self._serials,
             max_connections=self.main.worker_connections,
         )
-        contexts = _contexts(listener) if listen.ssl else None
-        return Door(endpoint_of(listen), factory, contexts)
+        contexts = _contexts(listener) if where.ssl else None
+        return Door(endpoint_of(where), factory, contexts, head.tcp_nodelay)
 
     # Work
 
@@ -224,8 +237,7 @@ class WebWork:
             contexts: Any = door.contexts
             if contexts is not None:
                 factory = TLSMemoryBIOFactory(contexts, False, factory, self.reactor)
-            port = self.reactor.adoptStreamPort(sock.fileno(), sock.family, factory)
-            self._ports.append(direct(port))
+            self._ports.append(listen(self.reactor, sock, factory, nodelay=door.nodelay))
 
     def _stop_listening(self) -> list[Deferred[Any]]:
         ports, self._ports = self._ports, []

@@ -32,6 +32,7 @@ from .files import Symlinks
 from .listen import Listen, convert_listen
 from .location import AccessRule, ErrorPage, TryFiles
 from .matching import Modifier, ServerName
+from .mounted import RESOURCE
 
 
 def _nothing(directive: Directive, env: Environment) -> None:
@@ -280,7 +281,7 @@ DIRECTIVES: Final[tuple[AnyRow, ...]] = (
     HTTP_BLOCK, SERVER_BLOCK, LOCATION_BLOCK, LISTEN, SERVER_NAME, ROOT, ALIAS, INDEX, TRY_FILES,
     ERROR_PAGE, RECURSIVE_ERROR_PAGES, INTERNAL, ALLOW, DENY, DISABLE_SYMLINKS, GZIP_STATIC,
     LOG_NOT_FOUND, REWRITE_LOG, ABSOLUTE_REDIRECT, PORT_IN_REDIRECT, SERVER_NAME_IN_REDIRECT,
-    STUB_STATUS, STATUS,
+    RESOURCE, STUB_STATUS, STATUS,
 )  # fmt: skip
 
-__all__ = ["DIRECTIVES", "LOCATION_IF"]
+__all__ = ["DIRECTIVES", "LOCATION_IF", "RESOURCE"]
