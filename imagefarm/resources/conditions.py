@@ -61,6 +61,8 @@ class Matches:
         match = self.pattern.search(self.value(request))
         if match is not None:
             remember(request, match)
+        else:
+            request.captures = None  # as in nginx: $1 is empty after a failure
         return (match is not None) is not self.negated
 
 
@@ -86,8 +88,8 @@ Condition = Callable[[Request], bool]
 _FILE_TESTS: Mapping[str, Callable[[os.stat_result], bool]] = {
     "-f": lambda st: stat.S_ISREG(st.st_mode),
     "-d": lambda st: stat.S_ISDIR(st.st_mode),
-    "-e": lambda st: True,
-    "-x": lambda st: bool(st.st_mode & 0o111),
+    "-e": lambda st: stat.S_ISREG(st.st_mode) or stat.S_ISDIR(st.st_mode),
+    "-x": lambda st: bool(st.st_mode & stat.S_IXUSR),
 }
 
 

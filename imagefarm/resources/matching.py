@@ -138,7 +138,7 @@ class Locations(Generic[T]):
         return self._find(uri)[0]
 
     def _find(self, uri: bytes) -> tuple[Found[T] | None, bool]:
-        """The location, and whether it settles the search (exact, ``^~`` or regex)."""
+        """The location, and whether it settles the search (exact or regex)."""
         if (entry := self._exact.get(uri)) is not None:
             return Found(entry.item), True
         prefix = self._longest(uri)
@@ -152,7 +152,7 @@ class Locations(Generic[T]):
                 if settled:
                     return best, True
             if prefix.modifier is Modifier.PREFERRED:
-                return best, True
+                return best, False  # ends the search on its own level only
         for entry in self._patterns:
             match = entry.pattern.search(uri) if entry.pattern is not None else None
             if match is not None:

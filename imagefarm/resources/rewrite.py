@@ -16,6 +16,7 @@ from attrs import field, frozen
 from imagefarm.config.variables import Template
 from imagefarm.http.headers import Headers
 from imagefarm.http.message import Request, Response
+from imagefarm.http.requestlog import printable
 from imagefarm.http.uri import escape_args
 
 from .actions import Action
@@ -134,21 +135,24 @@ class _Run:
                     request.location = step.location
                 return self.steps(step.steps)
         elif isinstance(step, Set):
-            request.variables[step.name] = step.value(request)
+            _assign(request, step.name, step.value(request))
         else:
             self.stopped, self.changed = True, False
         return None
+
+    def say(self, text: str) -> None:
+        if self.note:
+            self.note(text, self.request)
 
     def rewrite(self, step: Rewrite) -> Response | None:
         request = self.request
         match = step.pattern.search(request.uri)
         if match is None:
-            if self.note:
-                self.note(f'"{step.pattern.pattern!r}" does not match "{request.uri!r}"', request)
+            request.captures = None  # as in nginx: $1 is empty after a failure
+            self.say(f'"{_text(step)}" does not match "{printable(request.uri)}"')
             return None
+        self.say(f'"{_text(step)}" matches "{printable(request.uri)}"')
         remember(request, match)
-        if self.note:
-            self.note(f'"{step.pattern.pattern!r}" matches "{request.uri!r}"', request)
         escaped = _escaping(request)
         if step.redirect is not None:
             return _redirect(step, request, escaped)
@@ -163,17 +167,29 @@ class _Run:
         if not uri:
             return Response(500)  # nginx: the rewritten URI has a zero length
         request.uri = uri
-        if self.note:
-            self.note(f'rewritten data: "{uri!r}", args: "{request.args!r}"', request)
+        self.say(f'rewritten data: "{printable(uri)}", args: "{printable(request.args)}"')
         self.changed = step.flag is not Flag.BREAK
         request.valid_location = self.changed
         self.stopped = step.flag in (Flag.BREAK, Flag.LAST)
         return None
 
 
+def _text(step: Rewrite) -> str:
+    return printable(step.pattern.pattern)
+
+
 def _escaping(request: Request) -> bool:
-    """Whether captures need encoding: the URI came encoded (nginx's ``quoted_uri``)."""
-    return b"%" in request.head.target or b"+" in request.head.target
+    """Whether captures need encoding: the path came encoded (``quoted_uri``, ``plus_in_uri``)."""
+    path = request.head.target.partition(b"?")[0]
+    return b"%" in path or b"+" in path
+
+
+def _assign(request: Request, name: str, value: bytes) -> None:
+    """``set``. Of nginx's own variables only ``$args`` may be set."""
+    if name == "args":
+        request.args = value
+    else:
+        request.variables[name] = value
 
 
 def _with_captures(template: Template, request: Request, escaped: bool) -> bytes:
@@ -191,15 +207,24 @@ _QUOTED = re.compile(rb"%([0-9A-Fa-f]{2})")
 
 
 def _unquote_printable(match: re.Match[bytes]) -> bytes:
-    """nginx's NGX_UNESCAPE_REDIRECT: what needs no quoting in a Location is unquoted."""
     code = int(match[1], 16)
     return bytes([code]) if 0x25 < code < 0x7F else match[0]
+
+
+def _unquoted(target: bytes) -> bytes:
+    """nginx's NGX_UNESCAPE_REDIRECT: what needs no quoting in a Location, up to a "?"."""
+    end = min((at for at in map(target.find, (b"?", b"%3F", b"%3f")) if at >= 0), default=-1)
+    if end < 0:
+        return _QUOTED.sub(_unquote_printable, target)
+    path, rest = target[:end], target[end:]
+    rest = rest if rest.startswith(b"?") else b"?" + rest[3:]
+    return _QUOTED.sub(_unquote_printable, path) + rest
 
 
 def _redirect(step: Rewrite, request: Request, escaped: bool) -> Response:
     assert step.redirect is not None
     target = _with_captures(step.uri, request, escaped)
-    target = _QUOTED.sub(_unquote_printable, target)
+    target = _unquoted(target)
     if step.args is not None:
         target += b"?" + _with_captures(step.args, request, escaped)
     if step.keep_args and request.args:
@@ -214,9 +239,12 @@ def _returned(step: Return, request: Request) -> Response:
     value = b"" if step.text is None else step.text(request)
     if step.location:
         return Response(step.status, Headers([(b"Location", value)]))
-    if step.status >= 400 and not value:
+    if step.status >= 400 and (step.text is None or step.text.constant == b""):
         return Response(step.status)
-    return Response(step.status, Headers(), value, final=True)
+    headers = Headers()
+    if step.status != 204:
+        headers.add(b"Content-Type", request.location.types.lookup(request.uri))
+    return Response(step.status, headers, value, final=True)
 
 
 def is_redirect(status: int) -> bool:
