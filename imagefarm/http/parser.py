@@ -143,6 +143,14 @@ class RequestParser:
 
     def next_head(self) -> ParsedHead | None:
         """The next head if it is complete. Raises `BadRequest`."""
+        try:
+            return self._next_head()
+        except BadRequest as error:
+            if error.head is _EMPTY_HEAD:
+                error.head = _unread(self._data[: self._limits.line])
+            raise
+
+    def _next_head(self) -> ParsedHead | None:
         data = self._data
         if not data:
             return None
@@ -195,6 +203,12 @@ class RequestParser:
             raise BadRequest(400, "request header too large")
         if stray.endswith(b"\r") and not data.endswith(b"\r"):
             raise BadRequest(400, "bare CR in a field line")
+
+
+def _unread(data: bytes) -> RequestHead:
+    """A head for the log: as ``target``, with no method, the line that couldn't be read."""
+    line = data.replace(b"\n", b"\r").partition(b"\r")[0]
+    return RequestHead(b"", line, (1, 1), Headers())
 
 
 def _check_start(data: bytes, limit: int) -> None:
