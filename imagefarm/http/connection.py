@@ -83,9 +83,6 @@ class HttpConnection(Waiting):
         """Twisted's start."""
         self.transport = transport
         self.plain = isinstance(transport, DirectServer | DirectUnixServer)
-        set_no_delay = getattr(transport, "setTcpNoDelay", None)
-        if set_no_delay is not None:
-            set_no_delay(True)
         transport.registerProducer(self, True)
         self._await(Wait.IDLE, self.factory.client_header_timeout)
 

@@ -1,8 +1,7 @@
 """Server transports that write at once and send files with sendfile.
 
 Twisted's ``write`` only queues: two ``epoll_ctl`` calls and one more turn of the loop for each
-response. A port makes its connections with its ``transport`` attribute, so ``direct(port)`` is
-all it takes to have ours instead.
+response. `listen` makes ports whose connections are ours instead.
 """
 
 from __future__ import annotations
@@ -10,16 +9,19 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from attrs import evolve
 from twisted.internet import tcp, unix
+from twisted.internet.address import IPv6Address
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from .message import Peer
 
+#: Connections accepted in one turn of the loop.
+ACCEPTS: Final = 64
 #: Bytes read at once.
 READ_SIZE: Final = 65536
 
@@ -159,19 +161,99 @@ class _Direct:
 
 
 class DirectServer(_Direct, tcp.Server):
-    """A TCP connection."""
+    """A TCP connection. Made without the two strings that Twisted prepares for logs."""
+
+    def __init__(
+        self, sock: Any, protocol: Any, client: Any, server: Any, sessionno: int, reactor: Any
+    ) -> None:
+        sock.setblocking(False)
+        self.socket = sock
+        self.fileno = sock.fileno
+        self.protocol = protocol
+        self.reactor = reactor
+        self.server = server
+        self.client = client
+        self.sessionno = sessionno
+        self.hostname = client[0]
+        self._tempDataBuffer = []
+        self._tempDataLen = 0
+        if len(client) != 2:
+            self._addressType = IPv6Address
+        reactor.addReader(self)
+        self.connected = 1
+
+    def logPrefix(self) -> str:
+        """Who logs, in Twisted's log."""
+        return f"{type(self.protocol).__name__},{self.sessionno},{self.hostname}"
+
+    def __repr__(self) -> str:
+        return f"<DirectServer #{self.sessionno} from {self.hostname}>"
+
+
+class ClientAddress(NamedTuple):
+    """Where a connection comes from: what factories look at, for less than an IAddress costs."""
+
+    host: str
+    port: int
+
+
+class DirectPort(tcp.Port):
+    """A listening TCP socket. Accepts up to `ACCEPTS` connections in a turn."""
+
+    transport = DirectServer
+
+    def doRead(self) -> None:
+        """Accept what there is."""
+        factory: Any = self.factory
+        for _ in range(ACCEPTS):
+            try:
+                sock, client = self.socket.accept()
+            except BlockingIOError:
+                return
+            except ConnectionAbortedError:
+                continue
+            except OSError:
+                tcp.Port.doRead(self)  # out of descriptors: Twisted knows what to do
+                return
+            protocol = factory.buildProtocol(ClientAddress(client[0], client[1]))
+            if protocol is None:
+                sock.close()
+                continue
+            self.sessionno += 1
+            transport = DirectServer(sock, protocol, client, self, self.sessionno, self.reactor)
+            protocol.makeConnection(transport)
 
 
 class DirectUnixServer(_Direct, unix.Server):
     """A Unix socket's connection."""
 
 
-def direct(port: Any) -> Any:
-    """Let a listening port (TCP, TLS or Unix; listened on or adopted) make our transports.
+class DirectUnixPort(unix.Port):
+    """A listening Unix socket. Its path is removed by who made it, not by each who serves on it."""
 
-    Call it before the reactor has accepted anything. Returns the port.
+    transport = DirectUnixServer
+
+    def connectionLost(self, reason: Any) -> None:
+        """The port is closed."""
+        tcp.Port.connectionLost(self, reason)
+
+
+def listen(reactor: Any, sock: socket.socket, factory: Any, *, nodelay: bool = True) -> Any:
+    """Serve on a listening socket (TCP or Unix), of which a duplicate is made.
+
+    ``factory`` makes the connections; for TLS wrap it in a ``TLSMemoryBIOFactory``. ``nodelay``
+    is ``tcp_nodelay``. Returns the Twisted port.
     """
-    port.transport = DirectUnixServer if isinstance(port, unix.Port) else DirectServer
+    port: Any
+    tcp_port: Any = DirectPort
+    unix_port: Any = DirectUnixPort
+    if sock.family == socket.AF_UNIX:
+        port = unix_port._fromListeningDescriptor(reactor, sock.fileno(), factory)
+    else:
+        # Connections inherit it.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, int(nodelay))
+        port = tcp_port._fromListeningDescriptor(reactor, sock.fileno(), sock.family, factory)
+    port.startListening()
     return port
 
 

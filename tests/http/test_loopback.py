@@ -14,11 +14,12 @@ from twisted.internet import reactor
 from twisted.internet import ssl as twisted_ssl
 from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.threads import deferToThread
+from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import TestCase
 
 from imagefarm.http.factory import HttpFactory
 from imagefarm.http.message import FileBody, OpenFile, Request, Response, TransferSettings
-from imagefarm.http.transport import DirectServer, direct
+from imagefarm.http.transport import DirectServer, listen
 
 from .fakes import Collector, ScriptedApplication, ScriptedStream, text
 
@@ -64,7 +65,7 @@ class Scripts:
     def setUp(self) -> None:
         self.app = ScriptedApplication(TransferSettings(sendfile=True))
         self.factory = HttpFactory(self.app, reactor, server=("127.0.0.1", 0))
-        self.port = direct(self.listen())
+        self.port = self.listen()
         self.addCleanup(self.close)
         self.path = self.mktemp()
         self.content = os.urandom(1000) * (BIG // 1000)
@@ -72,7 +73,13 @@ class Scripts:
             file.write(self.content)
 
     def listen(self) -> Any:
-        return reactor.listenTCP(0, self.factory, interface="127.0.0.1")
+        return self.on_loopback(self.factory)
+
+    def on_loopback(self, factory: Any) -> Any:
+        sock = socket.create_server(("127.0.0.1", 0))
+        sock.setblocking(False)
+        self.addCleanup(sock.close)
+        return listen(reactor, sock, factory)
 
     @inlineCallbacks
     def close(self) -> Any:
@@ -368,7 +375,13 @@ class UnixTests(HalfClose, TestCase):
 
     def listen(self) -> Any:
         self.socket_path = f"/tmp/imagefarm-test-{os.getpid()}-{id(self)}"
-        return reactor.listenUNIX(self.socket_path, self.factory)
+        sock = socket.socket(socket.AF_UNIX)
+        sock.bind(self.socket_path)
+        sock.listen()
+        sock.setblocking(False)
+        self.addCleanup(os.unlink, self.socket_path)
+        self.addCleanup(sock.close)
+        return listen(reactor, sock, self.factory)
 
     def connect(self) -> socket.socket:
         client = socket.socket(socket.AF_UNIX)
@@ -401,7 +414,7 @@ class TlsTests(Scripts, TestCase):
         )  # fmt: skip
         context = twisted_ssl.DefaultOpenSSLContextFactory(key, cert, twisted_ssl.SSL.TLS_METHOD)
         self.factory.secure = True
-        return reactor.listenSSL(0, self.factory, context, interface="127.0.0.1")
+        return self.on_loopback(TLSMemoryBIOFactory(context, False, self.factory, reactor))
 
     def connect(self) -> socket.socket:
         plain = super().connect()
