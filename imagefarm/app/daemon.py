@@ -7,6 +7,7 @@ same command with ``--worker``: they inherit the sockets by number.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -156,6 +157,8 @@ class DaemonService(Service):
         in_parent = several and main.master_process and bool(endpoints) and not options.worker
         self._belongings = self._all_belongings(work)
         self._work = work
+        #: Unix sockets that are ours to remove.
+        self._paths = [] if options.worker else [e.path for e in endpoints if e.path]
         if in_parent:  # it was made to see whether it can be: the workers make their own
             work.stop()
             self._work = Idle()
@@ -287,6 +290,9 @@ class DaemonService(Service):
 
     def _end(self, result: Any) -> Any:
         self._close_sockets()
+        for path in self._paths:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
         if self._pidfile is not None:
             self._pidfile.remove()
         self._logs.close()
