@@ -262,6 +262,8 @@ class Request:
     redirects: int = 0
     #: The status that the error page being made answers with; None where none is made.
     error_status: int | None = None
+    #: Fields of the answer that an error page takes the place of; they go with the page.
+    carried: tuple[tuple[bytes, bytes], ...] = ()
     #: The head as received, once an error page has replaced the method (for ``$request``).
     received: RequestHead | None = None
     #: The connection is closed after the answer, whatever it will be (400, 413, 500...).

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from attrs import evolve, field, frozen
 
 from imagefarm.config.table import LOCATION_IF, Scope
 from imagefarm.config.variables import Template
+from imagefarm.fastcgi.directives import PASS as FASTCGI_PASS
 from imagefarm.fastcgi.directives import FastCGISettings
 from imagefarm.http.accesslog import AccessLogs
 from imagefarm.http.errorpages import MSIE_PADDING
 from imagefarm.http.filters import FilterSettings, headers
 from imagefarm.http.filters.streams import Later
+from imagefarm.http.headers import Headers
+from imagefarm.http.message import Request, Response
 from imagefarm.http.tls import SSL_ON
 from imagefarm.http.transfer import MERGE_SLASHES, transfer_settings
 from imagefarm.http.types import MimeTypes
+from imagefarm.http.uri import escape_uri
+from imagefarm.proxy.directives import PROXY_PASS
 
 from . import directives as rows
 from . import static
 from .files import Symlinks
 from .listen import Listen
-from .location import AccessRule, Content, Location
+from .location import AccessRule, Content, Location, TryFiles
 from .matching import Entry, Locations, Modifier, ServerName, ServerNames
 from .rewrite_directives import DIRECTIVES as STEP_ROWS
 from .rewrite_directives import compile_steps
@@ -32,6 +38,8 @@ from .server import Farm, LocationLeaf, ServerSettings, VirtualHost
 ContentFactory = Callable[[Scope], Content | None]
 
 _DEFAULT_INDEX: Final = (Template("index.html", (b"index.html",), b"index.html"),)
+_VARIABLE: Final = re.compile(r"\$\{?(\w+)")
+_OF_TARGET: Final = {"uri", "document_uri", "request_uri", "args", "query_string", "is_args"}
 _DEFAULT_LISTEN: Final = Listen(("", 80))
 
 
@@ -104,7 +112,9 @@ class Builder:
         return VirtualHost(settings, self._locations(scope))
 
     def _locations(self, scope: Scope) -> Locations[LocationLeaf]:
-        return Locations([self._entry(inner) for inner in scope.blocks(rows.LOCATION_BLOCK)])
+        blocks = scope.blocks(rows.LOCATION_BLOCK)
+        entries = [self._entry(inner) for inner in blocks]
+        return Locations([*entries, *_slashless(zip(blocks, entries, strict=True))])
 
     def _entry(self, scope: Scope) -> Entry[LocationLeaf]:
         modifier, name, pattern = scope.value
@@ -172,6 +182,35 @@ class Builder:
         return static.serve
 
 
+def _add_slash(request: Request) -> Response:
+    """The 301 from ``/app`` to the location ``/app/`` that `_slashless` leads here."""
+    target = escape_uri(request.uri) + b"/"
+    if request.args:
+        target += b"?" + request.args
+    return Response(301, Headers([(b"Location", target)]))
+
+
+def _slashless(
+    blocks: Iterable[tuple[Scope, Entry[LocationLeaf]]],
+) -> Iterator[Entry[LocationLeaf]]:
+    """``/app`` for each ``/app/`` that passes requests on, unless there is one (``location``).
+
+    nginx redirects there before the rewrite phase: nothing else of the location applies.
+    """
+    blocks = tuple(blocks)
+    named = {entry.name for _, entry in blocks if entry.pattern is None}
+    for scope, entry in blocks:
+        name = entry.name.removesuffix(b"/")
+        passes = scope.is_set(PROXY_PASS) or scope.is_set(FASTCGI_PASS)
+        if passes and entry.pattern is None and name != entry.name and name not in named:
+            named.add(name)
+            location = evolve(
+                entry.item.location, steps=(), access=(), try_files=None, plannable=False,
+                content=_add_slash,
+            )  # fmt: skip
+            yield Entry(Modifier.EXACT, name, LocationLeaf(location))
+
+
 def _names(scope: Scope) -> tuple[ServerName, ...]:
     return tuple(name for names in scope.all(rows.SERVER_NAME) for name in names)
 
@@ -203,7 +242,14 @@ def _plannable(scope: Scope) -> bool:
         and not any(row in STEP_ROWS for row, _, _ in scope.items)
         and scope[rows.GZIP_STATIC] == "off"
         and scope[rows.DISABLE_SYMLINKS][0] is Symlinks.ALLOWED
+        and _tries_by_target(scope[rows.TRY_FILES])
     )
+
+
+def _tries_by_target(rule: TryFiles | None) -> bool:
+    """Whether the names in ``try_files`` depend on the request's target only."""
+    names = [template.source for template, _ in rule.files] if rule else []
+    return all(set(_VARIABLE.findall(name)) <= _OF_TARGET for name in names)
 
 
 def _access_rules(scope: Scope) -> tuple[AccessRule, ...]:

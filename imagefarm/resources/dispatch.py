@@ -40,6 +40,9 @@ MAX_CLIENTS: Final = 64
 #: Other answers have no Last-Modified in nginx, error pages that are files among them.
 _DATED: Final = frozenset({200, 206, 304})
 
+#: What stays with an answer whose page is replaced.
+_CARRIED: Final = frozenset({b"location", b"content-range", b"www-authenticate", b"retry-after"})
+
 _log: Final = Logger(namespace="imagefarm.dispatch")
 
 
@@ -137,12 +140,14 @@ class Dispatcher:
 
     def _locate(self, request: Request, host: VirtualHost) -> Result:
         """From finding the location on."""
-        for _ in range(MAX_REDIRECTS + 1):
+        while True:
             leaf = host.getChild(b"", request)
             answer = self._visit(request, leaf)
             if answer is not Flow.SEARCH:
                 return cast(Result, answer)
-        return self._cycle(request)
+            request.redirects += 1
+            if request.redirects > MAX_REDIRECTS:
+                return self._cycle(request)
 
     def _visit(self, request: Request, leaf: LocationLeaf) -> Result | Flow:
         """From the location rewrite on; `Flow.SEARCH` if the URI was changed."""
@@ -193,18 +198,24 @@ class Dispatcher:
             report(request, "error", f'could not find named location "{name}"')
             return Response(500)
         answer = self._visit(request, leaf)
-        if answer is Flow.SEARCH:
-            return self._locate(request, host)
-        return cast(Result, answer)
+        if answer is not Flow.SEARCH:
+            return cast(Result, answer)
+        request.redirects += 1
+        if request.redirects > MAX_REDIRECTS:
+            return self._cycle(request)
+        return self._locate(request, host)
 
     @staticmethod
     def _cycle(request: Request) -> Response:
+        """The end of too many redirects: final, because an error page would be one more."""
         report(
             request, "error",
             "rewrite or internal redirection cycle while processing "
             f'"{printable(request.uri)}"',
         )  # fmt: skip
-        return Response(500)
+        request.error_status = None
+        page = error_response(request, 500, padding=request.location.msie_padding)
+        return evolve(page, final=True)
 
     # The end
 
@@ -223,6 +234,7 @@ class Dispatcher:
                 return self._complete(request, result)  # an upstream's own page
             if page is None:
                 return self._complete(request, _built_in(request, result), special=True)
+            _carry(request, result)
             discard(result.body)
             result = page
 
@@ -248,10 +260,11 @@ class Dispatcher:
             if status not in page.codes:
                 continue
             answer = status if page.answer is None else page.answer
-            if isinstance(page.target, NamedRedirect):
+            uri = b"" if isinstance(page.target, NamedRedirect) else page.target(request)
+            if isinstance(page.target, NamedRedirect) or uri.startswith(b"@"):
                 request.error_status = answer
-                return page.target
-            uri = page.target(request)
+                named = page.target
+                return named if isinstance(named, NamedRedirect) else NamedRedirect(uri)
             if uri.startswith(b"/"):
                 request.error_status = answer
                 if request.head.method not in (b"GET", b"HEAD"):
@@ -262,7 +275,8 @@ class Dispatcher:
                 return InternalRedirect(path, args)
             code = answer if answer in (301, 302, 303, 307, 308) else 302
             request.error_status = code
-            return Response(code, Headers([(b"Location", uri)]))
+            bare = Response(code, Headers([(b"Location", uri)]))
+            return evolve(_built_in(request, bare), final=True)
         return None
 
     def _complete(
@@ -278,6 +292,7 @@ class Dispatcher:
         if filtered.status in (412, 416) and response.status == 200:
             page = self._error_page(request, filtered)
             if page is not None:
+                _carry(request, filtered)
                 discard(filtered.body)
                 return self._settle(request, page)
         if request.plannable and filtered.status == 200 and not _compressible(filtered, location):
@@ -285,6 +300,11 @@ class Dispatcher:
         response = filtered
         if response.status not in _DATED:
             response.headers.remove(b"last-modified")
+        if response.status == 204:
+            response.headers.remove(b"content-type")
+        for name, value in request.carried:
+            if name.lower() not in response.headers:
+                response.headers.add(name, value)
         return response
 
     def _broken(self, request: Request, failure: Failure) -> Response:
@@ -293,6 +313,12 @@ class Dispatcher:
             return Response(499, final=True, close=True)
         _log.failure("while answering {request!r}", failure, request=request)
         return error_response(request, 500)
+
+
+def _carry(request: Request, response: Response) -> None:
+    """Keep what an answer said beside its page, for the error page that takes its place."""
+    absolute_location(request, response)
+    request.carried = tuple(field for field in response.headers if field[0].lower() in _CARRIED)
 
 
 def _compressible(response: Response, location: Location) -> bool:

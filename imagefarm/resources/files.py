@@ -89,14 +89,13 @@ def _walk(path: bytes, symlinks: Symlinks, trusted: bytes) -> int:
         for i, name in enumerate(names):
             last = i == len(names) - 1
             flags = _FLAGS if last else os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
-            try:
+            if last and path.endswith(b"/"):
+                flags |= os.O_DIRECTORY
+            if symlinks is Symlinks.SAME_OWNER:
+                inner = _open_own(name, flags, fd)
+            else:
+                # A link is ELOOP, one to a directory ENOTDIR: nginx's 403 and 404.
                 inner = os.open(name, flags | os.O_NOFOLLOW, dir_fd=fd)
-            except OSError as error:
-                if symlinks is not Symlinks.SAME_OWNER or not _own_link(name, fd):
-                    if error.errno == errno.ENOTDIR and _is_link(name, fd):
-                        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP)) from None
-                    raise
-                inner = os.open(name, flags, dir_fd=fd)
             os.close(fd)
             fd = inner
         if not names:
@@ -108,14 +107,17 @@ def _walk(path: bytes, symlinks: Symlinks, trusted: bytes) -> int:
             os.close(fd)
 
 
-def _is_link(name: bytes, parent: int) -> bool:
-    return stat.S_ISLNK(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode)
+def _open_own(name: bytes, flags: int, parent: int) -> int:
+    """Open ``name``; a link must belong to the owner of what it led to (ELOOP otherwise).
 
-
-def _own_link(name: bytes, parent: int) -> bool:
-    """Whether ``name`` is a link that belongs to the owner of what it points at."""
+    What was opened is compared, so that a link changed meanwhile gains nothing.
+    """
+    fd = os.open(name, flags, dir_fd=parent)
     try:
         link = os.stat(name, dir_fd=parent, follow_symlinks=False)
-        return stat.S_ISLNK(link.st_mode) and link.st_uid == os.stat(name, dir_fd=parent).st_uid
-    except OSError:
-        return False
+        if stat.S_ISLNK(link.st_mode) and link.st_uid != os.fstat(fd).st_uid:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd

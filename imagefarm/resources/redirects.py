@@ -9,6 +9,13 @@ from .location import Location
 _DEFAULT_PORTS = {b"http": 80, b"https": 443}
 
 
+def _literal(address: str) -> bytes:
+    """An address to listen on as it stands in a URL; empty for the wildcards."""
+    if address in ("", "::") or address.startswith("unix:"):
+        return b""
+    return f"[{address}]".encode() if ":" in address else address.encode()
+
+
 def absolute_location(request: Request, response: Response) -> None:
     """Complete a ``Location`` that starts with "/" in a response of our own making."""
     target = response.headers.first(b"location")
@@ -22,7 +29,10 @@ def absolute_location(request: Request, response: Response) -> None:
     if location.server_name_in_redirect:
         host = request.server.name
     else:
-        host = request.host or address.encode()
+        name: bytes = request.server.name
+        host = request.host or _literal(address) or (b"" if name[:1] in b"~*." else name)
+    if not host:
+        return  # a client of HTTP/1.0 without Host: only the relative form is certain
     if location.port_in_redirect and port and port != _DEFAULT_PORTS[scheme]:
         host += b":%d" % port
     response.headers.set(b"Location", scheme + b"://" + host + target)

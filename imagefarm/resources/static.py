@@ -6,8 +6,9 @@ other is opened under ``root`` or ``alias``.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
+
+from attrs import evolve
 
 from imagefarm.config.variables import Template
 from imagefarm.http.dates import format_http
@@ -40,21 +41,21 @@ def serve(request: Request) -> Action:
         return _not_allowed(request)
     location: Location = request.location
     path = location.path(request)
-    packed = None
-    if location.gzip_static != "off":
-        packed = _packed(request, location, path)
-        if packed is not None and _takes_packed(request, location):
-            response = _respond(request, location, packed)
-            response.headers.add(b"Content-Encoding", b"gzip")
-            return response
-    opened = _open(request, path)
-    if isinstance(opened, Response):
-        return opened
-    response = _respond(request, location, opened)
-    if packed is not None:
-        packed.close()
-        if location.filters.gzip.vary:
-            add_vary(response.headers)
+    packed = _packed(request, location, path) if location.gzip_static != "off" else None
+    if packed is not None and _takes_packed(request, location):
+        # As in nginx no ranges are cut from it.
+        response = evolve(_respond(request, location, packed), ranges=False)
+        response.headers.add(b"Content-Encoding", b"gzip")
+    else:
+        opened = _open(request, path)
+        if isinstance(opened, OpenFile):
+            response = _respond(request, location, opened)
+        else:
+            response = opened
+        if packed is not None:
+            packed.close()
+    if packed is not None and location.gzip_static == "on" and location.filters.gzip.vary:
+        add_vary(response.headers)
     return response
 
 
@@ -124,25 +125,33 @@ def _add_slash(request: Request) -> Response:
 
 def _index(request: Request) -> Action:
     location: Location = request.location
+    directory = location.path(request)
     names: Sequence[Template] = location.index
     for template in names:
         name = template(request)
         if name.startswith(b"/"):
             return InternalRedirect(name, request.args)
-        uri = request.uri + name
         try:
-            open_for(request, location.path(request, uri)).close()
-        except (NotFound, Directory):
+            open_for(request, directory + name).close()
+        except NotFound:
             continue
+        except Directory:
+            pass  # found, as nginx sees it: the redirect adds a slash
         except (Forbidden, OSError) as error:
             text = reason(error) if isinstance(error, OSError) else str(error)
-            report(request, "error", f'open() "{printable(uri)}" failed {text}')
+            report(request, "error", f'open() "{printable(directory + name)}" failed {text}')
             return Response(403)
-        return InternalRedirect(uri, request.args)
-    directory = location.path(request)
-    if not os.path.isdir(directory):
-        if location.log_not_found:
-            report(request, "error", f'"{printable(directory)}" is not found')
-        return Response(404)
-    report(request, "error", f'directory index of "{printable(directory)}" is forbidden')
-    return Response(403)
+        return InternalRedirect(request.uri + name, request.args)
+    try:
+        open_for(request, directory).close()
+    except Directory:
+        report(request, "error", f'directory index of "{printable(directory)}" is forbidden')
+        return Response(403)
+    except Forbidden as error:
+        report(request, "error", f'open() "{printable(directory)}" failed {error}')
+        return Response(403)
+    except (NotFound, OSError):
+        pass
+    if location.log_not_found:
+        report(request, "error", f'"{printable(directory)}" is not found')
+    return Response(404)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import stat
 
+from attrs import evolve
+
 from imagefarm.config.variables import Template
 from imagefarm.http.message import Request, Response
 
@@ -20,6 +22,30 @@ def _exists(path: bytes, directory: bool) -> bool:
     return stat.S_ISDIR(mode) if directory else stat.S_ISREG(mode)
 
 
+def _look(
+    request: Request, location: Location, template: Template, name: bytes, directory: bool
+) -> bool:
+    """Whether the file is there; the request's URI then names it.
+
+    A directory's name has no slash: the static handler adds it by a redirect. Under ``alias``
+    the name follows the alias itself, so that a prefix got from ``$uri`` is taken off.
+    """
+    if location.alias is None:
+        found, uri = _exists(location.path(request, name), directory), name
+    else:
+        alias, prefix = location.alias(request), request.uri[: len(location.prefix)]
+        if template.constant is None and name.startswith(prefix):
+            name = name[len(prefix) :]
+        path = alias + name
+        found, uri = _exists(path, directory), prefix + name
+        if found and not location.prefix and not directory:
+            # A regular expression's alias is the whole path: from here on it is this file's.
+            request.location = evolve(location, alias=Template("", (path,), path))
+    if found:
+        request.uri = uri
+    return found
+
+
 def try_files(request: Request, rule: TryFiles) -> Action | None:
     """None if a file was found (the request's URI now names it), else where to go."""
     location: Location = request.location
@@ -27,14 +53,13 @@ def try_files(request: Request, rule: TryFiles) -> Action | None:
         name = template(request)
         if number:
             request.plannable = False  # the one before may come into being
-        if _exists(location.path(request, name), directory):
-            request.uri = name  # a directory's name has no slash: static adds it by redirect
+        if _look(request, location, template, name, directory):
             return None
     last = rule.last
     if isinstance(last, int):
         return Response(last)
     if isinstance(last, Template):
         uri, _, args = last(request).partition(b"?")
-        return InternalRedirect(uri, args)
+        return NamedRedirect(uri) if uri.startswith(b"@") else InternalRedirect(uri, args)
     assert isinstance(last, NamedRedirect)
     return last
