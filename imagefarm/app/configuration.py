@@ -10,6 +10,7 @@ from typing import Final
 from attrs import evolve, frozen
 
 from imagefarm.cache.directives import DIRECTIVES as CACHE
+from imagefarm.config.errors import ConfigurationError
 from imagefarm.config.loader import Loaded, convert, override
 from imagefarm.config.parse import Parsed, parse_file, parse_text
 from imagefarm.config.table import DirectiveTable
@@ -23,7 +24,10 @@ from imagefarm.image.directives import DIRECTIVES as IMAGE
 from imagefarm.process.directives import DIRECTIVES as PROCESS
 from imagefarm.proxy.directives import DIRECTIVES as PROXY
 from imagefarm.proxy.variables import VARIABLES as PROXY_VARIABLES
+from imagefarm.resources.checks import problems
 from imagefarm.resources.directives import DIRECTIVES as RESOURCES
+from imagefarm.resources.directives import HTTP_BLOCK
+from imagefarm.resources.rewrite import CHANGEABLE
 from imagefarm.resources.rewrite_directives import DIRECTIVES as REWRITE
 
 from .overrides import override_port, override_root
@@ -82,13 +86,19 @@ def read(options: Options) -> Loaded:
     if options.root is not None:
         directives = override_root(directives, options.root)
     directives = override_port(directives, options.port, options.tls_port)
-    return convert(
+    known = variables()
+    loaded = convert(
         evolve(parsed, directives=directives),
         table=table,
-        variables=variables(),
+        variables=known,
         prefix=options.prefix,
         conf_dir=conf_dir,
     )
+    taken = known.exact.keys() - CHANGEABLE
+    found = [found for http in loaded.root.blocks(HTTP_BLOCK) for found in problems(http, taken)]
+    if found:
+        raise ConfigurationError(found)
+    return loaded
 
 
 def _setting(text: str, conf_dir: str) -> Parsed:

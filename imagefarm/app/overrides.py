@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from typing import Final
 
 from attrs import evolve
 
 from imagefarm.config.ast import Directive, Word
 
 Path = tuple[str, ...]
+
+#: The blocks that listen, and where they stand.
+_LISTENING: Final = ((("http",), "server"), ((), "resizer"))
 
 
 def _walk(directives: tuple[Directive, ...], outer: Path = ()) -> Iterator[tuple[Path, Directive]]:
@@ -39,21 +43,23 @@ def override_root(directives: tuple[Directive, ...], root: str) -> tuple[Directi
 
     Every ``root`` whose path is one given at http or server level is replaced, wherever it
     stands; others (of error pages, of scripts) stay. Where there is none at these levels, http
-    gets one. The ``root`` of a ``resizer`` block is replaced as well.
+    gets one. The ``root`` of a ``resizer`` block is replaced as well, or added.
     """
-    levels: tuple[Path, ...] = (("http",), ("http", "server"), ("resizer",))
-    replaced = {
-        directive.args[:1]
-        for outer, directive in _walk(directives)
-        if directive.name == "root" and outer in levels
+    levels: tuple[Path, ...] = (("http",), ("http", "server"))
+    given = [(outer, inner) for outer, inner in _walk(directives) if inner.name == "root"]
+    replaced = {directive.args[:1] for outer, directive in given if outer in levels}
+    lacking = {
+        name
+        for name, places in (("http", levels), ("resizer", (("resizer",),)))
+        if not any(outer in places for outer, _ in given)
     }
 
     def change(outer: Path, directive: Directive) -> Directive:
-        if directive.name == "root" and directive.args[:1] in replaced:
+        if directive.name == "root" and (directive.args[:1] in replaced or outer == ("resizer",)):
             return evolve(directive, words=(Word(root, quoted=True),))
-        if outer == () and directive.name == "http" and not replaced:
+        if outer == () and directive.name in lacking and directive.block is not None:
             added = Directive("root", (Word(root, quoted=True),), "--root", 1)
-            return evolve(directive, block=(added, *(directive.block or ())))
+            return evolve(directive, block=(added, *directive.block))
         return directive
 
     return _rewrite(directives, change)
@@ -69,29 +75,45 @@ def _with_port(text: str, port: int) -> str:
     return f"{text.partition(':')[0]}:{port}"
 
 
-def _is_tls(outer: Directive, listen: Directive) -> bool:
-    old_form = any(d.name == "ssl" and d.args == ("on",) for d in outer.block or ())
-    return old_form or "ssl" in listen.args[1:]
+def _ssl(block: tuple[Directive, ...], outer: bool) -> bool:
+    """The old form: ``ssl on;`` in the block, or else around it."""
+    words = [d.args for d in block if d.name == "ssl"]
+    return words[-1] == ("on",) if words else outer
 
 
 def override_port(
     directives: tuple[Directive, ...], port: int | None, tls_port: int | None
 ) -> tuple[Directive, ...]:
-    """Listen on ``port`` instead of every plain port given, on ``tls_port`` for TLS ones."""
+    """Listen on ``port`` instead of every plain port given, on ``tls_port`` for TLS ones.
 
-    def listen(outer: Directive, directive: Directive) -> Directive:
-        if directive.name != "listen" or not directive.words:
-            return directive
-        wanted = tls_port if _is_tls(outer, directive) else port
+    A virtual server that gives none gets one. What would be given twice then is given once.
+    """
+    http = [d.block or () for d in directives if d.name == "http" and d.block is not None]
+    outside = any(_ssl(block, False) for block in http)
+
+    def listen(directive: Directive, tls: bool) -> Directive:
+        wanted = tls_port if tls or "ssl" in directive.args[1:] else port
         if wanted is None:
             return directive
         first = evolve(directive.words[0], text=_with_port(directive.words[0].text, wanted))
         return evolve(directive, words=(first, *directive.words[1:]))
 
     def change(outer: Path, directive: Directive) -> Directive:
-        if directive.name in ("server", "resizer") and directive.block is not None:
-            block = tuple(listen(directive, inner) for inner in directive.block)
-            return evolve(directive, block=block)
-        return directive
+        if directive.block is None or (outer, directive.name) not in _LISTENING:
+            return directive
+        tls = _ssl(directive.block, outside)
+        block: list[Directive] = []
+        seen: set[str] = set()
+        for inner in directive.block:
+            if inner.name == "listen" and inner.words:
+                inner = listen(inner, tls)
+                if inner.args[0] in seen and inner not in directive.block:
+                    continue
+                seen.add(inner.args[0])
+            block.append(inner)
+        wanted = tls_port if tls else port
+        if not seen and wanted is not None and outer == ("http",):
+            block.append(Directive("listen", (Word(str(wanted)),), "--port", 1))
+        return evolve(directive, block=tuple(block))
 
     return _rewrite(directives, change)

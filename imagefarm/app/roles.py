@@ -18,7 +18,7 @@ from imagefarm.resources import directives as rows
 from imagefarm.resources.listen import parse_address
 
 from .configuration import Options
-from .daemon import DaemonService, Work
+from .daemon import DaemonService, ErrorLogs, Work
 from .errors import CannotStart
 from .farm import FarmWork
 from .resizing import ResizerWork, endpoint_of_address
@@ -35,10 +35,11 @@ def web(loaded: Loaded, options: Options, reactor: Any) -> IService:
     ]
     if not servers:
         raise CannotStart([f'no "server" is defined in {options.config}'])
-    work = WebWork(reactor, loaded, main, options.prefix)
+    logs = ErrorLogs()
+    work = WebWork(reactor, loaded, main, options.prefix, logs.write)
     endpoints = [door.endpoint for door in work.doors]
     warned = evolve(loaded, warnings=(*loaded.warnings, *dict.fromkeys(work.warnings)))
-    return _service(reactor, options, main, warned, endpoints, work)
+    return _service(reactor, options, main, warned, endpoints, work, logs)
 
 
 def resizer(loaded: Loaded, options: Options, reactor: Any) -> IService:
@@ -77,6 +78,9 @@ def _service(
     loaded: Loaded,
     endpoints: Sequence[Endpoint],
     work: Work,
+    logs: ErrorLogs | None = None,
 ) -> IService:
-    service = DaemonService(reactor, options, main, loaded.warnings, endpoints, work)
+    service = DaemonService(
+        reactor, options, main, loaded.warnings, endpoints, work, logs or ErrorLogs()
+    )
     return cast(IService, service)

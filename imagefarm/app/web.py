@@ -99,6 +99,7 @@ class WebWork:
     loaded: Loaded
     main: MainSettings
     prefix: str
+    error_log: Callable[[str, str], None] | None = None
     groups: Groups = field(init=False)
     zones: dict[str, Zone] = field(init=False)
     logs: LogFiles = field(init=False)
@@ -133,6 +134,7 @@ class WebWork:
             self.logs.for_scope,
             os.path.join(self.prefix, "html").encode("utf-8", "surrogateescape"),
             lambda function: self.reactor.callLater(0, function),
+            self.error_log,
         )
         tree = builder.build(http)
         self.dispatcher = Dispatcher(tree.farm)

@@ -10,7 +10,6 @@ A connection that waits for a request holds no parser, no buffer and no exchange
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any, Final
 
 from attrs import evolve
@@ -21,13 +20,13 @@ from zope.interface import implementer
 
 from .body import EMPTY, BodyTimeout, RequestBody
 from .exchange import DRAIN_LIMIT, Exchange, Phase
-from .message import Peer, Request, Response, identity
+from .message import Peer, Request
 from .parser import BadRequest, ParsedHead, RequestParser
-from .plans import Block, Plan, read
+from .replaying import Replaying
 from .serializer import Serializer
 from .timers import Clock
 from .transport import DirectServer, DirectUnixServer, with_handshake
-from .waiting import State, Wait, Waiting
+from .waiting import State, Wait
 
 if TYPE_CHECKING:
     from .factory import HttpFactory
@@ -46,33 +45,27 @@ log = Logger()
 
 
 @implementer(IProtocol, IHalfCloseableProtocol, IPushProducer)
-class HttpConnection(Waiting):
+class HttpConnection(Replaying):
     """A Twisted protocol; the factory makes it. As a producer it learns when writing stalls."""
 
     __slots__ = (
-        "_alone", "_draining", "_eof", "_exchange", "_idle_timeout", "_linger_end", "_parser",
-        "_pumping", "_reading", "_started", "_state", "congested", "peer", "plain", "served",
+        "_draining", "_eof", "_exchange", "_linger_end", "_parser", "_pumping", "_reading",
+        "_started", "_state", "congested", "plain",
     )  # fmt: skip
 
     def __init__(self, factory: HttpFactory, peer: Peer) -> None:
-        super().__init__(factory)
-        self.peer = peer
+        super().__init__(factory, peer)
         self.plain = False
         self.congested = False
-        #: Requests so far.
-        self.served = 0
         self._state = State.HEAD
         self._parser: RequestParser | None = None
         self._exchange: Exchange | None = None
         self._started = 0.0
-        self._idle_timeout = 0.0
         self._linger_end = 0.0
         self._draining = 0
         self._pumping = False
         self._reading = True
         self._eof = False
-        #: The bytes being parsed, if they seem to be one whole request.
-        self._alone = b""
 
     def __repr__(self) -> str:
         return f"<HttpConnection #{self.peer.serial} {self._state.name} served={self.served}>"
@@ -180,13 +173,6 @@ class HttpConnection(Waiting):
         """The time of day."""
         return self.factory.now()
 
-    def learn(self, request: Request, response: Response) -> None:
-        """An answer that may be remembered; only where one whole request came alone."""
-        if self._alone:
-            data, plans = self._alone, self.factory.plans
-            end = data.index(b"\r\n")
-            plans.learn(data[:end], data[end:], request, response)
-
     def answering(self) -> None:
         """An answer could not be sent at once."""
         self._arm_busy()
@@ -230,65 +216,6 @@ class HttpConnection(Waiting):
     def drain(self) -> None:
         """The server stops: close now if idle, else after the answer."""
         if self._state is State.HEAD and self._parser is None and not self.congested:
-            self._close()
-
-    # The fast path (`http.plans`).
-
-    def _replay(self, data: bytes) -> bool:
-        """Answer a request that has been answered before; False if it is to be parsed."""
-        factory = self.factory
-        plans = factory.plans
-        end = data.find(b"\r\n")
-        block = plans.blocks.get(data[end:]) if end > 0 else None
-        if block is None:
-            self._alone = data if data.endswith(b"\r\n\r\n") else b""
-            return False
-        line = data[:end]
-        plan = block.plans.get(line)
-        if plan is None:
-            self._alone = data
-            return False
-        now = factory.now()
-        try:
-            same = identity(os.stat(plan.path)) == plan.file
-        except OSError:
-            same = False
-        body = plan.body if same else None
-        if same and body is None:
-            body = read(plan)
-            if body is not None:
-                plans.keep(plan, body, now)
-        if body is None:
-            plans.drop(block.plans, line)
-            self._alone = data
-            return False
-        self._answer(block, plan, body, len(data), now)
-        return True
-
-    def _answer(self, block: Block, plan: Plan, body: bytes, size: int, now: float) -> None:
-        factory = self.factory
-        if factory.secure and not self.served:
-            self.peer = with_handshake(self.peer, self.transport)
-        self.served += 1
-        transfer = plan.request.transfer
-        keep = (
-            block.keep
-            and not factory.draining
-            and self.served < transfer.keepalive_requests
-            and transfer.keepalive_timeout > 0
-        )
-        head = plan.head(factory.serializer, now, keep)
-        self.transport.write(head if plan.request.head.method == b"HEAD" else head + body)
-        peer, number = self.peer, self.served
-        factory.app.repeated(
-            plan.memory,
-            (block, peer.address),
-            lambda: plan.replay(block, peer, number, size, now, len(head)),
-        )
-        self._idle_timeout = transfer.keepalive_timeout
-        if keep:
-            self._rest()
-        else:
             self._close()
 
     # Reading.
@@ -399,7 +326,7 @@ class HttpConnection(Waiting):
         self._state = State.BUSY
         self._await_nothing()
         if self._alone:
-            self.factory.plans.know(self._alone[self._alone.index(b"\r\n") :], parsed)
+            self._know(parsed)
         exchange.begin()
         self._alone = b""
         if rest:

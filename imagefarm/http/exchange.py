@@ -11,6 +11,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Any, Final, Protocol
 
+from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -73,7 +74,7 @@ class Carrier(Protocol):
     def now(self) -> float:
         """The time of day, for Date."""
 
-    def learn(self, request: Request, response: Response) -> None:
+    def learn(self, request: Request, response: Response, framing: bytes) -> None:
         """An answer that may be remembered."""
 
     def answering(self) -> None:
@@ -180,32 +181,32 @@ class Exchange:
             self._finish(keep=False)
             return
         try:
-            head, body, chunked = self._head(response)
+            head, body, framing = self._head(response)
         except BadResponse as error:
             log.error("bad response to {request!r}: {error}", request=self.request, error=error)
             discard(response.body)
             response = Response(500, close=True)
-            head, body, chunked = self._head(response)
+            head, body, framing = self._head(response)
         outcome.status = response.status
         outcome.response = response
         outcome.bytes_sent += len(head)
         self.phase = Phase.ANSWERING
+        if response.headers_at is not None:
+            self._carrier.learn(self.request, evolve(response, body=body), framing)
         if isinstance(body, bytes):
             self._send_bytes(head, body)
             return
-        if response.headers_at is not None:
-            self._carrier.learn(self.request, response)
         if isinstance(body, FileBody | PartsBody):
             sendfile = self._carrier.plain and self.request.transfer.sendfile
             self._sender = FileSender(self, body, sendfile=sendfile)
         else:
-            self._sender = StreamSender(self, body, body_length(body), chunked=chunked)
+            self._sender = StreamSender(self, body, body_length(body), chunked=framing is CHUNKED)
         self._sender.start(head)
         if self.phase is Phase.ANSWERING:
             self._carrier.answering()
 
-    def _head(self, response: Response) -> tuple[bytes, Body, bool]:
-        """The head, the body to send with it, and whether that is chunked."""
+    def _head(self, response: Response) -> tuple[bytes, Body, bytes]:
+        """The head, the body to send with it, and the framing field."""
         head = self.request.head
         status, body = response.status, response.body
         length = body_length(body)
@@ -233,7 +234,7 @@ class Exchange:
         if head.method == b"HEAD" or status in (204, 304):
             discard(body)
             body = b""
-        return text, body, chunked
+        return text, body, framing
 
     def _keeps(self, response: Response) -> bool:
         """Whether the connection lives on after ``response``."""

@@ -57,13 +57,14 @@ class BodyStream(Protocol):
         """Nobody wants the rest."""
 
 
-#: Modification time in nanoseconds, size in bytes, inode: a file that is still what it was.
+#: Time of the last change in nanoseconds (content, mode, links: it can't be set back), size in
+#: bytes, inode: a file that is still what it was.
 Identity = tuple[int, int, int]
 
 
 def identity(info: os.stat_result) -> Identity:
     """What tells a file from what it was before."""
-    return info.st_mtime_ns, info.st_size, info.st_ino
+    return info.st_ctime_ns, info.st_size, info.st_ino
 
 
 @define(eq=False)
@@ -153,9 +154,11 @@ class Response:
     final: bool = False
     #: Close the client's connection after this answer.
     close: bool = False
-    #: Gives ``headers`` as they are in a later second, if nothing but the host, the target and
-    #: the file in ``body`` had a say in this answer: then it may be remembered (`http.plans`).
+    #: Gives ``headers`` as they are in a later second, if nothing but the request's own bytes
+    #: and `Request.witnesses` had a say in this answer: then it may be remembered (`http.plans`).
     headers_at: Callable[[int], Headers] | None = None
+    #: Of the request's fields only Host had a say in it.
+    shared: bool = False
 
 
 @frozen
@@ -256,8 +259,12 @@ class Request:
     location: Any = None
     #: Whether ``uri`` is the one that chose the location: not after ``rewrite ... break``.
     valid_location: bool = True
-    #: Whether the host and the target alone have led here.
+    #: Whether nothing has led here but the request's own bytes and the files in ``witnesses``,
+    #: each with what it was, None for one that was not there.
     plannable: bool = True
+    witnesses: list[tuple[bytes, Identity | None]] = field(factory=list)
+    #: What was written to the error log meanwhile: level and message.
+    notes: list[tuple[str, str]] = field(factory=list)
     internal: bool = False
     redirects: int = 0
     #: The status that the error page being made answers with; None where none is made.

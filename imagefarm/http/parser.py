@@ -191,15 +191,17 @@ class RequestParser:
             else:
                 _check_start(data, limit)
                 return
-        rest = data[self._verified :]
+        rest = data[self._verified :]  # begins with the CRLF of the line before
+        lines = rest.split(_CRLF)
         stray = rest.translate(None, _TEXT)
-        whole = rest.count(_CRLF)
-        if stray != _CRLF * whole and stray != _CRLF * whole + b"\r":
+        whole = _CRLF * (len(lines) - 1)
+        if stray != whole and stray != whole + b"\r":
             raise BadRequest(400, "control character in a field line")
-        last = data.rfind(_CRLF, self._verified)
-        if last >= 0:
-            self._verified = last
-        if len(data) - self._verified > self._limits.line + 2 or len(data) > self._limits.total:
+        last = lines.pop()
+        self._verified = len(data) - len(last) - 2
+        longest = max(map(len, lines)) + 2
+        limits = self._limits
+        if longest > limits.line or len(last) > limits.line or len(data) > limits.total:
             raise BadRequest(400, "request header too large")
         if stray.endswith(b"\r") and not data.endswith(b"\r"):
             raise BadRequest(400, "bare CR in a field line")

@@ -1,16 +1,15 @@
 """Remembered answers: the fast path for requests that have been answered before.
 
-The ordinary path answers a request first. If its answer was a whole small file, and nothing else
-than the target, the host and that file had a say in it (`Request.plannable`), the connection
-remembers a `Plan`. The next request with the same request line and host is then served from the
-plan: the file's identity is checked with one stat, and head and body go out in one write.
+The ordinary path answers a request first. If nothing but the request's own bytes and some files
+had a say in the answer (`Response.headers_at`), it is remembered as a `Plan`: the files with what
+they were (`Request.witnesses`), the head, and the body. The next request with the same bytes is
+answered from the plan: each file is looked at with one stat, and head and body go out in one
+write. A plan can never give an answer that the ordinary path would not have given; a file that
+has changed in any way, or come into being, sends the request down the ordinary path.
 
-A plan can never give an answer that the ordinary path would not have given: whatever is unusual
-about a request (a body, conditions, ranges, an expectation, another version) has no plan, and a
-file that has changed in any way sends the request down the ordinary path.
-
-The header block (all after the request line) of a client is the same for all its requests, so
-what it means is remembered too: `Block`.
+Clients send the same header block (all after the request line) again and again, so what it means
+is remembered too: `Block`. Answers in which no header but Host had a say are shared by all usual
+blocks of a host; others (conditions, ranges, compression) belong to one exact block.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from .body import EMPTY
 from .headers import Headers
 from .message import (
     FileBody,
-    OpenFile,
+    Identity,
     Outcome,
     Peer,
     Request,
@@ -32,16 +31,16 @@ from .message import (
     identity,
 )
 from .parser import ParsedHead
-from .serializer import Serializer, connection_field, content_length
+from .serializer import Serializer, connection_field
 
-#: How many header blocks and plans one listening socket remembers. When there are more, all are
-#: forgotten: that is cheaper than a record of use, and they are learnt again at once.
+#: How many header blocks and plans one listening socket remembers. When there are more, all of
+#: the kind are forgotten: that is cheaper than a record of use, and they are learnt again.
 MAX_BLOCKS: Final = 8192
 MAX_PLANS: Final = 131072
 #: The longest header block and request line worth remembering, in bytes.
 MAX_BLOCK: Final = 2048
 MAX_LINE: Final = 1024
-#: Larger files are sent with sendfile on the ordinary path; in bytes.
+#: Larger bodies are sent on the ordinary path, with sendfile; in bytes.
 MAX_BODY: Final = 65536
 #: The bytes of bodies kept in memory by one listening socket.
 MAX_BODIES: Final = 64 << 20
@@ -49,11 +48,14 @@ MAX_BODIES: Final = 64 << 20
 #: tick of the kernel's clock could have the same time stamp.
 RACY: Final = 0.1
 
-#: Fields whose presence makes a request unusual.
-_UNUSUAL: Final = frozenset({
+#: Fields that make a request one that has to be parsed each time.
+_NEVER: Final = frozenset({
+    b"expect", b"upgrade", b"content-length", b"transfer-encoding", b"te", b"trailer",
+})  # fmt: skip
+#: Fields that change the answer for those who send them.
+_SPECIAL: Final = frozenset({
     b"range", b"if-range", b"if-match", b"if-none-match", b"if-modified-since",
-    b"if-unmodified-since", b"expect", b"upgrade", b"content-length", b"transfer-encoding",
-    b"via", b"te", b"trailer",
+    b"if-unmodified-since", b"via",
 })  # fmt: skip
 
 #: Gives a response's headers as they are in a second.
@@ -61,38 +63,82 @@ HeadersAt = Callable[[int], Headers]
 
 
 class Block:
-    """What a header block means, for usual requests in HTTP/1.1."""
+    """What a header block means, for requests in HTTP/1.1 without a body."""
 
-    __slots__ = ("headers", "keep", "plans")
+    __slots__ = ("headers", "keep", "own", "shared")
 
-    def __init__(self, parsed: ParsedHead, plans: dict[bytes, Plan]) -> None:
+    def __init__(self, parsed: ParsedHead, shared: dict[bytes, Plan] | None) -> None:
         self.headers = parsed.head.headers
         self.keep = parsed.keep_alive
-        self.plans = plans
+        #: Plans by request line: of the host, and of this block alone.
+        self.shared = shared
+        self.own: dict[bytes, Plan] = {}
+
+    def find(self, line: bytes) -> Plan | None:
+        """The plan for a request line."""
+        plan = self.own.get(line)
+        if plan is None and self.shared is not None:
+            plan = self.shared.get(line)
+        return plan
 
 
 class Plan:
-    """How to answer one request line with one file. ``request`` is the one it was learnt from."""
+    """How to answer one request. ``request`` is the one it was learnt from."""
 
     __slots__ = (
-        "_closing", "_headers_at", "_keeping", "_second", "body", "file", "memory", "mtime",
-        "path", "request", "response",
+        "_closing", "_framing", "_headers_at", "_keeping", "_second", "body", "keep", "memory",
+        "request", "response", "witnesses",
     )  # fmt: skip
 
     def __init__(
-        self, request: Request, response: Response, file: OpenFile, headers_at: HeadersAt
+        self, request: Request, response: Response, framing: bytes, headers_at: HeadersAt
     ) -> None:
-        self.path = file.path
-        self.file = file.identity
-        self.mtime = file.mtime
         self.request = request
         self.response = response
-        self.body: bytes | None = None
+        self.witnesses = tuple(request.witnesses)
+        #: The body, while it is in memory.
+        self.body: bytes | None = response.body if isinstance(response.body, bytes) else None
+        self.keep = not response.close
         #: What the application keeps for its log, by client.
         self.memory: dict[Any, Any] = {}
+        self._framing = framing
         self._headers_at = headers_at
         self._second = -1
         self._keeping = self._closing = b""
+
+    def holds(self) -> bool:
+        """Whether all files are what they were."""
+        for path, wanted in self.witnesses:
+            try:
+                found: Identity | None = identity(os.stat(path))
+            except (FileNotFoundError, NotADirectoryError):
+                found = None
+            except (OSError, ValueError):
+                return False
+            if found != wanted:
+                return False
+        return True
+
+    def read(self) -> bytes | None:
+        """The body from its file, if that is still what it was."""
+        part = self.response.body
+        assert isinstance(part, FileBody)
+        file = part.file
+        try:
+            fd = os.open(file.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+        except OSError:
+            return None
+        try:
+            if identity(os.fstat(fd)) != file.identity:
+                return None
+            data = os.pread(fd, part.length, part.offset)
+            if len(data) != part.length or identity(os.fstat(fd)) != file.identity:
+                return None
+            return data
+        except OSError:
+            return None
+        finally:
+            os.close(fd)
 
     def head(self, serializer: Serializer, now: float, keep: bool) -> bytes:
         """The head for this second, from the connection's own serializer."""
@@ -105,9 +151,9 @@ class Plan:
         if not head:
             transfer = self.request.transfer
             head = serializer.head(
-                200,
+                self.response.status,
                 self.response.headers,
-                content_length(self.file[1]),
+                self._framing,
                 connection_field(keep, transfer.keepalive_header),
                 now,
                 tokens=transfer.server_tokens,
@@ -119,13 +165,17 @@ class Plan:
         return head
 
     def replay(
-        self, block: Block, peer: Peer, number: int, size: int, started: float, head: int
+        self, block: Block, peer: Peer, number: int, size: int, started: float, sent: int
     ) -> Request:
-        """The finished request for the log, as the ordinary path would have left it."""
-        model = self.request
-        body = self.file[1]
+        """The finished request for the log, as the ordinary path would have left it.
+
+        ``size`` bytes were read for it and ``sent`` written.
+        """
+        model, head = self.request, self.request.received or self.request.head
+        body = self.response.body
+        length = len(body) if isinstance(body, bytes) else getattr(body, "length", 0)
         return Request(
-            RequestHead(model.head.method, model.head.target, (1, 1), block.headers),
+            RequestHead(head.method, head.target, (1, 1), block.headers),
             peer,
             EMPTY,
             started,
@@ -133,96 +183,118 @@ class Plan:
             model.uri,
             model.args,
             model.captures,
-            dict(model.variables) if model.variables else {},
+            dict(model.variables),
             model.server,
             model.location,
+            internal=model.internal,
             number=number,
             length=size,
             transfer=model.transfer,
-            outcome=Outcome(200, head + body, body, response=self.response),
+            outcome=Outcome(self.response.status, sent, length, response=self.response),
+            notes=list(model.notes),
         )
 
 
 class Plans:
     """What one listening socket remembers."""
 
-    __slots__ = ("_bodies", "_count", "_hosts", "blocks")
+    __slots__ = ("_bodies", "_count", "_hosts", "_special", "_usual")
 
     def __init__(self) -> None:
-        self.blocks: dict[bytes, Block] = {}
+        self._usual: dict[bytes, Block] = {}
+        self._special: dict[bytes, Block] = {}
         self._hosts: dict[bytes, dict[bytes, Plan]] = {}
         self._count = 0
         self._bodies = 0
 
     def __repr__(self) -> str:
-        return f"<Plans {len(self.blocks)} blocks {self._count} plans {self._bodies} bytes>"
+        return (
+            f"<Plans {len(self._usual)}+{len(self._special)} blocks {self._count} plans "
+            f"{self._bodies} bytes>"
+        )
 
-    def know(self, block: bytes, parsed: ParsedHead) -> None:
-        """Remember what a header block means, if the request was a usual one."""
-        head = parsed.head
+    def find(self, data: bytes, end: int, now: float) -> tuple[Block, Plan, bytes] | None:
+        """How to answer ``data``, a whole request whose request line ends at ``end``."""
+        rest = data[end:]
+        block = self._usual.get(rest) or self._special.get(rest)
+        if block is None:
+            return None
+        line = data[:end]
+        plan = block.find(line)
+        if plan is None:
+            return None
+        if not plan.holds():
+            self._drop(block, line)
+            return None
+        body = plan.body
+        if body is None:
+            body = plan.read()
+            if body is None:
+                self._drop(block, line)
+                return None
+            self._keep(plan, body, now)
+        return block, plan, body
+
+    def know(self, data: bytes, end: int, parsed: ParsedHead) -> None:
+        """Remember what the header block of ``data`` means, if it is one of a simple request."""
+        head, block = parsed.head, data[end:]
         if head.version != (1, 1) or parsed.length != 0 or len(block) > MAX_BLOCK:
             return
-        if any(name.lower() in _UNUSUAL for name, _ in head.headers):
+        names = {name.lower() for name, _ in head.headers}
+        if names & _NEVER:
             return
-        if len(self.blocks) >= MAX_BLOCKS:
-            self.forget()
-        self.blocks[block] = Block(parsed, self._hosts.setdefault(parsed.host, {}))
+        if names & _SPECIAL:
+            if len(self._special) >= MAX_BLOCKS:
+                self._special.clear()
+            self._special[block] = Block(parsed, None)
+        else:
+            if len(self._usual) >= MAX_BLOCKS:
+                self.forget()
+            self._usual[block] = Block(parsed, self._hosts.setdefault(parsed.host, {}))
 
-    def learn(self, line: bytes, block: bytes, request: Request, response: Response) -> None:
-        """Remember how ``request`` was answered, if that can be repeated."""
-        body = response.body
-        known = self.blocks.get(block)
-        if known is None or not isinstance(body, FileBody) or len(line) > MAX_LINE:
+    def learn(
+        self, data: bytes, end: int, request: Request, response: Response, framing: bytes
+    ) -> None:
+        """Remember how ``request``, which came as ``data``, was answered."""
+        rest, body, headers_at = data[end:], response.body, response.headers_at
+        block = self._usual.get(rest) or self._special.get(rest)
+        if block is None or headers_at is None or end > MAX_LINE:
             return
-        file = body.file
-        if response.headers_at is None:
+        length = len(body) if isinstance(body, bytes) else getattr(body, "length", None)
+        target = (request.received or request.head).target
+        if length is None or length > MAX_BODY or not target.startswith(b"/"):
             return
-        whole = response.status == 200 and body.offset == 0 and body.length == file.size
-        if not whole or file.size > MAX_BODY or not request.head.target.startswith(b"/"):
+        if not isinstance(body, bytes | FileBody):
             return
         if self._count >= MAX_PLANS:
             self.forget()
             return
-        if line not in known.plans:
-            self._count += 1
-        known.plans[line] = Plan(request, response, file, response.headers_at)
+        plans = block.shared if response.shared and block.shared is not None else block.own
+        self._count += data[:end] not in plans
+        plans[data[:end]] = Plan(request, response, framing, headers_at)
 
-    def keep(self, plan: Plan, body: bytes, now: float) -> None:
-        """Keep a body in memory, if the file has been at rest for long enough."""
-        if now - plan.mtime > RACY and self._bodies + len(body) <= MAX_BODIES:
+    def _keep(self, plan: Plan, body: bytes, now: float) -> None:
+        """Keep a body in memory, if its file has been at rest for long enough."""
+        changed = max(wanted[0] for _, wanted in plan.witnesses if wanted is not None) / 1e9
+        if now - changed > RACY and self._bodies + len(body) <= MAX_BODIES:
             plan.body = body
             self._bodies += len(body)
 
-    def drop(self, plans: dict[bytes, Plan], line: bytes) -> None:
+    def _drop(self, block: Block, line: bytes) -> None:
         """Forget a plan that holds no longer."""
-        plan = plans.pop(line, None)
+        plan = block.own.pop(line, None)
+        if plan is None and block.shared is not None:
+            plan = block.shared.pop(line, None)
         if plan is not None:
             self._count -= 1
-            self._bodies -= len(plan.body or b"")
+            if not isinstance(plan.response.body, bytes):
+                self._bodies -= len(plan.body or b"")
 
     def forget(self) -> None:
         """Forget everything."""
         for plans in self._hosts.values():
             plans.clear()
         self._hosts.clear()
-        self.blocks.clear()
+        self._usual.clear()
+        self._special.clear()
         self._count = self._bodies = 0
-
-
-def read(plan: Plan) -> bytes | None:
-    """The file's content if the file is still the one of the plan, else None."""
-    try:
-        fd = os.open(plan.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
-    except OSError:
-        return None
-    try:
-        if identity(os.fstat(fd)) != plan.file:
-            return None
-        data = os.read(fd, plan.file[1] + 1)
-        if len(data) != plan.file[1] or identity(os.fstat(fd)) != plan.file:
-            return None
-        return data
-    except OSError:
-        return None
-    finally:
-        os.close(fd)

@@ -43,6 +43,12 @@ def context(request: Request) -> str:
 
 def report(request: Request, level: str, message: str) -> None:
     """Write ``message`` with the request's context; ``level`` is one of nginx's."""
+    if request.plannable:
+        request.notes.append((level, message))
+    write = getattr(request.location, "error_log", None)
+    if write is not None:
+        write(level, message + context(request))
+        return
     _log.emit(
         _LEVELS[level], "{text}{context}", text=message, context=context(request),
         severity=level,

@@ -229,7 +229,7 @@ class DirectUnixServer(_Direct, unix.Server):
 
 
 class DirectUnixPort(unix.Port):
-    """A listening Unix socket. Its path is removed by who made it, not by each who serves on it."""
+    """A listening Unix socket. Whoever made it removes its path, not each that serves on it."""
 
     transport = DirectUnixServer
 

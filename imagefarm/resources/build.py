@@ -40,6 +40,8 @@ ContentFactory = Callable[[Scope], Content | None]
 _DEFAULT_INDEX: Final = (Template("index.html", (b"index.html",), b"index.html"),)
 _VARIABLE: Final = re.compile(r"\$\{?(\w+)")
 _OF_TARGET: Final = {"uri", "document_uri", "request_uri", "args", "query_string", "is_args"}
+#: What ``expires`` writes anew each second, and ``add_header`` must not have written.
+_TIMED: Final = frozenset({b"expires", b"cache-control"})
 _DEFAULT_LISTEN: Final = Listen(("", 80))
 
 
@@ -64,7 +66,7 @@ class Builder:
 
     ``contents`` are asked in order for a block's content handler; where none has one, files are
     served. ``logs`` gives the access logs in force in a block; ``later`` runs a function on the
-    next turn of the event loop.
+    next turn of the event loop; ``error_log`` takes a level and a line.
     """
 
     def __init__(
@@ -73,10 +75,12 @@ class Builder:
         logs: Callable[[Scope], AccessLogs],
         default_root: bytes,
         later: Later | None = None,
+        error_log: Callable[[str, str], None] | None = None,
     ) -> None:
         self._contents = tuple(contents)
         self._logs = logs
         self._later = later
+        self._error_log = error_log
         self._default_root = Template("html", (default_root,), default_root)
 
     def build(self, http: Iterable[Scope]) -> Tree:
@@ -163,6 +167,7 @@ class Builder:
             server_name_in_redirect=scope[rows.SERVER_NAME_IN_REDIRECT],
             fastcgi=FastCGISettings.from_scope(scope),
             content=content,
+            error_log=self._error_log,
             plannable=content is static.serve and _plannable(scope),
         )
 
@@ -238,6 +243,7 @@ def _plannable(scope: Scope) -> bool:
     return (
         all(template is None or template.constant is not None for template in templates)
         and expires.template is None
+        and not any(rule.name.lower() in _TIMED for rule in scope.all(headers.ADD_HEADER))
         and not _access_rules(scope)
         and not any(row in STEP_ROWS for row, _, _ in scope.items)
         and scope[rows.GZIP_STATIC] == "off"

@@ -15,15 +15,16 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from imagefarm.config.variables import Template
 from imagefarm.http import filters
-from imagefarm.http.accesslog import write_again
+from imagefarm.http.accesslog import Outlines, write_again
 from imagefarm.http.body import EMPTY
 from imagefarm.http.errorpages import CLOSING, error_response
 from imagefarm.http.filters.headers import renewed
 from imagefarm.http.filters.mediatypes import media_type
 from imagefarm.http.headers import Headers
 from imagefarm.http.message import Request, Response, discard
-from imagefarm.http.requestlog import printable, report
+from imagefarm.http.requestlog import context, printable, report
 from imagefarm.http.uri import BadTarget, normalise
 
 from .actions import Action, InternalRedirect, NamedRedirect, Redirect, Result
@@ -91,17 +92,32 @@ class Dispatcher:
     ) -> None:
         """`finished`, with lines that are made but for the time."""
         self.requests += 1
-        outlines = memory.get(key)
-        if outlines is None:
-            request = replay()
-            outlines = request.location.logs.outlines(request)
-            if outlines is None:
-                request.location.logs.write(request)
+        known = memory.get(key)
+        if known is None:
+            known = self._lines(replay())
+            if known is None:
                 return
             if len(memory) >= MAX_CLIENTS:
                 memory.clear()
-            memory[key] = outlines
+            memory[key] = known
+        outlines, notes, error_log = known
+        for level, note in notes:
+            error_log(level, note)
         write_again(outlines)
+
+    @staticmethod
+    def _lines(request: Request) -> tuple[Outlines, Any, Any] | None:
+        """The log lines of a repeated answer; None if they are made, and written, each time."""
+        location: Location = request.location
+        outlines = location.logs.outlines(request)
+        if outlines is None or (request.notes and location.error_log is None):
+            location.logs.write(request)
+            for level, note in request.notes:
+                report(request, level, note)
+            return None
+        where = context(request) if request.notes else ""
+        notes = tuple((level, note + where) for level, note in request.notes)
+        return outlines, notes, location.error_log
 
     # The phases
 
@@ -185,7 +201,6 @@ class Dispatcher:
     def _redirect(self, request: Request, target: Redirect) -> Result:
         host: VirtualHost = request.server
         request.redirects += 1
-        request.plannable = False
         if request.redirects > MAX_REDIRECTS:
             return self._cycle(request)
         request.internal = True
@@ -260,6 +275,8 @@ class Dispatcher:
             if status not in page.codes:
                 continue
             answer = status if page.answer is None else page.answer
+            if isinstance(page.target, Template) and page.target.constant is None:
+                request.plannable = False
             uri = b"" if isinstance(page.target, NamedRedirect) else page.target(request)
             if isinstance(page.target, NamedRedirect) or uri.startswith(b"@"):
                 request.error_status = answer
@@ -295,8 +312,10 @@ class Dispatcher:
                 _carry(request, filtered)
                 discard(filtered.body)
                 return self._settle(request, page)
-        if request.plannable and filtered.status == 200 and not _compressible(filtered, location):
+        if request.plannable:
             filtered.headers_at = renewed(filtered, location.filters.expires)
+            usual = filtered.status == 200 and not special
+            filtered.shared = usual and not _compressible(filtered, location)
         response = filtered
         if response.status not in _DATED:
             response.headers.remove(b"last-modified")

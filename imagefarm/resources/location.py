@@ -98,6 +98,8 @@ class Location:
     server_name_in_redirect: bool = False
     fastcgi: FastCGISettings | None = None
     content: Content = field(repr=False)
+    #: Writes a line of the given level to the error log.
+    error_log: Callable[[str, str], None] | None = field(default=None, repr=False)
     #: Whether the answer to a target can depend on nothing but the target and a file: see
     #: `resources.build`.
     plannable: bool = False

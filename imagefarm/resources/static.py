@@ -62,17 +62,23 @@ def serve(request: Request) -> Action:
 def _open(request: Request, path: bytes) -> OpenFile | Response:
     """Open the file, or say with which status and why not."""
     try:
-        return open_for(request, path)
+        file = open_for(request, path)
+        request.witnesses.append((path, file.identity))
+        return file
     except Directory:
+        request.plannable = False
         return _add_slash(request)
     except NotFound as error:
+        request.witnesses.append((path, None))
         if request.location.log_not_found:
             report(request, "error", f'open() "{printable(path)}" failed {error}')
         return Response(404)
     except Forbidden as error:
+        request.plannable = False
         report(request, "error", f'open() "{printable(path)}" failed {error}')
         return Response(403)
     except OSError as error:
+        request.plannable = False
         report(request, "crit", f'open() "{printable(path)}" failed {reason(error)}')
         return Response(500)
 
@@ -124,6 +130,7 @@ def _add_slash(request: Request) -> Response:
 
 
 def _index(request: Request) -> Action:
+    request.plannable = False
     location: Location = request.location
     directory = location.path(request)
     names: Sequence[Template] = location.index

@@ -31,8 +31,14 @@ def _look(
     the name follows the alias itself, so that a prefix got from ``$uri`` is taken off.
     """
     if location.alias is None:
-        found, uri = _exists(location.path(request, name), directory), name
+        path, uri = location.path(request, name), name
+        found = _exists(path, directory)
+        if directory or "$" in template.source.replace("$uri", ""):
+            request.plannable = False
+        elif not found:
+            request.witnesses.append((path, None))
     else:
+        request.plannable = False
         alias, prefix = location.alias(request), request.uri[: len(location.prefix)]
         if template.constant is None and name.startswith(prefix):
             name = name[len(prefix) :]
@@ -49,10 +55,8 @@ def _look(
 def try_files(request: Request, rule: TryFiles) -> Action | None:
     """None if a file was found (the request's URI now names it), else where to go."""
     location: Location = request.location
-    for number, (template, directory) in enumerate(rule.files):
+    for template, directory in rule.files:
         name = template(request)
-        if number:
-            request.plannable = False  # the one before may come into being
         if _look(request, location, template, name, directory):
             return None
     last = rule.last

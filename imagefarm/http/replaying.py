@@ -1,0 +1,90 @@
+"""The connection's part of the fast path: answering from `http.plans`, and learning for it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .message import Peer, Request, Response
+from .parser import ParsedHead
+from .plans import Block, Plan
+from .transport import with_handshake
+from .waiting import Waiting
+
+if TYPE_CHECKING:
+    from .factory import HttpFactory
+
+
+class Replaying(Waiting):
+    """A base class of the connection, because an object of its own would cost memory."""
+
+    __slots__ = ("_alone", "_idle_timeout", "peer", "served")
+
+    def __init__(self, factory: HttpFactory, peer: Peer) -> None:
+        super().__init__(factory)
+        self.peer = peer
+        #: Requests so far.
+        self.served = 0
+        self._idle_timeout = 0.0
+        #: The bytes being parsed, if they seem to be one whole request.
+        self._alone = b""
+
+    def _replay(self, data: bytes) -> bool:
+        """Answer a request that has been answered before; False if it is to be parsed."""
+        end = data.find(b"\r\n")
+        if end < 0:
+            return False
+        now = self.factory.now()
+        found = self.factory.plans.find(data, end, now)
+        if found is None:
+            self._alone = data if data.endswith(b"\r\n\r\n") else b""
+            return False
+        self._answer(*found, len(data), now)
+        return True
+
+    def _answer(self, block: Block, plan: Plan, body: bytes, size: int, now: float) -> None:
+        factory = self.factory
+        if factory.secure and not self.served:
+            self.peer = with_handshake(self.peer, self.transport)
+        self.served = number = self.served + 1
+        transfer = plan.request.transfer
+        keep = (
+            block.keep
+            and plan.keep
+            and not factory.draining
+            and number < transfer.keepalive_requests
+            and transfer.keepalive_timeout > 0
+        )
+        head = plan.head(factory.serializer, now, keep)
+        self.transport.write(head + body)
+        peer, sent = self.peer, len(head) + len(body)
+        factory.app.repeated(
+            plan.memory,
+            (block, peer.address),
+            lambda: plan.replay(block, peer, number, size, now, sent),
+        )
+        self._idle_timeout = transfer.keepalive_timeout
+        if keep:
+            self._rest()
+        else:
+            self._close()
+
+    def _know(self, parsed: ParsedHead) -> None:
+        """The bytes being parsed were this head, and, it is hoped, nothing else."""
+        if parsed.size != len(self._alone):
+            self._alone = b""  # the next request came with it
+            return
+        self.factory.plans.know(self._alone, self._alone.index(b"\r\n"), parsed)
+
+    def learn(self, request: Request, response: Response, framing: bytes) -> None:
+        """For the exchange: an answer that may be remembered."""
+        if self._alone:
+            end = self._alone.index(b"\r\n")
+            self.factory.plans.learn(self._alone, end, request, response, framing)
+
+    def _rest(self) -> None:
+        """Wait for the next request."""
+        raise NotImplementedError
+
+    def _close(self, *, linger: bool = False) -> None:
+        """Close once everything is written."""
+        raise NotImplementedError
