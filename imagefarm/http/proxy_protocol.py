@@ -28,6 +28,7 @@ _FIXED: Final = 16
 _LOCAL, _PROXY = 0, 1
 #: [2.2] The bytes of the address block, by family: unspecified, IPv4, IPv6, Unix.
 _ADDRESS_SIZES: Final = (0, 12, 36, 216)
+_INET, _INET6 = 1, 2
 _STREAM: Final = 1
 #: Transports: unspecified, stream, datagram.
 _TRANSPORTS: Final = 3
@@ -38,7 +39,7 @@ _LINE: Final = re.compile(
 
 
 class BadProxyHeader(ValueError):
-    """No PROXY header, or a broken one; the text is the line for the error log, in nginx's words."""
+    """No PROXY header, or a broken one; the text is for the error log, in nginx's words."""
 
 
 @frozen
@@ -123,8 +124,8 @@ def _text(data: bytes) -> tuple[ProxyHeader, bytes] | None:
     return ProxyHeader(source, ports[0], destination, ports[1]), rest
 
 
-def _ipv4(text: bytes | int) -> str:
-    return str(ipaddress.IPv4Address(text if isinstance(text, int) else text.decode("ascii")))
+def _ipv4(text: bytes) -> str:
+    return str(ipaddress.IPv4Address(text.decode("ascii")))
 
 
 def _ipv6(text: bytes) -> str:
@@ -145,39 +146,40 @@ def _binary(data: bytes) -> tuple[ProxyHeader, bytes] | None:
         raise BadProxyHeader(f"unknown PROXY protocol version: {data[12] >> 4}")
     if len(data) < _FIXED:
         return None
-    command, family, transport = data[12] & 0x0F, data[13] >> 4, data[13] & 0x0F
-    length = int.from_bytes(data[14:16], "big")
+    command, length = data[12] & 0x0F, int.from_bytes(data[14:16], "big")
     # "Receivers must drop connections presenting unexpected values here."
     if command not in (_LOCAL, _PROXY):
         raise BadProxyHeader(f"unknown PROXY protocol command: {command}")
-    if family >= len(_ADDRESS_SIZES) or transport >= _TRANSPORTS:
+    family, transport = data[13] >> 4, data[13] & 0x0F
+    if command == _PROXY and (family >= len(_ADDRESS_SIZES) or transport >= _TRANSPORTS):
         raise BadProxyHeader(f"unknown PROXY protocol family: {data[13]:#04x}")
     if _FIXED + length > MAX_V2:
         raise BadProxyHeader("header is too large")
-    if len(data) < _FIXED + length:
+    end = _FIXED + length
+    if len(data) < end:
         return None
-    block, rest = data[_FIXED : _FIXED + length], data[_FIXED + length :]
     if command == _LOCAL:
-        return ProxyHeader(version=2), rest  # "must discard the protocol block"
+        return ProxyHeader(version=2), data[end:]  # "must discard the protocol block"
+    return _addresses(family, transport, data[_FIXED:end]), data[end:]
+
+
+def _addresses(family: int, transport: int, block: bytes) -> ProxyHeader:
     size = _ADDRESS_SIZES[family]
-    if length < size:
-        raise BadProxyHeader(f"PROXY protocol header is too short: {length}")
+    if len(block) < size:
+        raise BadProxyHeader(f"PROXY protocol header is too short: {len(block)}")
     if not family:
-        return ProxyHeader(version=2), rest  # what follows belongs to an unknown family
+        return ProxyHeader(version=2)  # whatever follows can't be told apart
     tlvs = _tlvs(block[size:])
-    if transport != _STREAM:
-        return ProxyHeader(version=2, tlvs=tlvs), rest
-    if family == 1:
-        source, destination, *ports = struct.unpack("!IIHH", block[:12])
-        return ProxyHeader(_ipv4(source), ports[0], _ipv4(destination), ports[1], 2, tlvs), rest
-    if family == 2:
-        first, second = ipaddress.IPv6Address(block[:16]), ipaddress.IPv6Address(block[16:32])
-        ports = struct.unpack("!HH", block[32:36])
-        return (
-            ProxyHeader(format_ipv6(first), ports[0], format_ipv6(second), ports[1], 2, tlvs),
-            rest,
-        )
-    return ProxyHeader(version=2, tlvs=tlvs), rest
+    if transport != _STREAM or family not in (_INET, _INET6):
+        return ProxyHeader(version=2, tlvs=tlvs)
+    half = (size - 4) // 2
+    source, destination = (
+        str(ipaddress.IPv4Address(part)) if family == _INET
+        else format_ipv6(ipaddress.IPv6Address(part))
+        for part in (block[:half], block[half : 2 * half])
+    )  # fmt: skip
+    source_port, destination_port = struct.unpack("!HH", block[2 * half : size])
+    return ProxyHeader(source, source_port, destination, destination_port, 2, tlvs)
 
 
 def _tlvs(block: bytes) -> tuple[Tlv, ...]:
