@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from typing import Any, NoReturn
 
@@ -46,7 +47,7 @@ class RoleOptions(usage.Options):
         text = self[name]
         if text is None:
             return None
-        if not text.isdigit() or not 0 < int(text) < 65536:
+        if not re.fullmatch("[0-9]{1,5}", text) or not 0 < int(text) < 65536:
             raise usage.UsageError(f'--{name} takes a port number, not "{text}"')
         return int(text)
 

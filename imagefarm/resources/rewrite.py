@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from enum import Enum
-from typing import Any
+from typing import Any, Final
 
 from attrs import field, frozen
 
@@ -21,6 +21,9 @@ from imagefarm.http.uri import escape_args
 
 from .actions import Action
 from .conditions import Condition, remember
+
+#: The variables of ours that ``set`` may change.
+CHANGEABLE: Final = frozenset({"args"})
 
 Note = Callable[[str, Request], None]
 
