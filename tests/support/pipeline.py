@@ -182,12 +182,13 @@ class Ambiguous(AssertionError):
     """An accepted message that somebody else may read otherwise."""
 
 
-def judge(data: bytes, messages: Sequence[Message]) -> int:
+def judge(data: bytes, messages: Sequence[Message], *, names: bool = True) -> int:
     """Read the accepted messages again in the bytes that they came from; returns their end.
 
     The rules: the head is of the grammar to the last byte; at most one Content-Length, of digits
     alone; or else one Transfer-Encoding that is "chunked" and no Content-Length; one Host in
-    HTTP/1.1; no name among the fields that a CGI would take for one of these. Raises `Ambiguous`.
+    HTTP/1.1; and (``names``) none among the fields that a CGI would take for one of these.
+    Raises `Ambiguous`.
     """
     at = 0
     for message in messages:
@@ -200,6 +201,8 @@ def judge(data: bytes, messages: Sequence[Message]) -> int:
             named.setdefault(name.lower(), []).append(value.strip(b" \t"))
         _check_head(message, head, named)
         _check_framing(message, named)
+        if names:
+            _check_names(message)
         at = _body_end(data, head.end(), message, named)
     return at
 
@@ -216,6 +219,9 @@ def _check_head(message: Message, head: re.Match[bytes], named: dict[bytes, list
         raise Ambiguous(f"Host {hosts}")
     if any(re.search(rb"[\s,@/\\?#\x80-\xff]|^:|^$", host) for host in hosts):
         raise Ambiguous(f"Host {hosts}")
+
+
+def _check_names(message: Message) -> None:
     for name, _ in message.fields:
         plain = re.sub(rb"[^a-z0-9]", b"-", name.lower())
         if plain != name.lower() and plain in (b"content-length", b"transfer-encoding", b"host"):
