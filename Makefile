@@ -4,6 +4,8 @@
 ROOT =
 # A Python to use instead of the first suitable one: make venv PYTHON=/opt/python/bin/python3.12
 PYTHON =
+# Options and cases: make bench BENCH="--pairs 3 farm kept"
+BENCH =
 
 VENV   = .venv
 BIN    = $(VENV)/bin
@@ -24,7 +26,7 @@ DROPIN   = $(BIN)/twistd --help > $(VENV)/.twistd-help && \
            grep -q imagefarm $(VENV)/.twistd-help || \
            { echo "twistd does not know imagefarm: see $(VENV)/.twistd-help" >&2; exit 1; }
 
-.PHONY: run venv test lint ci bench clean
+.PHONY: run venv test lint docs ci bench clean
 .DEFAULT_GOAL = run
 
 run: $(RUN)
@@ -43,11 +45,14 @@ lint: $(DEV)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: $(DEV)
+	$(BIN)/python -m imagefarm.app.docs docs/configuration.md
+
 ci:
 	.ci/run
 
 bench: $(DEV)
-	$(BIN)/python benchmarks/static.py
+	$(BIN)/python -m benchmarks.engine $(BENCH)
 
 clean:
 	rm -rf build dist *.egg-info _trial_temp* .hypothesis .mypy_cache .ruff_cache \

@@ -53,6 +53,8 @@ class RoleOptions(usage.Options):
 
     def postOptions(self) -> None:
         """Check what the parser could not."""
+        if self["root"] == "":
+            raise usage.UsageError("--root takes a directory")
         self.options = RoleSettings(
             role=self.role,
             config=os.path.abspath(self["config"] or os.path.join(SHIPPED, f"{self.role}.conf")),

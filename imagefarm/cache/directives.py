@@ -159,6 +159,7 @@ def make_rows(prefix: str) -> Rows:
         ),
         zone=Row(
             name=f"{prefix}_cache", contexts=HSL, convert=_zone_name, default=None,
+            default_text="off",
             syntax="zone | off", doc="The zone in which responses are cached.",
         ),
         key=Row(
@@ -178,6 +179,7 @@ def make_rows(prefix: str) -> Rows:
         ),
         methods=Row(
             name=f"{prefix}_cache_methods", contexts=HSL, arity=(1, None), convert=_methods,
+            default_text="GET HEAD",
             default=frozenset({b"GET", b"HEAD"}), syntax="GET | HEAD | POST ...",
             doc="The request methods that are cached; GET and HEAD always are.",
         ),
@@ -192,7 +194,7 @@ def make_rows(prefix: str) -> Rows:
             doc="The response is not cached if a string is not empty and not 0.",
         ),
         use_stale=Row(
-            name=f"{prefix}_cache_use_stale", contexts=HSL, arity=(1, None),
+            name=f"{prefix}_cache_use_stale", default_text="off", contexts=HSL, arity=(1, None),
             convert=_use_stale, default=frozenset(),
             syntax="error | timeout | invalid_header | updating | http_500 | http_502 | "
             "http_503 | http_504 | http_403 | http_404 | http_429 | off ...",

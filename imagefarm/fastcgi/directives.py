@@ -150,6 +150,7 @@ READ_TIMEOUT: Final = _time(
 )
 NEXT_UPSTREAM: Final[Row[frozenset[str]]] = Row(
     name="fastcgi_next_upstream",
+    default_text="error timeout",
     contexts=HSL,
     arity=(1, None),
     convert=_next_upstream,

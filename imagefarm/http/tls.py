@@ -84,6 +84,7 @@ CERTIFICATE_KEY: Final[Row[str | None]] = Row(
 )  # fmt: skip
 PROTOCOLS: Final = Row(
     name="ssl_protocols", contexts=_CONTEXTS, arity=(1, None), convert=_protocols,
+    default_text="TLSv1.2 TLSv1.3",
     default=tuple(_OFFERED), syntax="[TLSv1.2] [TLSv1.3]",
     doc="Protocol versions offered. Older ones load with a warning and are never offered.",
 )  # fmt: skip

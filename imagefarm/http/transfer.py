@@ -43,6 +43,7 @@ def _buffers(directive: Directive, env: Environment) -> tuple[int, int]:
 
 KEEPALIVE_TIMEOUT: Final = Row[tuple[float, int | None]](
     name="keepalive_timeout",
+    default_text="75s",
     contexts=HSL,
     arity=(1, 2),
     convert=_keepalive,
@@ -160,6 +161,7 @@ CLIENT_HEADER_BUFFER_SIZE: Final = Row[int](
 )
 LARGE_CLIENT_HEADER_BUFFERS: Final = Row[tuple[int, int]](
     name="large_client_header_buffers",
+    default_text="4 8k",
     contexts=_HS,
     arity=(2, 2),
     convert=_buffers,

@@ -49,6 +49,7 @@ TYPES: Final = BlockRow[dict[bytes, bytes]](
 )
 DEFAULT_TYPE: Final = Row[bytes](
     name="default_type",
+    default_text="text/plain",
     contexts=HSL,
     convert=_default_type,
     default=b"text/plain",

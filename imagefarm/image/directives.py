@@ -118,6 +118,7 @@ RESIZER_BLOCK: BlockRow[None] = BlockRow(
 )
 LISTEN: ListRow[str] = ListRow(
     name="listen",
+    default_text="127.0.0.1:9000",
     contexts=_INSIDE,
     convert=_listen,
     default=("127.0.0.1:9000",),

@@ -92,6 +92,7 @@ PROXY_PASS: Final = Row[Pass | None](
 )
 PROXY_REDIRECT: Final = ListRow[Special | Redirect](
     name="proxy_redirect",
+    default_text="default",
     contexts=HSL,
     arity=(1, 2),
     convert=convert_redirect,
@@ -102,6 +103,7 @@ PROXY_REDIRECT: Final = ListRow[Special | Redirect](
 )
 PROXY_SET_HEADER: Final = ListRow[tuple[str, Template]](
     name="proxy_set_header",
+    default_text="Host $proxy_host",
     contexts=HSL,
     arity=(2, 2),
     convert=_pair,
@@ -135,6 +137,7 @@ PROXY_IGNORE_HEADERS: Final = Row[frozenset[bytes]](
 )
 PROXY_HTTP_VERSION: Final = Row[tuple[int, int]](
     name="proxy_http_version",
+    default_text="1.1",
     contexts=HSL,
     convert=values.choice({"1.0": (1, 0), "1.1": (1, 1)}),
     default=(1, 1),
@@ -163,6 +166,7 @@ PROXY_READ_TIMEOUT: Final = _time(
 )
 PROXY_NEXT_UPSTREAM: Final = Row[frozenset[str]](
     name="proxy_next_upstream",
+    default_text="error timeout",
     contexts=HSL,
     arity=(1, None),
     convert=next_upstream,

@@ -190,16 +190,19 @@ LOCATION_BLOCK: Final = BlockRow(
 )  # fmt: skip
 LISTEN: Final[ListRow[Listen]] = ListRow(
     name="listen", contexts=frozenset({SERVER}), arity=(1, None), convert=convert_listen,
+    default_text="*:80",
     syntax="address[:port] | port | unix:path [default_server] [ssl] [backlog=n] [reuseport]",
     doc="Where the server takes connections.", inherits=False,
 )  # fmt: skip
 SERVER_NAME: Final[ListRow[tuple[ServerName, ...]]] = ListRow(
     name="server_name", contexts=frozenset({SERVER}), arity=(1, None), convert=_server_name,
+    default_text='""',
     defines=_captures_of_words, syntax="name ...", inherits=False,
     doc="Names of the virtual server: exact, wildcard (*.example.org, mail.*) or ~regex.",
 )  # fmt: skip
 ROOT: Final[Row[Template | None]] = Row(
     name="root", contexts=HSLI, convert=_root, default=None, syntax="path",
+    default_text="html",
     doc="The directory that URIs are looked up under. Default: html, under the prefix.",
 )  # fmt: skip
 ALIAS: Final[Row[Template | None]] = Row(
@@ -208,6 +211,7 @@ ALIAS: Final[Row[Template | None]] = Row(
 )  # fmt: skip
 INDEX: Final[ListRow[tuple[Template, ...]]] = ListRow(
     name="index", contexts=HSL, arity=(1, None), convert=_index, syntax="file ...",
+    default_text="index.html",
     doc='Files looked for where the URI ends in "/". Default: index.html.',
 )  # fmt: skip
 TRY_FILES: Final[Row[TryFiles | None]] = Row(
@@ -239,6 +243,7 @@ DENY: Final[ListRow[AccessRule]] = ListRow(
 )  # fmt: skip
 DISABLE_SYMLINKS: Final[Row[tuple[Symlinks, Template | None]]] = Row(
     name="disable_symlinks", contexts=HSL, arity=(1, 2), convert=_symlinks,
+    default_text="off",
     default=(Symlinks.ALLOWED, None), syntax="off | on | if_not_owner [from=part]",
     doc="Whether a file's path may lead through symbolic links.",
 )  # fmt: skip

@@ -27,6 +27,7 @@ def _charset(directive: Directive, env: Environment) -> bytes | None:
 
 CHARSET: Final = Row[bytes | None](
     name="charset",
+    default_text="off",
     contexts=HSLI,
     convert=_charset,
     default=None,
@@ -35,6 +36,8 @@ CHARSET: Final = Row[bytes | None](
 )
 CHARSET_TYPES: Final = Row[MediaTypes](
     name="charset_types",
+    default_text="text/html text/xml text/plain text/vnd.wap.wml application/javascript "
+    "application/rss+xml",
     contexts=HSL,
     arity=(1, None),
     convert=media_types(b"text/html"),

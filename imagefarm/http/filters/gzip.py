@@ -100,6 +100,7 @@ GZIP_BUFFERS: Final = Row[int](
 )
 GZIP_HTTP_VERSION: Final = Row[tuple[int, int]](
     name="gzip_http_version",
+    default_text="1.1",
     contexts=HSL,
     convert=values.choice(_VERSIONS),
     default=(1, 1),
@@ -116,6 +117,7 @@ GZIP_COMP_LEVEL: Final = Row[int](
 )
 GZIP_TYPES: Final = Row[MediaTypes](
     name="gzip_types",
+    default_text="text/html",
     contexts=HSL,
     arity=(1, None),
     convert=media_types(b"text/html"),
@@ -143,6 +145,7 @@ GZIP_DISABLE: Final = Row[tuple[re.Pattern[bytes], ...]](
 )
 GZIP_PROXIED: Final = Row[frozenset[str]](
     name="gzip_proxied",
+    default_text="off",
     contexts=HSL,
     arity=(1, None),
     convert=_proxied,

@@ -95,6 +95,7 @@ def _add_header(directive: Directive, env: Environment) -> AddHeader:
 
 EXPIRES: Final = Row[Expires](
     name="expires",
+    default_text="off",
     contexts=HSLI,
     arity=(1, 2),
     convert=_expires,

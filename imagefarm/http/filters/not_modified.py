@@ -24,6 +24,7 @@ def _since(directive: Directive, env: Environment) -> IfModifiedSince:
 
 IF_MODIFIED_SINCE: Final = Row[IfModifiedSince](
     name="if_modified_since",
+    default_text="exact",
     contexts=HSL,
     convert=_since,
     default=IfModifiedSince.EXACT,
