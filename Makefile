@@ -6,8 +6,6 @@ ROOT =
 PYTHON =
 # Options and cases: make bench BENCH="--pairs 3 farm kept"
 BENCH =
-# Options and cases: make bench BENCH="--pairs 3 farm kept"
-BENCH =
 
 VENV   = .venv
 BIN    = $(VENV)/bin

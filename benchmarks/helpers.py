@@ -20,6 +20,9 @@ def _serve(pipe: Connection, target: Callable[..., None], arguments: tuple[Any, 
         target(pipe, *arguments)
     except EOFError:
         return
+    except ConnectionError:
+        if not pipe.poll(0):  # the pipe is well: it was a server's connection
+            raise
 
 
 class Helper:
