@@ -28,6 +28,7 @@ FEW = 20
 BIG = 64 << 20
 SMALL = b"picture" * 1500
 
+#: A client that reads nothing only notices a reset: an orderly end waits behind what it left.
 CONFIGURATION = """
 worker_processes 1;
 error_log logs/error.log;
@@ -40,6 +41,7 @@ http {{
     client_body_timeout 1s;
     send_timeout 1s;
     lingering_timeout 1s;
+    reset_timedout_connection on;
     keepalive_requests 1000000;
     keepalive_timeout 60s;
     server {{
