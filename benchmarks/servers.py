@@ -17,7 +17,14 @@ from pathlib import Path
 
 from benchmarks.pairs import Load, Reading, wrk
 from tests.support import farmsite
-from tests.support.processes import Daemon, descendants, free_ports, imagefarm, resident
+from tests.support.processes import (
+    Daemon,
+    descendants,
+    free_ports,
+    imagefarm,
+    resident,
+    wait_until,
+)
 from tests.support.tools import nginx, tool
 
 TICK = os.sysconf("SC_CLK_TCK")
@@ -146,6 +153,8 @@ class Site:
         """``nginx`` or ``imagefarm``, started, and ended on the way out."""
         (port,) = free_ports(1)
         config = self._config(name or kind, port, setting)
+        pidfile = self.path / f"logs/{name or kind}.pid"
+        pidfile.unlink(missing_ok=True)
         if kind == "nginx":
             daemon = farmsite.nginx(nginx(), self.path, config, [port])
         else:
@@ -153,7 +162,10 @@ class Site:
                 "slave", self.path, "--config", str(config), ports=[port], name=name or kind
             )
         try:
-            yield Server(name or kind, daemon.started(), port, setting.tls)
+            daemon.started()
+            # Our supervisor listens before its workers do: the pidfile says that all are ready.
+            wait_until(pidfile.exists, what="pidfile")
+            yield Server(name or kind, daemon, port, setting.tls)
         finally:
             daemon.stop()
 
