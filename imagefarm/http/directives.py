@@ -6,7 +6,7 @@ from typing import Final
 
 from imagefarm.config.table import AnyRow
 
-from . import accesslog, errorpages, filters, transfer, types
+from . import accesslog, errorpages, filters, realip, transfer, types
 
 DIRECTIVES: Final[tuple[AnyRow, ...]] = (
     *transfer.DIRECTIVES,
@@ -14,4 +14,5 @@ DIRECTIVES: Final[tuple[AnyRow, ...]] = (
     *filters.DIRECTIVES,
     *accesslog.DIRECTIVES,
     *errorpages.DIRECTIVES,
+    *realip.DIRECTIVES,
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IProtocolFactory
@@ -14,11 +14,25 @@ from zope.interface import implementer
 from imagefarm import __version__
 
 from .connection import HttpConnection
-from .message import Application, Peer, TransferSettings
+from .message import Application, ForwardedPeer, Peer, TransferSettings
 from .parser import Limits
 from .plans import Plans
 from .serializer import Serializer
 from .timers import Clock, TimerWheel
+
+
+class Connection(Protocol):
+    """What the factory needs of its connections."""
+
+    @property
+    def phase(self) -> str:
+        """``reading``, ``writing`` or ``waiting``."""
+
+    def drain(self) -> None:
+        """The server stops: close now if idle, else after the answer."""
+
+    def abort(self) -> None:
+        """Break off."""
 
 
 @implementer(IProtocolFactory)
@@ -59,7 +73,8 @@ class HttpFactory:
         self.now = now
         self.max_connections = max_connections
         self.plans = Plans()
-        self.connections: set[HttpConnection] = set()
+        self._second = 0
+        self.connections: set[Connection] = set()
         #: Connections that came, and those of them that were turned away.
         self.accepted = 0
         self.refused = 0
@@ -78,24 +93,45 @@ class HttpFactory:
         """Twisted: no port uses it any more; its connections live on until they are drained."""
 
     def buildProtocol(self, address: Any) -> HttpConnection | None:
-        """A connection from ``address`` (IPv4Address, IPv6Address or UNIXAddress)."""
-        self.accepted += 1
-        if self.max_connections and len(self.connections) >= self.max_connections:
-            self.refused += 1
+        """A connection from ``address``: IPv4Address, IPv6Address, UNIXAddress; `ProxiedAddress`
+        where a PROXY header has been read.
+        """
+        if not self.admit():
             return None
         host = getattr(address, "host", None)
-        peer = Peer(
-            address="unix:" if host is None else host,
-            port=0 if host is None else address.port,
-            server=self.server,
-            serial=next(self._serials),
-        )
+        name = "unix:" if host is None else host
+        port = 0 if host is None else address.port
+        proxy = getattr(address, "proxy", None)
+        if proxy is None:
+            peer = Peer(name, port, self.server, next(self._serials))
+        else:
+            peer = ForwardedPeer(name, port, self.server, next(self._serials), proxy=proxy)
         connection = HttpConnection(self, peer)
         self.connections.add(connection)
         return connection
 
-    def connection_lost(self, connection: HttpConnection) -> None:
-        """For `HttpConnection`: it is gone."""
+    def admit(self) -> bool:
+        """Count a connection that has come; False if there is no place for it."""
+        self.accepted += 1
+        if self.max_connections and len(self.connections) >= self.max_connections:
+            self.refused += 1
+            return False
+        return True
+
+    def give_up_place(self, connection: Connection) -> None:
+        """``connection`` goes on as the one that is built next, and is not counted twice."""
+        self.connections.discard(connection)
+        self.accepted -= 1
+
+    def second(self) -> int:
+        """The time of day in whole seconds: one object for all who ask within a second."""
+        second = int(self.now())
+        if second != self._second:
+            self._second = second
+        return self._second
+
+    def connection_lost(self, connection: Connection) -> None:
+        """For a connection: it is gone."""
         self.connections.discard(connection)
         if not self.connections:
             waiting, self._drained = self._drained, []

@@ -16,6 +16,7 @@ from attrs import define, field, frozen
 from twisted.internet.defer import Deferred
 
 from .headers import Headers
+from .proxy_protocol import ProxyHeader
 
 
 class BodySink(Protocol):
@@ -186,6 +187,18 @@ class Peer:
     serial: int
     tls: tuple[str, str] | None = None
     sni: bytes | None = None
+
+
+@frozen(eq=False)
+class ForwardedPeer(Peer):
+    """A client that others speak for.
+
+    ``proxy`` is the PROXY header that the connection began with. Where ``real_ip_header`` has
+    changed the address, ``original`` is the connection's own peer.
+    """
+
+    proxy: ProxyHeader | None = None
+    original: Peer | None = None
 
 
 @frozen

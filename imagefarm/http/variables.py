@@ -23,7 +23,8 @@ from imagefarm.config.variables import Getter, Template, VariableTable, encode
 
 from .dates import cached, format_iso8601, format_log
 from .headers import Headers
-from .message import Attempt, Request, Response, body_length
+from .message import Attempt, ForwardedPeer, Peer, Request, Response, body_length
+from .proxy_protocol import ProxyHeader
 
 Lookup = Callable[[Request], bytes | None]
 
@@ -176,6 +177,24 @@ def _port(number: int) -> bytes:
     return b"%d" % number if number else b""
 
 
+def _original(request: Request) -> Peer:
+    """The peer before ``real_ip_header`` has changed its address."""
+    peer = request.peer
+    return peer.original or peer if isinstance(peer, ForwardedPeer) else peer
+
+
+def _proxy(show: Callable[[ProxyHeader], str | int]) -> Lookup:
+    """Of the PROXY header, if there was one; addresses that it did not name are unset."""
+
+    def lookup(request: Request) -> bytes | None:
+        header = getattr(request.peer, "proxy", None)
+        if header is None or not header.source:
+            return None
+        return encode(str(show(header)))
+
+    return lookup
+
+
 def _ssl_protocol(request: Request) -> bytes | None:
     return encode(request.peer.tls[0]) if request.peer.tls else None
 
@@ -320,7 +339,13 @@ _FIXED: Final[Mapping[str, Lookup]] = {
     "proxy_add_x_forwarded_for": _forwarded_for,
     "proxy_host": _kept("proxy_host"),
     "proxy_port": _kept("proxy_port"),
+    "proxy_protocol_addr": _proxy(lambda header: header.source),
+    "proxy_protocol_port": _proxy(lambda header: header.source_port),
+    "proxy_protocol_server_addr": _proxy(lambda header: header.destination),
+    "proxy_protocol_server_port": _proxy(lambda header: header.destination_port),
     "query_string": _args,
+    "realip_remote_addr": lambda request: encode(_original(request).address),
+    "realip_remote_port": lambda request: _port(_original(request).port),
     "realpath_root": _realpath,
     "remote_addr": lambda request: encode(request.peer.address),
     "remote_port": lambda request: _port(request.peer.port),
@@ -363,7 +388,8 @@ _PREFIXES: Final[Mapping[str, Callable[[str], Getter]]] = {
 _OF_ANSWER: Final = frozenset({
     "args", "binary_remote_addr", "body_bytes_sent", "content_length", "content_type",
     "document_uri", "host", "hostname", "https", "is_args", "nginx_version",
-    "proxy_add_x_forwarded_for", "query_string", "remote_addr", "remote_user", "request",
+    "proxy_add_x_forwarded_for", "query_string", "realip_remote_addr", "remote_addr",
+    "remote_user", "request",
     "request_method", "request_uri", "scheme", "server_addr", "server_name", "server_port",
     "server_protocol", "status", "uri", "upstream_addr", "upstream_cache_status",
     "upstream_connect_time", "upstream_header_time", "upstream_response_time",
