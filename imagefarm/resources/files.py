@@ -79,10 +79,11 @@ def open_file(
 
 def _walk(path: bytes, symlinks: Symlinks, trusted: bytes) -> int:
     """Open ``path`` component by component, refusing links: no race with a rename can win."""
+    start, rest = b"/", path
     if trusted and path.startswith(trusted):
-        start, rest = trusted, path[len(trusted) :]
-    else:
-        start, rest = b"/", path
+        after = path[len(trusted) :]
+        if after[:1] in b"/" or trusted.endswith(b"/"):  # it ends where a name ends
+            start, rest = trusted, after
     fd = os.open(start, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     names = [name for name in rest.split(b"/") if name not in (b"", b".")]
     try:

@@ -19,9 +19,7 @@ from imagefarm.resources.matching import (
 
 
 def names(*texts: bytes) -> list[ServerName]:
-    return [
-        ServerName(t, re.compile(t[1:]) if t.startswith(b"~") else None) for t in texts
-    ]
+    return [ServerName(t, re.compile(t[1:]) if t.startswith(b"~") else None) for t in texts]
 
 
 class ServerNamesTests(SynchronousTestCase):
