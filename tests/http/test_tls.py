@@ -1,0 +1,274 @@
+"""TLS: directives, contexts, SNI, and handshakes between memory buffers."""
+
+from __future__ import annotations
+
+import datetime
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import attrs
+from OpenSSL import SSL, crypto
+from twisted.trial.unittest import SynchronousTestCase
+
+from imagefarm.config.ast import Directive
+from imagefarm.config.errors import ConfigurationError, Invalid
+from imagefarm.config.loader import Loaded, convert
+from imagefarm.config.parse import parse_text
+from imagefarm.config.table import HTTP, MAIN, SERVER, BlockRow, DirectiveTable, Environment
+from imagefarm.config.variables import VariableTable
+from imagefarm.http import tls
+from imagefarm.process.certificate import ensure_self_signed
+
+
+def _nothing(directive: Directive, env: Environment) -> None:
+    return None
+
+
+HTTP_BLOCK = BlockRow(
+    name="http", contexts=frozenset({MAIN}), opens=HTTP, convert=_nothing, doc=""
+)
+SERVER_BLOCK = BlockRow(
+    name="server", contexts=frozenset({HTTP}), opens=SERVER, convert=_nothing, doc=""
+)
+TABLE = DirectiveTable({"blocks": (HTTP_BLOCK, SERVER_BLOCK), "tls": tls.DIRECTIVES})
+VARIABLES = VariableTable({}, {}, lambda name: lambda r: b"", lambda n: lambda r: b"")
+
+#: The line of the farm of 2013.
+OLD_CIPHERS = "ALL:!ADH:!EXPORT56:RC4+RSA:+HIGH:+MEDIUM:+LOW:+SSLv2:+EXP"
+
+
+class TlsCase(SynchronousTestCase):
+    def load(self, text: str) -> Loaded:
+        return convert(
+            parse_text(f"http {{ server {{ {text} }} }}", "f"),
+            table=TABLE, variables=VARIABLES, prefix="/prefix", conf_dir="/conf",
+        )  # fmt: skip
+
+    def settings(self, text: str) -> tls.TlsSettings | None:
+        (http,) = self.load(text).root.blocks(HTTP_BLOCK)
+        return tls.TlsSettings.from_scope(http.blocks(SERVER_BLOCK)[0])
+
+    def warnings(self, text: str) -> list[str]:
+        return [problem.message for problem in self.load(text).warnings]
+
+    def refused(self, text: str) -> str:
+        error = self.assertRaises(ConfigurationError, self.load, text)
+        return error.problems[0].message
+
+
+class DirectivesTests(TlsCase):
+    def test_all(self) -> None:
+        self.assertEqual(
+            self.settings(
+                "ssl_certificate a.pem; ssl_certificate_key /b.key; ssl_protocols TLSv1.3;"
+                "ssl_ciphers HIGH; ssl_prefer_server_ciphers on; ssl_session_timeout 1h;"
+            ),
+            tls.TlsSettings(
+                "/prefix/a.pem", "/b.key", ("TLSv1.3",), "HIGH" + tls._NEVER, True, 3600.0
+            ),
+        )
+
+    def test_no_certificate(self) -> None:
+        self.assertIsNone(self.settings("ssl_protocols TLSv1.2;"))
+
+    def test_a_certificate_without_key(self) -> None:
+        error = self.assertRaises(Invalid, self.settings, "ssl_certificate a.pem;")
+        self.assertEqual(
+            str(error), 'no "ssl_certificate_key" is defined for certificate "/prefix/a.pem"'
+        )
+
+    def test_obsolete_protocols(self) -> None:
+        self.assertEqual(
+            self.warnings("ssl_protocols SSLv3 TLSv1.1 TLSv1.2;"),
+            ['"SSLv3" in "ssl_protocols" is obsolete and is not offered',
+             '"TLSv1.1" in "ssl_protocols" is obsolete and is not offered'],
+        )  # fmt: skip
+        text = "ssl_certificate a; ssl_certificate_key b; ssl_protocols SSLv2 SSLv3 TLSv1;"
+        found = self.settings(text)
+        assert found is not None
+        self.assertEqual(found.protocols, ("TLSv1.2", "TLSv1.3"))
+        self.assertEqual(
+            self.warnings(text)[-1],
+            '"ssl_protocols" names only obsolete ones: TLSv1.2 and TLSv1.3 are offered',
+        )
+
+    def test_unknown_protocol(self) -> None:
+        self.assertEqual(self.refused("ssl_protocols TLSv9;"), 'invalid value "TLSv9"')
+
+    def test_weak_ciphers(self) -> None:
+        self.assertEqual(
+            self.warnings(f"ssl_ciphers {OLD_CIPHERS};"),
+            ['unsafe ciphers in "ssl_ciphers" are not offered: '
+             "RC4+RSA, +MEDIUM, +LOW, +SSLv2, +EXP"],
+        )  # fmt: skip
+        self.assertEqual(self.warnings("ssl_ciphers HIGH:!aNULL:!MD5:-DES;"), [])
+
+    def test_no_usable_cipher(self) -> None:
+        for text in ("RC4", "nonsense", "aNULL:EXP"):
+            self.assertEqual(
+                self.refused(f"ssl_ciphers {text};"),
+                f'SSL_CTX_set_cipher_list("{text}") failed: no cipher match',
+            )
+
+    def test_old_form(self) -> None:
+        self.assertIn("deprecated", self.warnings("ssl on;")[0])
+
+
+class ContextCase(TlsCase):
+    def setUp(self) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix="tls-"))
+        self.addCleanup(shutil.rmtree, self.directory, True)
+
+    def pair(self, name: str) -> tls.TlsSettings:
+        """A certificate of its own."""
+        pem, key = (str(self.directory / f"{name}.{end}") for end in ("pem", "key"))
+        now = datetime.datetime.now(datetime.UTC)
+        ensure_self_signed(pem, key, now)
+        return tls.TlsSettings(pem, key)
+
+
+def handshake(
+    server: SSL.Context, minimum: int = 0, maximum: int = 0, **wanted: Any
+) -> SSL.Connection:
+    """The client's end after a handshake. Raises SSL.Error if there is none.
+
+    ``after`` is a connection whose session it tries to resume.
+    """
+    before = wanted.get("after")
+    context = before.get_context() if before else SSL.Context(SSL.TLS_CLIENT_METHOD)
+    context.set_min_proto_version(minimum)
+    context.set_max_proto_version(maximum)
+    if "ciphers" in wanted:
+        context.set_cipher_list(wanted["ciphers"])
+    if "alpn" in wanted:
+        context.set_alpn_protos(wanted["alpn"])
+    client, answering = SSL.Connection(context, None), SSL.Connection(server, None)
+    client.set_connect_state()
+    answering.set_accept_state()
+    if "name" in wanted:
+        client.set_tlsext_host_name(wanted["name"])
+    if before:
+        client.set_session(before.get_session())
+    for _ in range(6):
+        for end, other in ((client, answering), (answering, client)):
+            try:
+                end.do_handshake()
+            except SSL.WantReadError:
+                pass
+            try:
+                other.bio_write(end.bio_read(65536))
+            except SSL.WantReadError:
+                pass
+    try:
+        client.recv(1)  # the tickets of TLS 1.3
+    except SSL.WantReadError:
+        pass
+    return client
+
+
+class ContextTests(ContextCase):
+    def protocol(self, settings: tls.TlsSettings, maximum: int = 0, **wanted: Any) -> str:
+        context = tls.make_context(settings)
+        name: str = handshake(context, 0, maximum, **wanted).get_protocol_version_name()
+        return name
+
+    def test_protocols(self) -> None:
+        settings = self.pair("a")
+        self.assertEqual(self.protocol(settings), "TLSv1.3")
+        self.assertEqual(self.protocol(settings, SSL.TLS1_2_VERSION), "TLSv1.2")
+        for old in (SSL.TLS1_VERSION, SSL.TLS1_1_VERSION):
+            self.assertRaises(SSL.Error, self.protocol, settings, old, ciphers=b"ALL:@SECLEVEL=0")
+
+    def test_one_protocol(self) -> None:
+        only = attrs.evolve(self.pair("a"), protocols=("TLSv1.2",))
+        self.assertEqual(self.protocol(only), "TLSv1.2")
+        only = attrs.evolve(only, protocols=("TLSv1.3",))
+        self.assertRaises(SSL.Error, self.protocol, only, SSL.TLS1_2_VERSION)
+
+    def test_ciphers_of_2013_offer_nothing_weak(self) -> None:
+        files = "ssl_certificate a; ssl_certificate_key b;"
+        scope = self.settings(f"{files} ssl_ciphers {OLD_CIPHERS};")
+        assert scope is not None
+        settings = attrs.evolve(self.pair("a"), ciphers=scope.ciphers)
+        connection = SSL.Connection(tls.make_context(settings), None)
+        names = connection.get_cipher_list()
+        self.assertIn("ECDHE-RSA-AES256-GCM-SHA384", names)
+        weak = ("RC4", "DES", "NULL", "EXP", "MD5", "ADH", "AECDH", "SEED", "IDEA", "PSK", "SRP")
+        self.assertEqual([n for n in names if any(word in n for word in weak)], [])
+
+    def test_alpn(self) -> None:
+        context = tls.make_context(self.pair("a"))
+        client = handshake(context, alpn=[b"h2", b"http/1.1"])
+        self.assertEqual(client.get_alpn_proto_negotiated(), b"http/1.1")
+        self.assertEqual(handshake(context, alpn=[b"h2"]).get_alpn_proto_negotiated(), b"")
+
+    def test_resumption(self) -> None:
+        context = tls.make_context(self.pair("a"))
+        first = handshake(context)
+        again = handshake(context, after=first)
+        self.assertTrue(again.session_reused())
+        self.assertFalse(first.session_reused())
+
+    def test_missing_files(self) -> None:
+        settings = self.pair("a")
+        (self.directory / "a.key").unlink()
+        error = self.assertRaises(Invalid, tls.make_context, settings)
+        self.assertEqual(
+            str(error),
+            f'cannot load certificate key "{settings.key}": (2: No such file or directory)',
+        )
+        (self.directory / "a.pem").unlink()
+        error = self.assertRaises(Invalid, tls.make_context, settings)
+        self.assertIn(f'cannot load certificate "{settings.certificate}": (2:', str(error))
+
+    def test_rubbish(self) -> None:
+        settings = self.pair("a")
+        (self.directory / "a.key").write_text("no key")
+        error = self.assertRaises(Invalid, tls.make_context, settings)
+        self.assertTrue(str(error).startswith(f'cannot load certificate key "{settings.key}"'))
+        (self.directory / "a.pem").write_text("no certificate")
+        error = self.assertRaises(Invalid, tls.make_context, settings)
+        self.assertTrue(str(error).startswith(f'cannot load certificate "{settings.certificate}"'))
+        self.assertNotIn("\n", str(error))
+
+    def test_the_key_of_another_certificate(self) -> None:
+        one, two = self.pair("one"), self.pair("two")
+        mixed = tls.TlsSettings(one.certificate, two.key)
+        error = self.assertRaises(Invalid, tls.make_context, mixed)
+        self.assertTrue(str(error).startswith(f'cannot load certificate key "{two.key}"'))
+        self.assertIn("mismatch", str(error))
+
+
+class SniTests(ContextCase):
+    def setUp(self) -> None:
+        super().setUp()
+        settings = {name: self.pair(name) for name in ("default", "other")}
+        contexts = {name: tls.make_context(each) for name, each in settings.items()}
+        self.serials = {}
+        for name, each in settings.items():
+            data = Path(each.certificate).read_bytes()
+            certificate = crypto.load_certificate(crypto.FILETYPE_PEM, data)
+            self.serials[certificate.get_serial_number()] = name
+        self.asked: list[bytes] = []
+
+        def choose(name: bytes) -> SSL.Context | None:
+            self.asked.append(name)
+            return contexts["other"] if name == b"other.example" else None
+
+        self.factory = tls.SniContextFactory(contexts["default"], choose)
+
+    def certificate(self, **wanted: Any) -> str:
+        client = handshake(self.factory.getContext(), **wanted)
+        return self.serials[client.get_peer_certificate().get_serial_number()]
+
+    def test_choice(self) -> None:
+        self.assertEqual(self.certificate(name=b"other.example"), "other")
+        self.assertEqual(self.certificate(name=b"OTHER.example"), "other")
+        self.assertEqual(self.certificate(name=b"unknown.example"), "default")
+        self.assertEqual(self.asked, [b"other.example", b"other.example", b"unknown.example"])
+
+    def test_no_name(self) -> None:
+        self.assertEqual(self.certificate(), "default")
+        self.assertEqual(self.asked, [])
