@@ -17,8 +17,8 @@ from .processes import Daemon, descendants, imagefarm, running, twistd, wait_unt
 
 SHIPPED = Path(__file__).parents[2] / "etc"
 REPOSITORY = Path(__file__).parents[2]
-COMMAND_SECONDS = 30.0
-RECOVERY_SECONDS = 15.0
+COMMAND_SECONDS = 60.0
+RECOVERY_SECONDS = 30.0
 
 #: Stillshots are served for this host, everything else for any other.
 STILLSHOTS = "stillshot-origin.localhost"
