@@ -137,9 +137,12 @@ def handshake(
     ``after`` is a connection whose session it tries to resume.
     """
     before = wanted.get("after")
-    context = before.get_context() if before else SSL.Context(SSL.TLS_CLIENT_METHOD)
-    context.set_min_proto_version(minimum)
-    context.set_max_proto_version(maximum)
+    context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+    if before:
+        context = before.get_context()
+    else:
+        context.set_min_proto_version(minimum)
+        context.set_max_proto_version(maximum)
     if "ciphers" in wanted:
         context.set_cipher_list(wanted["ciphers"])
     if "alpn" in wanted:
