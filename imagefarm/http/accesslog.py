@@ -117,6 +117,7 @@ def _level(value: str) -> int:
 
 ACCESS_LOG: Final = ListRow[AccessLogRule](
     name="access_log",
+    default_text="logs/access.log combined",
     contexts=HSL | {LOCATION_IF},
     arity=(1, None),
     convert=_access_log,
