@@ -13,6 +13,7 @@ from typing import Any, Final
 from attrs import evolve
 from twisted.internet.defer import Deferred
 
+from imagefarm.config.errors import ConfigurationError, Problem
 from imagefarm.config.loader import Loaded
 from imagefarm.config.table import Scope
 from imagefarm.image.samples import draw
@@ -57,11 +58,30 @@ class FarmWork:
         self.supervisor = Supervisor(specs, reactor)
 
     def prepare(self) -> None:
-        """Make the root, and samples in an empty one. Raises OSError."""
+        """Check the members' files, make the root, and samples in an empty one.
+
+        Raises `ConfigurationError`, and OSError.
+        """
+        self._check()
         self._root.mkdir(parents=True, exist_ok=True)
         if not any(self._root.iterdir()):
             notice(f"{self._root} is empty, drawing sample images")
             draw(self._root)
+
+    def _check(self) -> None:
+        """Read the members' configurations. Raises `ConfigurationError` with all their errors.
+
+        Without it the members before a wrong one would be started, and in the background nobody
+        would learn of it.
+        """
+        found: list[Problem] = []
+        for member in self._members:
+            try:
+                read(self._options_of(member))
+            except ConfigurationError as error:
+                found += error.problems
+        if found:  # two slaves may share a file
+            raise ConfigurationError(list(dict.fromkeys(found)))
 
     def start(self, sockets: Mapping[str, socket.socket]) -> None:
         """Start the members one after another."""
@@ -85,13 +105,15 @@ class FarmWork:
         sys.stdout.write("\n".join(lines) + "\n")
         sys.stdout.flush()
 
+    def _options_of(self, member: Member) -> Options:
+        return evolve(self._options, role=member.role, config=member.config, port=member.port)
+
     def _base_urls(self) -> tuple[str, str]:
         """Where the first master listens without TLS: by any name, and for stillshots."""
         for member in self._members:
             if member.role != "master":
                 continue
-            options = evolve(self._options, role="master", config=member.config, port=member.port)
-            loaded = read(options)
+            loaded = read(self._options_of(member))
             port = _plain_port(loaded)
             if port:
                 name, host = _STILLSHOTS

@@ -16,7 +16,6 @@ from tests.support.processes import (
     Daemon,
     accepts,
     descendants,
-    free_ports,
     running,
     wait_until,
 )
@@ -240,14 +239,19 @@ class FarmsEnd(SynchronousTestCase):
         self.assertEqual(list(self.prefix.logs.glob("*.pid")), [])
 
     def test_error_in_a_members_file(self) -> None:
-        """It is reported with its place, and nothing stays running."""
-        self.prefix.images.mkdir()
-        (self.prefix.images / "one.txt").write_text("no samples needed")
-        self.prefix.edit("resizer.conf", ("queue      64;", "queue      many;"))
-        daemon = self.prefix.start("farm", ports=free_ports(1))
-        self.addCleanup(farm.end_farm, daemon)
-        self.assertEqual(daemon.wait(farm.COMMAND_SECONDS), 1)
-        path: Path = self.prefix.conf("resizer.conf")
-        line = 1 + path.read_text().splitlines().index("    queue      many;")
-        self.assertIn(f"in {path}:{line}", daemon.output.read_text())
-        self._assert_gone([])
+        """All members' errors are reported with their places, and nothing is started."""
+        for name in ("slave.conf", "master.conf"):
+            path: Path = self.prefix.conf(name)
+            path.write_text(f"wrong 1;\n{path.read_text()}")
+        for options in (("-n",), ()):
+            done = self.prefix.run(
+                *options, "imagefarm", "farm", "--config", str(self.prefix.conf("farm.conf"))
+            )
+            expected = [
+                f'imagefarm: [emerg] unknown directive "wrong" in {self.prefix.conf(name)}:1'
+                for name in ("slave.conf", "master.conf")
+            ]
+            self.assertEqual(done.stderr.splitlines(), expected)
+            self.assertEqual(done.returncode, 1)
+        self.assertEqual(list(self.prefix.logs.glob("*")), [])
+        self.assertFalse(self.prefix.images.exists())
