@@ -94,7 +94,7 @@ class FarmOptions(RoleOptions):
 class Options(usage.Options):
     """``twistd imagefarm``."""
 
-    synopsis = "Usage: twistd [options] imagefarm ROLE [options]"
+    synopsis = "ROLE [options]"
     subCommands = [
         ["master", None, MasterOptions, "Balance, cache, serve stillshots, speak TLS."],
         ["slave", None, SlaveOptions, "Serve image files."],
