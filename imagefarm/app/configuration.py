@@ -75,8 +75,11 @@ def variables(clock: Callable[[], float] = time.time) -> VariableTable:
     return variable_table(clock=clock, extra={**PROXY_VARIABLES, **FASTCGI_VARIABLES})
 
 
-def read(options: Options) -> Loaded:
-    """Read and check the configuration. Raises `ConfigurationError` with all its errors."""
+def read(options: Options, clock: Callable[[], float] = time.time) -> Loaded:
+    """Read and check the configuration. Raises `ConfigurationError` with all its errors.
+
+    ``clock`` gives seconds since the epoch, to variables.
+    """
     table = directive_table()
     conf_dir = os.path.dirname(os.path.abspath(options.config))
     parsed = parse_file(options.config, fallback_dirs=(SHIPPED,))
@@ -86,7 +89,7 @@ def read(options: Options) -> Loaded:
     if options.root is not None:
         directives = override_root(directives, options.root)
     directives = override_port(directives, options.port, options.tls_port)
-    known = variables()
+    known = variables(clock)
     loaded = convert(
         evolve(parsed, directives=directives),
         table=table,

@@ -187,9 +187,8 @@ class DifferentialTests(SynchronousTestCase):
             expected, got = self.nginx.view(theirs), self.ours.view(ours)
             if expected is None or got is None:
                 if expected != got:
-                    found.append(
-                        f"{case.name} #{number}: closed without an answer: {theirs} {ours}"
-                    )
+                    both = f"{_short(theirs)} {_short(ours)}"
+                    found.append(f"{case.name} #{number}: closed without an answer: {both}")
                 continue
             for difference in DIFFERENCES:
                 difference(case, expected, got)
