@@ -32,7 +32,14 @@ from imagefarm.process.limits import limit_open_files
 from imagefarm.process.loop import streamline
 from imagefarm.process.pidfile import PidFile
 from imagefarm.process.privileges import Belongings, drop, hand_to, resolve
-from imagefarm.process.sockets import INHERITED, Endpoint, adopt, hand_over, open_sockets
+from imagefarm.process.sockets import (
+    INHERITED,
+    Endpoint,
+    adopt,
+    hand_over,
+    open_clones,
+    open_sockets,
+)
 from imagefarm.process.supervisor import Supervisor
 
 from .configuration import Options
@@ -177,7 +184,10 @@ class DaemonService(Service):
             work.stop()
             self._work = Idle()
         self._sockets = adopt(inherited) if options.worker else _open(endpoints)
+        #: What ``reuseport`` gives to the second worker and those after it.
+        self._clones: list[dict[str, socket.socket]] = []
         if in_parent:
+            self._clones = open_clones(endpoints, main.worker_processes)
             self._supervisor = self._workers(options, endpoints)
 
     def _all_belongings(self, work: Work) -> Belongings:
@@ -192,14 +202,14 @@ class DaemonService(Service):
                 fault(failure)
 
     def _workers(self, options: Options, endpoints: Sequence[Endpoint]) -> Supervisor:
-        by_endpoint = {endpoint: self._sockets[str(endpoint)] for endpoint in endpoints}
-        inheritance = hand_over(by_endpoint)
-        environment = {**os.environ, **inheritance.environment, SUPERVISED: "1"}
         command = (sys.executable, "-m", "imagefarm.process", *worker_arguments(options))
-        specs = [
-            ChildSpec(f"worker {number}", command, environment, None, inheritance.fds)
-            for number in range(1, self._main.worker_processes + 1)
-        ]
+        specs = []
+        for number, clones in enumerate([{}, *self._clones], 1):
+            sockets = {**self._sockets, **clones}
+            inheritance = hand_over({endpoint: sockets[str(endpoint)] for endpoint in endpoints})
+            environment = {**os.environ, **inheritance.environment, SUPERVISED: "1"}
+            name = f"worker {number}"
+            specs.append(ChildSpec(name, command, environment, None, inheritance.fds))
         return Supervisor(specs, self._reactor, together=True)
 
     def startService(self) -> None:
@@ -299,8 +309,9 @@ class DaemonService(Service):
         return stopping.addBoth(self._end)
 
     def _close_sockets(self) -> None:
-        for sock in self._sockets.values():
-            sock.close()
+        for sockets in (self._sockets, *self._clones):
+            for sock in sockets.values():
+                sock.close()
 
     def _end(self, result: Any) -> Any:
         self._close_sockets()

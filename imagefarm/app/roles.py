@@ -37,7 +37,7 @@ def web(loaded: Loaded, options: Options, reactor: Any) -> IService:
         raise CannotStart([f'no "server" is defined in {options.config}'])
     logs = ErrorLogs()
     work = WebWork(reactor, loaded, main, options.prefix, logs.write)
-    endpoints = [door.endpoint for door in work.doors]
+    endpoints = [gate.endpoint for gate in work.gates]
     warned = evolve(loaded, warnings=(*loaded.warnings, *dict.fromkeys(work.warnings)))
     return _service(reactor, options, main, warned, endpoints, work, logs)
 

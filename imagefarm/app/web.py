@@ -10,10 +10,9 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 from OpenSSL import SSL
 from twisted.internet.defer import Deferred, DeferredList, succeed
-from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from imagefarm.cache.directives import ROWS as CACHE_ROWS
 from imagefarm.cache.directives import CacheSettings, problems, zone_settings
@@ -28,14 +27,17 @@ from imagefarm.fastcgi.directives import PASS as FASTCGI_PASS
 from imagefarm.fastcgi.directives import FastCGISettings
 from imagefarm.fastcgi.handler import FastCGIPass
 from imagefarm.http.accesslog import LogFiles
+from imagefarm.http.by_address import ByAddress
 from imagefarm.http.factory import HttpFactory
 from imagefarm.http.message import Handler
 from imagefarm.http.parser import Limits
+from imagefarm.http.proxied import ProxiedFactory
 from imagefarm.http.timers import TimerWheel
 from imagefarm.http.tls import (
     CERTIFICATE,
     SELF_SIGNED,
     SniContextFactory,
+    TlsFactory,
     TlsSettings,
     make_context,
 )
@@ -52,7 +54,7 @@ from imagefarm.proxy.settings import ProxySettings
 from imagefarm.resources import directives as rows
 from imagefarm.resources.build import Builder, Listener
 from imagefarm.resources.dispatch import Dispatcher
-from imagefarm.resources.listen import Listen
+from imagefarm.resources.listen import Listen, shared
 from imagefarm.resources.location import Content
 from imagefarm.resources.matching import ServerNames
 from imagefarm.resources.mounted import mount_point, mounted
@@ -65,27 +67,57 @@ from .report import peers_report, zone_report
 
 def endpoint_of(where: Listen) -> Endpoint:
     """The socket that a ``listen`` asks for."""
-    host, port = where.address
-    values: dict[str, Any] = {"reuseport": where.reuseport}
-    if where.backlog is not None:
-        values["backlog"] = where.backlog
-    if where.rcvbuf is not None:
-        values["rcvbuf"] = where.rcvbuf
-    if where.sndbuf is not None:
-        values["sndbuf"] = where.sndbuf
-    if host.startswith("unix:"):
-        return Endpoint(path=host.removeprefix("unix:"), **values)
-    return Endpoint(host=host or "0.0.0.0", port=port, **values)
+    plain = Endpoint.from_address(
+        where.address,
+        backlog=where.backlog,
+        reuseport=where.reuseport,
+        rcvbuf=where.rcvbuf,
+        sndbuf=where.sndbuf,
+    )
+    return evolve(
+        plain,
+        deferred=where.deferred,
+        fastopen=where.fastopen or 0,
+        ipv6only=where.ipv6only,
+        keepalive=where.so_keepalive,
+    )
 
 
 @frozen(eq=False)
 class Door:
     """A listening address, the factory of its connections, and its TLS contexts."""
 
-    endpoint: Endpoint
+    listen: Listen
     factory: HttpFactory
     contexts: SniContextFactory | None
     nodelay: bool
+
+    def outermost(self, reactor: Any) -> Any:
+        """The factory for the socket: PROXY header, TLS, HTTP."""
+        factory: Any = self.factory
+        if self.contexts is not None:
+            contexts: Any = self.contexts
+            factory = TlsFactory(contexts, False, factory, reactor)
+        if self.listen.proxy_protocol:
+            factory = ProxiedFactory(self.factory, factory)
+        return factory
+
+
+@frozen(eq=False)
+class Gate:
+    """A socket: the door that it was opened for, and those of single addresses behind it."""
+
+    endpoint: Endpoint
+    door: Door
+    others: tuple[Door, ...] = ()
+
+    def factory(self, reactor: Any) -> Any:
+        """The factory for the socket."""
+        factory = self.door.outermost(reactor)
+        if not self.others:
+            return factory
+        others = {door.listen.address[0]: door.outermost(reactor) for door in self.others}
+        return ByAddress(factory, others)
 
 
 @define(eq=False)
@@ -105,6 +137,7 @@ class WebWork:
     logs: LogFiles = field(init=False)
     dispatcher: Dispatcher = field(init=False)
     doors: list[Door] = field(init=False)
+    gates: list[Gate] = field(init=False)
     #: What an operator should know of the configuration, beyond what its reading showed.
     warnings: list[Problem] = field(factory=list)
     started: float = 0.0
@@ -139,6 +172,11 @@ class WebWork:
         tree = builder.build(http)
         self.dispatcher = Dispatcher(tree.farm)
         self.doors = [self._door(listener) for listener in tree.listeners]
+        by_listen = {door.listen: door for door in self.doors}
+        self.gates = [
+            Gate(endpoint_of(listen), by_listen[listen], tuple(by_listen[o] for o in others))
+            for listen, others in shared(list(by_listen)).items()
+        ]
         self.logs.open()
 
     # Content handlers
@@ -224,7 +262,7 @@ class WebWork:
             max_connections=self.main.worker_connections,
         )
         contexts = _contexts(listener) if where.ssl else None
-        return Door(endpoint_of(where), factory, contexts, head.tcp_nodelay)
+        return Door(where, factory, contexts, head.tcp_nodelay)
 
     # Work
 
@@ -233,13 +271,9 @@ class WebWork:
         self.started = time.time()
         for zone in self.zones.values():
             zone.start(self.reactor)
-        for door in self.doors:
-            sock = sockets[str(door.endpoint)]
-            factory: Any = door.factory
-            contexts: Any = door.contexts
-            if contexts is not None:
-                factory = TLSMemoryBIOFactory(contexts, False, factory, self.reactor)
-            self._ports.append(listen(self.reactor, sock, factory, nodelay=door.nodelay))
+        for gate in self.gates:
+            sock, factory = sockets[str(gate.endpoint)], gate.factory(self.reactor)
+            self._ports.append(listen(self.reactor, sock, factory, nodelay=gate.door.nodelay))
 
     def _stop_listening(self) -> list[Deferred[Any]]:
         ports, self._ports = self._ports, []

@@ -13,6 +13,7 @@ from typing import Any, Final
 from attrs import frozen
 from OpenSSL import SSL
 from twisted.internet.ssl import ContextFactory
+from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from imagefarm.config.ast import Directive
 from imagefarm.config.errors import Invalid
@@ -181,6 +182,15 @@ def make_context(settings: TlsSettings) -> SSL.Context:
 
 def _select_http(connection: SSL.Connection, offered: list[bytes]) -> Any:
     return b"http/1.1" if b"http/1.1" in offered else SSL.NO_OVERLAPPING_PROTOCOLS
+
+
+class TlsFactory(TLSMemoryBIOFactory):
+    """TLS around a factory that may turn connections away."""
+
+    def buildProtocol(self, addr: Any) -> Any:
+        """A connection, or None."""
+        inner = self.wrappedFactory.buildProtocol(addr)
+        return None if inner is None else self.protocol(self, inner)
 
 
 class SniContextFactory(ContextFactory):

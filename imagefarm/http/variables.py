@@ -25,6 +25,7 @@ from .dates import cached, format_iso8601, format_log
 from .headers import Headers
 from .message import Attempt, ForwardedPeer, Peer, Request, Response, body_length
 from .proxy_protocol import ProxyHeader
+from .uri import BadTarget, split_absolute
 
 Lookup = Callable[[Request], bytes | None]
 
@@ -85,6 +86,15 @@ def _request_line(request: Request) -> bytes | None:
     if head.version < (1, 0):
         return b"%b %b" % (head.method, head.target)
     return b"%b %b %b" % (head.method, head.target, _protocol(request))
+
+
+def _request_uri(request: Request) -> bytes | None:
+    """The target as received, without the scheme and host of an absolute one."""
+    target = request.head.target
+    try:
+        return split_absolute(target)[1]
+    except BadTarget:
+        return target or None
 
 
 def _protocol(request: Request) -> bytes:
@@ -354,7 +364,7 @@ _FIXED: Final[Mapping[str, Lookup]] = {
     "request_filename": _filename,
     "request_length": lambda request: b"%d" % request.length,
     "request_method": lambda request: request.head.method or None,
-    "request_uri": lambda request: request.head.target or None,
+    "request_uri": _request_uri,
     "scheme": lambda request: b"https" if request.peer.tls else b"http",
     "server_addr": lambda request: encode(request.peer.server[0]),
     "server_name": _server_name,

@@ -21,7 +21,9 @@ DEFAULT_BACKLOG: Final = 511
 class Endpoint:
     """An address to listen on: ``host`` and ``port``, or ``path`` of a Unix domain socket.
 
-    ``host`` is numeric, ``::`` and its like without brackets; "" is ``0.0.0.0``.
+    ``host`` is numeric, ``::`` and its like without brackets; "" is ``0.0.0.0``. ``keepalive``
+    may be (idle, interval, count), in seconds, 0 for the system's own; None, and 0 elsewhere,
+    leaves all to the system.
     """
 
     host: str = "0.0.0.0"
@@ -31,7 +33,8 @@ class Endpoint:
     reuseport: bool = False
     ipv6only: bool = True
     deferred: bool = False
-    keepalive: bool = False
+    keepalive: bool | tuple[int, int, int] | None = None
+    fastopen: int = 0
     rcvbuf: int = 0
     sndbuf: int = 0
 
@@ -96,18 +99,31 @@ def _remove_dead(path: str) -> None:
 
 def _set_options(sock: socket.socket, endpoint: Endpoint) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if endpoint.reuseport:
+    if endpoint.reuseport and endpoint.path is None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     if sock.family == socket.AF_INET6:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(endpoint.ipv6only))
-    if endpoint.keepalive:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     if endpoint.rcvbuf:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, endpoint.rcvbuf)
     if endpoint.sndbuf:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, endpoint.sndbuf)
-    if endpoint.deferred and endpoint.path is None:
+    if endpoint.keepalive is not None:
+        _keep_alive(sock, endpoint.keepalive)
+    if endpoint.path is not None:
+        return
+    if endpoint.deferred:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 1)
+    if endpoint.fastopen:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_FASTOPEN, endpoint.fastopen)
+
+
+def _keep_alive(sock: socket.socket, wanted: bool | tuple[int, int, int]) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 0 if wanted is False else 1)
+    if isinstance(wanted, tuple) and sock.family != socket.AF_UNIX:
+        names = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+        for name, value in zip(names, wanted, strict=True):
+            if value:
+                sock.setsockopt(socket.IPPROTO_TCP, name, value)
 
 
 def open_socket(endpoint: Endpoint) -> socket.socket:
@@ -151,6 +167,25 @@ def open_sockets(endpoints: Iterable[Endpoint]) -> dict[Endpoint, socket.socket]
             sock.close()
         raise ListenError(problems)
     return opened
+
+
+def open_clones(endpoints: Iterable[Endpoint], workers: int) -> list[dict[str, socket.socket]]:
+    """For each worker after the first, the sockets of its own: one for each ``reuseport``.
+
+    Raises `ListenError`.
+    """
+    wanted = [e for e in dict.fromkeys(endpoints) if e.reuseport and e.path is None]
+    clones: list[dict[str, socket.socket]] = []
+    try:
+        for _ in range(workers - 1):
+            opened = open_sockets(wanted)
+            clones.append({str(endpoint): sock for endpoint, sock in opened.items()})
+    except ListenError:
+        for sockets in clones:
+            for sock in sockets.values():
+                sock.close()
+        raise
+    return clones
 
 
 @frozen

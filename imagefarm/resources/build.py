@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from attrs import evolve, field, frozen
 
-from imagefarm.config.table import LOCATION_IF, Scope
+from imagefarm.config.table import LOCATION_IF, SERVER, Scope
 from imagefarm.config.variables import Template
 from imagefarm.fastcgi.directives import PASS as FASTCGI_PASS
 from imagefarm.fastcgi.directives import FastCGISettings
@@ -18,6 +19,7 @@ from imagefarm.http.filters import FilterSettings, headers
 from imagefarm.http.filters.streams import Later
 from imagefarm.http.headers import Headers
 from imagefarm.http.message import Request, Response
+from imagefarm.http.realip import PROXY_PROTOCOL, RealIp
 from imagefarm.http.tls import SSL_ON
 from imagefarm.http.transfer import MERGE_SLASHES, transfer_settings
 from imagefarm.http.types import MimeTypes
@@ -27,7 +29,7 @@ from imagefarm.proxy.directives import PROXY_PASS
 from . import directives as rows
 from . import static
 from .files import Symlinks
-from .listen import Listen
+from .listen import Listen, merged
 from .location import AccessRule, Content, Location, TryFiles
 from .matching import Entry, Locations, Modifier, ServerName, ServerNames
 from .rewrite_directives import DIRECTIVES as STEP_ROWS
@@ -42,7 +44,8 @@ _VARIABLE: Final = re.compile(r"\$\{?(\w+)")
 _OF_TARGET: Final = {"uri", "document_uri", "request_uri", "args", "query_string", "is_args"}
 #: What ``expires`` writes anew each second, and ``add_header`` must not have written.
 _TIMED: Final = frozenset({b"expires", b"cache-control"})
-_DEFAULT_LISTEN: Final = Listen(("", 80))
+#: Where servers without ``listen`` are: for root, and for others.
+_DEFAULT_LISTENS: Final = (Listen(("", 80)), Listen(("", 8000)))
 
 
 @frozen(eq=False, kw_only=True)
@@ -87,9 +90,10 @@ class Builder:
         """The tree for all ``server`` blocks of the ``http`` blocks."""
         servers = [server for block in http for server in block.blocks(rows.SERVER_BLOCK)]
         hosts = [(scope, self.server(scope)) for scope in servers]
+        default = _DEFAULT_LISTENS[:1] if os.geteuid() == 0 else _DEFAULT_LISTENS[1:]
         addresses: dict[tuple[str, int], list[tuple[Listen, Scope, VirtualHost]]] = {}
         for scope, host in hosts:
-            for listen in scope.all(rows.LISTEN) or (_DEFAULT_LISTEN,):
+            for listen in scope.all(rows.LISTEN) or default:
                 listen = evolve(listen, ssl=listen.ssl or scope[SSL_ON])
                 addresses.setdefault(listen.address, []).append((listen, scope, host))
         names, listeners = {}, []
@@ -99,7 +103,7 @@ class Builder:
                 [(_names(scope), host) for _, scope, host in entries], first[2]
             )
             ordered = [first, *(entry for entry in entries if entry is not first)]
-            listen = _merged([entry[0] for entry in ordered])
+            listen = merged([entry[0] for entry in ordered])
             listeners.append(Listener(listen=listen, servers=tuple(e[1] for e in ordered)))
         return Tree(Farm(names), tuple(listeners))
 
@@ -107,7 +111,7 @@ class Builder:
         """One ``server`` block."""
         names = _names(scope)
         settings = ServerSettings(
-            name=names[0].text if names else b"",
+            name=names[0].text.removeprefix(b".") if names else b"",
             steps=compile_steps(scope, None),
             rewrite_log=scope[rows.REWRITE_LOG],
             merge_slashes=scope[MERGE_SLASHES],
@@ -166,6 +170,7 @@ class Builder:
             port_in_redirect=scope[rows.PORT_IN_REDIRECT],
             server_name_in_redirect=scope[rows.SERVER_NAME_IN_REDIRECT],
             fastcgi=FastCGISettings.from_scope(scope),
+            realip=RealIp.from_scope(scope),
             content=content,
             error_log=self._error_log,
             plannable=content is static.serve and _plannable(scope),
@@ -224,13 +229,6 @@ def _flatten(lines: tuple[tuple[Template, ...], ...]) -> tuple[Template, ...]:
     return tuple(template for line in lines for template in line)
 
 
-def _merged(listens: Sequence[Listen]) -> Listen:
-    """One socket for one address: TLS if any server says so."""
-    ssl = any(listen.ssl for listen in listens)
-    first = next((listen for listen in listens if listen.backlog is not None), listens[0])
-    return evolve(first, ssl=ssl)
-
-
 def _plannable(scope: Scope) -> bool:
     """Whether answers here may be remembered by their target (`http.plans`).
 
@@ -249,7 +247,22 @@ def _plannable(scope: Scope) -> bool:
         and scope[rows.GZIP_STATIC] == "off"
         and scope[rows.DISABLE_SYMLINKS][0] is Symlinks.ALLOWED
         and _tries_by_target(scope[rows.TRY_FILES])
+        and _one_client(scope)
     )
+
+
+def _one_client(scope: Scope) -> bool:
+    """Whether who the client is depends on its address and header block only.
+
+    A PROXY header is neither of them; and what holds for a part of a server only may have been
+    changed in another part, on the way here.
+    """
+    here = RealIp.from_scope(scope)
+    server: Scope | None = scope
+    while server is not None and server.context != SERVER:
+        server = server.parent
+    same = server is None or RealIp.from_scope(server) == here
+    return same and (here is None or here.header != PROXY_PROTOCOL)
 
 
 def _tries_by_target(rule: TryFiles | None) -> bool:

@@ -35,6 +35,7 @@ def _problem(message: str, scope: Scope) -> Problem:
 
 def _listens(servers: Iterable[Scope]) -> Iterator[Problem]:
     defaults: set[tuple[str, int]] = set()
+    explicit: set[tuple[str, int]] = set()
     for server in servers:
         here: set[tuple[str, int]] = set()
         for row, value, directive in server.items:
@@ -43,7 +44,11 @@ def _listens(servers: Iterable[Scope]) -> Iterator[Problem]:
             place = (directive.file, directive.line)
             if value.address in here:
                 yield Problem(f"a duplicate listen {value.text}", *place)
+            elif value.explicit and value.address in explicit:
+                yield Problem(f"duplicate listen options for {value.text}", *place)
             here.add(value.address)
+            if value.explicit:
+                explicit.add(value.address)
             if value.default and value.address in defaults:
                 yield Problem(f"a duplicate default server for {value.text}", *place)
             if value.default:

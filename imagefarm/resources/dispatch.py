@@ -1,8 +1,9 @@
 """The dispatcher: a request's way through the tree, nginx's phases in order.
 
-server rewrite -> find location -> location rewrite (again while the URI changes) -> access ->
-``try_files`` -> content -> error pages -> filters. Internal redirects start again at the server
-rewrite, named locations at the location rewrite; `MAX_REDIRECTS` of either is nginx's bound.
+real client -> server rewrite -> find location -> location rewrite (again while the URI changes)
+-> real client, if not known yet -> access -> ``try_files`` -> content -> error pages -> filters.
+Internal redirects start again at the server rewrite, named locations at the location rewrite;
+`MAX_REDIRECTS` of either is nginx's bound.
 """
 
 from __future__ import annotations
@@ -109,6 +110,8 @@ class Dispatcher:
     def _lines(request: Request) -> tuple[Outlines, Any, Any] | None:
         """The log lines of a repeated answer; None if they are made, and written, each time."""
         location: Location = request.location
+        if location.realip is not None:
+            location.realip.apply(request)  # the server's own: see `build._plannable`
         outlines = location.logs.outlines(request)
         if outlines is None or (request.notes and location.error_log is None):
             location.logs.write(request)
@@ -140,8 +143,12 @@ class Dispatcher:
                 request.head.target, merge_slashes=host.settings.merge_slashes
             )
         except BadTarget as error:
+            if host.settings.fallback.realip is not None:
+                request.plannable = False  # a repetition would speak of another client
             report(request, "info", f"client sent invalid request: {error}")
             return Response(400)
+        if host.settings.fallback.realip is not None:
+            host.settings.fallback.realip.apply(request)
         return self._route(request, host)
 
     def _route(self, request: Request, host: VirtualHost) -> Result:
@@ -186,12 +193,11 @@ class Dispatcher:
                 return answer
             location = request.location  # an `if` may have replaced it
             request.transfer = location.transfer
-        for rule in location.access:
-            if rule.covers(request.peer.address):
-                if rule.allow:
-                    break
-                report(request, "error", "access forbidden by rule")
-                return Response(403)
+        if location.realip is not None:
+            location.realip.apply(request)
+        if location.access and _denied(request, location):
+            report(request, "error", "access forbidden by rule")
+            return Response(403)
         if location.try_files is not None:
             elsewhere = try_files(request, location.try_files)
             if elsewhere is not None:
@@ -332,6 +338,12 @@ class Dispatcher:
             return Response(499, final=True, close=True)
         _log.failure("while answering {request!r}", failure, request=request)
         return error_response(request, 500)
+
+
+def _denied(request: Request, location: Location) -> bool:
+    """Whether the first access rule that speaks of the client denies it."""
+    address = request.peer.address
+    return next((not rule.allow for rule in location.access if rule.covers(address)), False)
 
 
 def _carry(request: Request, response: Response) -> None:

@@ -12,6 +12,7 @@ from imagefarm.fastcgi.directives import FastCGISettings
 from imagefarm.http.accesslog import AccessLogs
 from imagefarm.http.filters import FilterSettings
 from imagefarm.http.message import Request, TransferSettings
+from imagefarm.http.realip import RealIp
 from imagefarm.http.types import MimeTypes
 
 from .actions import NamedRedirect, Result
@@ -32,7 +33,7 @@ class AccessRule:
     network: Network | str | None
 
     def covers(self, address: str) -> bool:
-        """Whether the rule speaks of this client address."""
+        """Whether the rule speaks of this client address; IPv4 mapped into IPv6 is IPv4."""
         if self.network is None:
             return True
         if isinstance(self.network, str):
@@ -41,7 +42,7 @@ class AccessRule:
             parsed = ipaddress.ip_address(address)
         except ValueError:
             return False
-        return parsed in self.network
+        return (getattr(parsed, "ipv4_mapped", None) or parsed) in self.network
 
 
 @frozen
@@ -97,6 +98,7 @@ class Location:
     port_in_redirect: bool = True
     server_name_in_redirect: bool = False
     fastcgi: FastCGISettings | None = None
+    realip: RealIp | None = None
     content: Content = field(repr=False)
     #: Writes a line of the given level to the error log.
     error_log: Callable[[str, str], None] | None = field(default=None, repr=False)

@@ -85,6 +85,12 @@ class VariableTests(SynchronousTestCase):
         asked.uri = b"/c d"
         self.check(asked, uri=b"/c d", document_uri=b"/c d", fastcgi_script_name=b"/c d")
 
+    def test_request_uri_of_an_absolute_target(self) -> None:
+        for target, expected in {
+            b"http://a:80/x?y": b"/x?y", b"http://a?y": b"/?y", b"*": b"*", b"//a": b"//a",
+        }.items():  # fmt: skip
+            self.check(request(target), request_uri=expected)
+
     def test_a_request_that_was_not_read(self) -> None:
         asked = request()
         asked.head = RequestHead(b"", b"", (1, 1), Headers())

@@ -3,6 +3,7 @@ import socket
 import stat
 import tempfile
 
+from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -13,6 +14,7 @@ from imagefarm.process.sockets import (
     ListenError,
     adopt,
     hand_over,
+    open_clones,
     open_socket,
     open_sockets,
 )
@@ -78,6 +80,46 @@ class OpenTests(SynchronousTestCase):
         # Linux doubles what is asked for (socket(7)).
         self.assertEqual(sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF), 18000)
         self.assertEqual(sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF), 18000)
+
+    def test_keepalive_and_the_options_of_tcp(self) -> None:
+        def option(sock: socket.socket, name: int, level: int = socket.IPPROTO_TCP) -> int:
+            return sock.getsockopt(level, name)
+
+        sock = self.open(evolve(LOOPBACK, keepalive=(600, 0, 4), fastopen=7, deferred=True))
+        self.assertEqual(option(sock, socket.SO_KEEPALIVE, socket.SOL_SOCKET), 1)
+        self.assertEqual(option(sock, socket.TCP_KEEPIDLE), 600)
+        self.assertEqual(option(sock, socket.TCP_KEEPCNT), 4)
+        plain = self.open(LOOPBACK)
+        same = socket.TCP_KEEPINTVL
+        self.assertEqual(option(sock, same), option(plain, same))
+        self.assertEqual(option(sock, socket.TCP_FASTOPEN), 7)
+        self.assertGreaterEqual(option(sock, socket.TCP_DEFER_ACCEPT), 1)
+        for wanted, value in (True, 1), (False, 0), (None, 0):
+            sock = self.open(evolve(LOOPBACK, keepalive=wanted))
+            self.assertEqual(option(sock, socket.SO_KEEPALIVE, socket.SOL_SOCKET), value)
+
+    def test_unix_sockets_take_the_options_that_they_know(self) -> None:
+        path = self.unix_path()
+        wanted = Endpoint(
+            path=path, reuseport=True, keepalive=(1, 2, 3), fastopen=1, deferred=True
+        )
+        self.connects(self.open(wanted))
+
+    def test_a_socket_of_its_own_for_each_worker(self) -> None:
+        first = open_socket(evolve(LOOPBACK, reuseport=True))
+        self.addCleanup(first.close)
+        shared = evolve(LOOPBACK, reuseport=True, port=first.getsockname()[1])
+        clones = open_clones([shared, LOOPBACK, Endpoint(path="/s", reuseport=True)], 3)
+        for sockets in clones:
+            self.addCleanup(sockets[str(shared)].close)
+        self.assertEqual([list(sockets) for sockets in clones], [[str(shared)]] * 2)
+        self.assertEqual(open_clones([shared], 1), [])
+
+    def test_clones_all_or_none(self) -> None:
+        first = self.open(LOOPBACK)  # without reuseport
+        taken = evolve(LOOPBACK, reuseport=True, port=first.getsockname()[1])
+        with self.assertRaises(ListenError):
+            open_clones([taken], 2)
 
     def test_port_in_use(self) -> None:
         port = self.open(LOOPBACK).getsockname()[1]

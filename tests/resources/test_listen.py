@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from imagefarm.config.errors import ConfigurationError, Invalid
-from imagefarm.resources.listen import Listen, parse_address
+from imagefarm.resources.listen import Listen, parse_address, shared
 
 from .site import Site
 
@@ -57,8 +59,55 @@ class BuildTests(SynchronousTestCase):
         self.assertEqual((found.backlog, found.rcvbuf, found.sndbuf), (5, 8192, 1 << 20))
         self.assertTrue(found.reuseport)
 
+    def test_options_of_the_socket(self) -> None:
+        (found,) = self.listeners(
+            "server { listen [::]:81 proxy_protocol deferred fastopen=3 ipv6only=off"
+            " so_keepalive=10m::3; } server { listen [::]:81 ssl default_server; }"
+        )
+        self.assertEqual(
+            found,
+            Listen(
+                ("::", 81), default=False, ssl=True, proxy_protocol=True, explicit=True,
+                fastopen=3, deferred=True, ipv6only=False, so_keepalive=(600, 0, 3),
+            ),
+        )  # fmt: skip
+        for words, expected in {
+            "so_keepalive=on": True, "so_keepalive=off": False, "so_keepalive=30": (30, 0, 0),
+            "so_keepalive=:5s": (0, 5, 0), "so_keepalive=1m:2:3": (60, 2, 3), "bind": None,
+        }.items():  # fmt: skip
+            (found,) = self.listeners(f"server {{ listen 81 {words}; }}")
+            self.assertEqual((found.so_keepalive, found.explicit), (expected, True), words)
+        (found,) = self.listeners("server { listen 81 ssl default_server proxy_protocol; }")
+        self.assertFalse(found.explicit)
+
+    def test_accepted_without_effect(self) -> None:
+        site = Site(self.addCleanup, "server { listen 81 http2 accept_filter=x; }", whole=True)
+        self.assertEqual(len(site.warnings), 2)
+
+    def test_which_addresses_are_bound(self) -> None:
+        """A wildcard takes its port's other addresses along, but for those with options."""
+        found = self.listeners(
+            "server { listen 127.0.0.1:81; listen 81; listen 127.0.0.2:81 bind; listen [::1]:81;"
+            " listen 127.0.0.1:82; listen 127.0.0.2:82; listen unix:/s; listen 127.0.0.3:81;"
+            " listen [::]:83; listen [::1]:83; listen 127.0.0.1:83; }"
+        )
+        self.assertEqual(
+            {a.text: [b.text for b in others] for a, others in shared(found).items()},
+            {
+                "0.0.0.0:81": ["127.0.0.1:81", "127.0.0.3:81"],
+                "127.0.0.2:81": [],
+                "[::1]:81": [],
+                "127.0.0.1:82": [],
+                "127.0.0.2:82": [],
+                "unix:/s": [],
+                "[::]:83": ["[::1]:83"],
+                "127.0.0.1:83": [],
+            },
+        )
+
     def test_default(self) -> None:
-        self.assertEqual([found.address for found in self.listeners("server { }")], [("", 80)])
+        port = 80 if os.geteuid() == 0 else 8000
+        self.assertEqual([found.address for found in self.listeners("server { }")], [("", port)])
 
     def test_one_socket_for_servers_of_one_address(self) -> None:
         found = self.listeners(
@@ -89,6 +138,19 @@ class BuildTests(SynchronousTestCase):
             "80 unheard": 'invalid parameter "unheard"',
             "80 ssl=on": 'invalid parameter "ssl=on"',
             "80:x": 'invalid port in "80:x" of the "listen" directive',
+            "80 backlog=-1": 'invalid backlog "backlog=-1"',
+            "80 backlog=0": 'invalid backlog "backlog=0"',
+            "80 rcvbuf=x": 'invalid rcvbuf "rcvbuf=x"',
+            "80 sndbuf=": 'invalid sndbuf "sndbuf="',
+            "80 fastopen=x": 'invalid fastopen "fastopen=x"',
+            "80 ipv6only=xx": 'invalid parameter "ipv6only=xx"',
+            "80 so_keepalive=": 'invalid so_keepalive value: ""',
+            "80 so_keepalive=::": 'invalid so_keepalive value: "::"',
+            "80 so_keepalive=10m:x": 'invalid so_keepalive value: "10m:x"',
+            "80 so_keepalive=1:2:3:4": 'invalid so_keepalive value: "1:2:3:4"',
+            "80 deferred=on": 'invalid parameter "deferred=on"',
+            "80 backlog": 'invalid parameter "backlog"',
+            "80 setfib=1": 'invalid parameter "setfib=1"',
         }.items():
             error = self.assertRaises(
                 ConfigurationError, self.listeners, f"server {{ listen {words}; }}"
