@@ -90,6 +90,13 @@ class FarmOptions(RoleOptions):
 
     role = "farm"
 
+    def postOptions(self) -> None:
+        """Check what the parser could not."""
+        RoleOptions.postOptions(self)
+        for name in ("port", "tls-port"):
+            if self[name] is not None:
+                raise usage.UsageError(f"--{name} is for one role, a farm's ports are in its files")
+
 
 class Options(usage.Options):
     """``twistd imagefarm``."""

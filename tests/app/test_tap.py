@@ -56,6 +56,10 @@ class OptionsTests(SynchronousTestCase):
                     f'--{name} takes a port number, not "{text}"',
                 )
 
+    def test_a_farm_has_more_than_one_port(self) -> None:
+        for name in ("port", "tls-port"):
+            self.assertIn(f"--{name} is for one role", self.refused("farm", f"--{name}=8080"))
+
     def test_an_empty_root(self) -> None:
         self.assertEqual(self.refused("slave", "--root="), "--root takes a directory")
 
