@@ -95,7 +95,9 @@ class FarmOptions(RoleOptions):
         RoleOptions.postOptions(self)
         for name in ("port", "tls-port"):
             if self[name] is not None:
-                raise usage.UsageError(f"--{name} is for one role, a farm's ports are in its files")
+                raise usage.UsageError(
+                    f"--{name} is for one role, a farm's ports are in its files"
+                )
 
 
 class Options(usage.Options):
