@@ -15,8 +15,8 @@ from .chunked import ChunkedDecoder
 from .message import BodySink
 from .parser import BadRequest
 
-#: Bytes that may wait for a handler before the connection stops reading. One read more
-#: (64 KiB in Twisted) may come on top.
+#: Bytes that may wait for a handler before the connection stops reading, unless the location says
+#: otherwise. One read more (64 KiB) may come on top.
 CLIENT_BODY_BUFFER_SIZE: Final = 16384
 
 
@@ -85,17 +85,21 @@ class RequestBody:
     """A `BodyStream` that the connection feeds.
 
     ``length`` is Content-Length, None for chunked. ``on_demand`` is called when a handler
-    starts or resumes it, ``limit`` gives ``client_max_body_size`` (0: none) when it is needed,
-    because only routing decides it.
+    starts or resumes it; ``limit`` gives ``client_max_body_size`` (0: none) and ``buffer``
+    ``client_body_buffer_size`` when they are needed, because only routing decides them.
     """
 
     __slots__ = (
-        "_decoder", "_error", "_limit", "_on_demand", "_paused", "_queue", "_queued", "_sink",
-        "_stopped", "complete", "length", "received", "started",
+        "_buffer", "_decoder", "_error", "_limit", "_on_demand", "_paused", "_queue", "_queued",
+        "_sink", "_stopped", "complete", "length", "received", "started",
     )  # fmt: skip
 
     def __init__(
-        self, length: int | None, limit: Callable[[], int], on_demand: Callable[[], None]
+        self,
+        length: int | None,
+        limit: Callable[[], int],
+        on_demand: Callable[[], None],
+        buffer: Callable[[], int] = lambda: CLIENT_BODY_BUFFER_SIZE,
     ) -> None:
         self.length = length
         #: Whether the last byte has come in.
@@ -105,6 +109,7 @@ class RequestBody:
         self.started = False
         self._decoder = ChunkedDecoder() if length is None else None
         self._limit = limit
+        self._buffer = buffer
         self._on_demand = on_demand
         self._sink: BodySink | None = None
         self._paused = False
@@ -164,7 +169,7 @@ class RequestBody:
     def hungry(self) -> bool:
         """Whether there is room for more, or nobody wants it and it may be dropped."""
         return not self.complete and (
-            self.wanted or self._stopped or self._queued < CLIENT_BODY_BUFFER_SIZE
+            self.wanted or self._stopped or self._queued < self._buffer()
         )
 
     @property

@@ -19,10 +19,10 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from .body import EMPTY, BodyTimeout, RequestBody
+from .ending import Ending
 from .exchange import DRAIN_LIMIT, Exchange, Phase
 from .message import Peer, Request
 from .parser import BadRequest, ParsedHead, RequestParser
-from .replaying import Replaying
 from .serializer import Serializer
 from .timers import Clock
 from .transport import DirectServer, DirectUnixServer, with_handshake
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
 #: Bytes of following requests that are read while one is being answered.
 PIPELINE_BUFFER: Final = 65536
-#: nginx's ``lingering_time``: how long a closing connection is read at most, in seconds.
-LINGERING_TIME: Final = 30.0
 
 #: What is known of a request whose head has not been read.
 _NOTHING: Final = ParsedHead(
@@ -45,27 +43,20 @@ log = Logger()
 
 
 @implementer(IProtocol, IHalfCloseableProtocol, IPushProducer)
-class HttpConnection(Replaying):
+class HttpConnection(Ending):
     """A Twisted protocol; the factory makes it. As a producer it learns when writing stalls."""
 
     __slots__ = (
-        "_draining", "_eof", "_exchange", "_linger_end", "_parser", "_pumping", "_reading",
-        "_started", "_state", "congested", "plain",
+        "_draining", "_pumping", "_reading", "_started", "congested",
     )  # fmt: skip
 
     def __init__(self, factory: HttpFactory, peer: Peer) -> None:
         super().__init__(factory, peer)
-        self.plain = False
         self.congested = False
-        self._state = State.HEAD
-        self._parser: RequestParser | None = None
-        self._exchange: Exchange | None = None
         self._started = 0.0
-        self._linger_end = 0.0
         self._draining = 0
         self._pumping = False
         self._reading = True
-        self._eof = False
 
     def __repr__(self) -> str:
         return f"<HttpConnection #{self.peer.serial} {self._state.name} served={self.served}>"
@@ -183,35 +174,24 @@ class HttpConnection(Replaying):
         exchange = self._exchange
         if exchange is None or self._state is not State.BUSY:
             return
-        body = exchange.body
+        body, transfer = exchange.body, exchange.request.transfer
         if body is None or body.complete:
-            self._exchange = None
-            self._idle_timeout = exchange.request.transfer.keepalive_timeout
             if keep:
+                self._exchange = None
+                self._idle_timeout = transfer.keepalive_timeout
                 self._state = State.HEAD
                 self._rest()
                 self._pump()
             else:
-                self._close(linger=self._parser is not None)
+                always = transfer.lingering_close == "always"
+                self._close(linger=always or self._parser is not None)
         elif keep:
             self._state = State.DRAIN
             self._draining = DRAIN_LIMIT
-            self._await(Wait.LINGER, exchange.request.transfer.lingering_timeout)
+            self._await(Wait.LINGER, transfer.lingering_timeout)
             self._read_or_not()
         else:
             self._close(linger=True)
-
-    def abort(self) -> None:
-        """Break off; what was sent can't be mistaken for a whole."""
-        if self._state is State.CLOSED:
-            return
-        self._state = State.CLOSED
-        exchange, self._exchange = self._exchange, None
-        self._parser = None
-        self._await_nothing()
-        self.transport.abortConnection()
-        if exchange is not None:
-            exchange.gone()
 
     def drain(self) -> None:
         """The server stops: close now if idle, else after the answer."""
@@ -308,7 +288,9 @@ class HttpConnection(Replaying):
         body = None
         rest = b""
         if parsed.length != 0:
-            body = RequestBody(parsed.length, self._max_body_size, self._body_demanded)
+            body = RequestBody(
+                parsed.length, self._max_body_size, self._body_demanded, self._body_buffer
+            )
             if self._parser is not None:
                 rest, self._parser = self._parser.take(), None
         elif self._parser is not None and not self._parser.pending:
@@ -351,8 +333,10 @@ class HttpConnection(Replaying):
             self._arm_busy()
 
     def _max_body_size(self) -> int:
-        exchange = self._exchange
-        return 0 if exchange is None else exchange.request.transfer.client_max_body_size
+        return 0 if self._exchange is None else self._transfer.client_max_body_size
+
+    def _body_buffer(self) -> int:
+        return self._transfer.client_body_buffer_size
 
     def _body_demanded(self) -> None:
         exchange = self._exchange
@@ -406,77 +390,9 @@ class HttpConnection(Replaying):
         else:
             self._await_nothing()
 
-    def _send_timeout(self) -> float:
-        exchange = self._exchange
-        transfer = self.factory.transfer if exchange is None else exchange.request.transfer
-        return transfer.send_timeout
-
-    def _expired(self, wait: Wait) -> None:
-        if wait is Wait.SEND:
-            self.abort()
-        elif wait is Wait.CLOSE:
-            self.transport.abortConnection()
-        elif wait is Wait.BODY:
-            self._body_timed_out()
-        elif wait is Wait.HEADER:
-            self._head_timed_out()
-        else:
-            self._close(linger=self._state is State.DRAIN)
-
-    def _body_timed_out(self) -> None:
-        exchange = self._exchange
-        if exchange is None or exchange.body is None:
-            return
-        exchange.keep = False
-        error = BodyTimeout("nothing came for client_body_timeout")
-        exchange.body.fail(error)
-        if exchange.phase is Phase.PENDING:
-            # As in nginx: without an answer, 408 in the log.
-            exchange.gone(error)
-            self._close()
-
     def _head_timed_out(self) -> None:
         """As in nginx: without an answer, 408 in the log."""
         Exchange(self, self.factory.app, self._request(_NOTHING, None), None, keep=False).gone(
             BodyTimeout("the head did not come for client_header_timeout")
         )
-        self._close()
-
-    # Closing.
-
-    def _close(self, *, linger: bool = False) -> None:
-        """Close once everything is written; ``linger`` where the client may still be sending.
-
-        Closing a socket that has unread bytes resets it, and the client may lose the answer.
-        """
-        if self._state is State.CLOSED or (linger and self._state is State.LINGER):
-            return
-        self._exchange = None
-        self._parser = None
-        transport = self.transport
-        lingered = self._state is State.LINGER
-        if not lingered:
-            transport.unregisterProducer()
-        if linger and not self._eof:
-            self._state = State.LINGER
-            self._linger_end = self.factory.clock.seconds() + LINGERING_TIME
-            if self.plain:
-                transport.loseWriteConnection()
-            elif self.factory.secure:
-                transport.loseConnection()  # says so, and reads on until the client does too
-            self._read_or_not()
-            self._arm_linger()
-            return
-        self._state = State.CLOSED
-        if self.plain:
-            transport.close_now()
-        elif lingered and self.factory.secure:
-            transport.abortConnection()
-        else:
-            transport.loseConnection()
-        if transport.connected:
-            self._await(Wait.CLOSE, self._send_timeout())
-
-    def _arm_linger(self) -> None:
-        left = self._linger_end - self.factory.clock.seconds()
-        self._await(Wait.LINGER, max(0.0, min(left, self.factory.transfer.lingering_timeout)))
+        self._timed_out()

@@ -5,11 +5,13 @@ The wording is nginx's (``ngx_http_special_response.c``): monitoring and clients
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from imagefarm import __version__
 from imagefarm.config.table import HSL, AnyRow, Ignored, Row
 from imagefarm.config.values import flag
+from imagefarm.config.variables import Template
 
 from .headers import Headers
 from .message import Request, Response
@@ -71,14 +73,28 @@ _BAD_REQUESTS: Final = {
     496: b"No required SSL certificate was sent",
     497: b"The plain HTTP request was sent to HTTPS port",
 }
+_CONTROL: Final = re.compile(rb"[\0-\x1f\x7f]")
 _PADDING: Final = b"<!-- a padding to disable MSIE and Chrome friendly error page -->\r\n" * 6
 #: After these nginx closes the connection (``ngx_http_special_response_handler``).
 CLOSING: Final = frozenset({400, 413, 414, 494, 495, 496, 497, 500, 501})
 
 
-def server_token(tokens: bool) -> bytes:
-    """What we call ourselves: with the version if ``server_tokens`` is on."""
+def server_token(tokens: bool | bytes) -> bytes:
+    """What we call ourselves: with the version if ``server_tokens`` is on, or what it
+    says, for a page.
+    """
+    if isinstance(tokens, bytes):
+        return tokens.replace(b"&", b"&amp;").replace(b"<", b"&lt;").replace(b">", b"&gt;")
     return b"imagefarm/" + __version__.encode() if tokens else b"imagefarm"
+
+
+def tokens_of(request: Request) -> bool | bytes:
+    """``server_tokens`` for ``request``; what no field can hold is left out."""
+    tokens = request.transfer.server_tokens
+    if isinstance(tokens, Template):
+        value = tokens(request)
+        return b"" if _CONTROL.search(value) else value
+    return tokens
 
 
 def page(status: int, token: bytes, *, padded: bool = False) -> bytes:
@@ -123,7 +139,7 @@ def error_response(request: Request, status: int, *, padding: bool = True) -> Re
     that nginx keeps no connection after close it.
     """
     padded = padding and request.head.version >= (1, 0) and wants_padding(request.head.headers)
-    body = page(status, server_token(request.transfer.server_tokens), padded=padded)
+    body = page(status, server_token(tokens_of(request)), padded=padded)
     headers = Headers([(b"Content-Type", b"text/html")] if body else [])
     return Response(
         status=400 if status in _BAD_REQUESTS else status,

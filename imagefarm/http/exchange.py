@@ -17,6 +17,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from .body import BodyError, ClientGone, RequestBody
+from .browsers import disables_keepalive
+from .errorpages import tokens_of
 from .message import (
     Application,
     Body,
@@ -27,6 +29,7 @@ from .message import (
     body_length,
     discard,
 )
+from .pacing import Pace, PacedStream, pace_of
 from .sender import FileSender, Sender, StreamSender
 from .serializer import (
     CHUNKED,
@@ -71,6 +74,10 @@ class Carrier(Protocol):
     def serializer(self) -> Serializer:
         """Writes heads."""
 
+    @property
+    def opened(self) -> int:
+        """When the connection was made, in whole seconds of the time of day."""
+
     def now(self) -> float:
         """The time of day, for Date."""
 
@@ -105,6 +112,7 @@ class Exchange:
 
     __slots__ = (
         "_app", "_carrier", "_expects", "_sender", "body", "keep", "phase", "request",
+        "unframed",
     )  # fmt: skip
 
     def __init__(
@@ -125,6 +133,8 @@ class Exchange:
         self.body = body
         self.keep = keep
         self.phase = Phase.PENDING
+        #: Whether the end of the connection is the end of the answer.
+        self.unframed = False
 
     def __repr__(self) -> str:
         return f"<Exchange {self.request.head.target!r} {self.phase.name}>"
@@ -178,7 +188,10 @@ class Exchange:
         if response.status == CLOSE_WITHOUT_ANSWER:
             discard(response.body)
             outcome.status = CLOSE_WITHOUT_ANSWER
-            self._finish(keep=False)
+            if self.request.transfer.reset_timedout_connection:
+                self._carrier.abort()
+            else:
+                self._finish(keep=False)
             return
         try:
             head, body, framing = self._head(response)
@@ -191,19 +204,41 @@ class Exchange:
         outcome.response = response
         outcome.bytes_sent += len(head)
         self.phase = Phase.ANSWERING
-        if response.headers_at is not None:
+        pace = pace_of(self.request, self.clock) if body else None
+        if response.headers_at is not None and pace is None and not self._varies:
             self._carrier.learn(self.request, evolve(response, body=body), framing)
-        if isinstance(body, bytes):
+        if isinstance(body, bytes) and pace is None:
             self._send_bytes(head, body)
             return
-        if isinstance(body, FileBody | PartsBody):
-            sendfile = self._carrier.plain and self.request.transfer.sendfile
-            self._sender = FileSender(self, body, sendfile=sendfile)
-        else:
-            self._sender = StreamSender(self, body, body_length(body), chunked=framing is CHUNKED)
+        self._sender = self._make_sender(body, pace, chunked=framing is CHUNKED)
         self._sender.start(head)
         if self.phase is Phase.ANSWERING:
             self._carrier.answering()
+
+    def _make_sender(self, body: Body, pace: Pace | None, *, chunked: bool) -> Sender:
+        if isinstance(body, bytes):
+            body = PartsBody((body,), len(body))
+        if not isinstance(body, FileBody | PartsBody):
+            length = body_length(body)
+            if pace is not None:
+                body = PacedStream(body, pace, self.clock)
+            return StreamSender(self, body, length, chunked=chunked)
+        transfer = self.request.transfer
+        return FileSender(
+            self,
+            body,
+            sendfile=self._carrier.plain and transfer.sendfile,
+            max_chunk=transfer.sendfile_max_chunk,
+            pace=pace,
+        )
+
+    @property
+    def _varies(self) -> bool:
+        """Whether the way the answer is sent may differ for the same request of another client."""
+        transfer, head = self.request.transfer, self.request.head
+        return transfer.varies or (
+            head.method == b"POST" and "msie6" in transfer.keepalive_disable
+        )
 
     def _head(self, response: Response) -> tuple[bytes, Body, bytes]:
         """The head, the body to send with it, and the framing field."""
@@ -218,7 +253,8 @@ class Exchange:
                 length = None  # RFC 9110 section 8.6; nginx sends none with a 304 either
         elif length is None:
             # RFC 9112 section 6.3: the end of the connection is the end of the body.
-            chunked = head.version == (1, 1)
+            chunked = head.version == (1, 1) and self.request.transfer.chunked_transfer_encoding
+            self.unframed = not chunked
             self.keep = self.keep and chunked
         self.keep = self._keeps(response)
         transfer = self.request.transfer
@@ -229,7 +265,7 @@ class Exchange:
             framing,
             connection_field(self.keep, transfer.keepalive_header),
             self._carrier.now(),
-            tokens=transfer.server_tokens,
+            tokens=tokens_of(self.request),
         )
         if head.method == b"HEAD" or status in (204, 304):
             discard(body)
@@ -242,6 +278,11 @@ class Exchange:
         if not self.keep or response.close or not self._carrier.may_keep:
             return False
         if transfer.keepalive_timeout <= 0 or self.request.number >= transfer.keepalive_requests:
+            return False
+        carrier = self._carrier
+        if carrier.now() - carrier.opened > transfer.keepalive_time:
+            return False
+        if disables_keepalive(transfer.keepalive_disable, self.request.head):
             return False
         body = self.body
         if body is None or body.complete:
@@ -308,6 +349,11 @@ class Exchange:
     def pushing(self) -> bool:
         """Whether the answer is ours to send now: it waits for nothing but the client."""
         return isinstance(self._sender, FileSender)
+
+    @property
+    def resting(self) -> bool:
+        """Whether the answer waits for its own pace."""
+        return self._sender is not None and self._sender.waiting
 
     def pause(self) -> None:
         """The transport is congested."""

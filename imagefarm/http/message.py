@@ -15,6 +15,8 @@ from typing import Any, Protocol
 from attrs import define, field, frozen
 from twisted.internet.defer import Deferred
 
+from imagefarm.config.variables import Template
+
 from .headers import Headers
 from .proxy_protocol import ProxyHeader
 
@@ -222,13 +224,34 @@ class TransferSettings:
     keepalive_timeout: float = 75.0
     keepalive_header: int | None = None
     keepalive_requests: int = 1000
+    keepalive_time: float = 3600.0
+    keepalive_disable: frozenset[str] = frozenset({"msie6"})
     client_max_body_size: int = 1 << 20
     client_body_timeout: float = 60.0
+    client_body_buffer_size: int = 16384
     send_timeout: float = 60.0
+    lingering_close: str = "on"
+    lingering_time: float = 30.0
     lingering_timeout: float = 5.0
+    reset_timedout_connection: bool = False
     sendfile: bool = False
+    sendfile_max_chunk: int = 2 << 20
     tcp_nopush: bool = False
-    server_tokens: bool = True
+    chunked_transfer_encoding: bool = True
+    #: Bytes a second (0: no limit), and how many may go before that.
+    limit_rate: int | Template = 0
+    limit_rate_after: int | Template = 0
+    #: The version is told, or not; or the whole field (empty: no field).
+    server_tokens: bool | bytes | Template = True
+
+    @property
+    def varies(self) -> bool:
+        """Whether how an answer is sent depends on more than the request's target."""
+        return (
+            self.limit_rate != 0
+            or isinstance(self.server_tokens, Template)
+            or "safari" in self.keepalive_disable
+        )
 
 
 @define(eq=False)

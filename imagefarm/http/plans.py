@@ -19,6 +19,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from .body import EMPTY
+from .errorpages import tokens_of
 from .headers import Headers
 from .message import (
     FileBody,
@@ -156,7 +157,7 @@ class Plan:
                 self._framing,
                 connection_field(keep, transfer.keepalive_header),
                 now,
-                tokens=transfer.server_tokens,
+                tokens=tokens_of(self.request),
             )
             if keep:
                 self._keeping = head
@@ -260,6 +261,8 @@ class Plans:
         block = self._usual.get(rest) or self._special.get(rest)
         if block is None or headers_at is None or end > MAX_LINE:
             return
+        if request.head.version != (1, 1):
+            return  # its block means something else in HTTP/1.0
         length = len(body) if isinstance(body, bytes) else getattr(body, "length", None)
         target = (request.received or request.head).target
         if length is None or length > MAX_BODY or not target.startswith(b"/"):

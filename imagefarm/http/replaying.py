@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .message import Peer, Request, Response
+from .message import Peer, Request, Response, TransferSettings
 from .parser import ParsedHead
 from .plans import Block, Plan
 from .transport import with_handshake
@@ -17,11 +17,13 @@ if TYPE_CHECKING:
 class Replaying(Waiting):
     """A base class of the connection, because an object of its own would cost memory."""
 
-    __slots__ = ("_alone", "_idle_timeout", "peer", "served")
+    __slots__ = ("_alone", "_idle_timeout", "opened", "peer", "served")
 
     def __init__(self, factory: HttpFactory, peer: Peer) -> None:
         super().__init__(factory)
         self.peer = peer
+        #: When it was made, in seconds of the time of day, for ``keepalive_time``.
+        self.opened = factory.second()
         #: Requests so far.
         self.served = 0
         self._idle_timeout = 0.0
@@ -53,6 +55,7 @@ class Replaying(Waiting):
             and not factory.draining
             and number < transfer.keepalive_requests
             and transfer.keepalive_timeout > 0
+            and now - self.opened <= transfer.keepalive_time
         )
         head = plan.head(factory.serializer, now, keep)
         self.transport.write(head + body)
@@ -66,7 +69,7 @@ class Replaying(Waiting):
         if keep:
             self._rest()
         else:
-            self._close()
+            self._close(linger=transfer.lingering_close == "always", transfer=transfer)
 
     def _know(self, parsed: ParsedHead) -> None:
         """The bytes being parsed were this head, and, it is hoped, nothing else."""
@@ -85,6 +88,6 @@ class Replaying(Waiting):
         """Wait for the next request."""
         raise NotImplementedError
 
-    def _close(self, *, linger: bool = False) -> None:
+    def _close(self, *, linger: bool = False, transfer: TransferSettings | None = None) -> None:
         """Close once everything is written."""
         raise NotImplementedError

@@ -8,16 +8,15 @@ shorter or longer than promised is a failure: the connection breaks it off.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from typing import Any, Final, Protocol
 
 from .chunked import LAST_CHUNK, encode_chunk
 from .message import BodyStream, FileBody, PartsBody
+from .pacing import Pace, PacedStream
 from .timers import Call, Clock
 
-#: The most bytes of a file that one connection sends before the others have their turn
-#: (nginx's ``sendfile_max_chunk``).
-SENDFILE_MAX_CHUNK: Final = 2 << 20
 #: The bytes read at once where sendfile can't be used.
 READ_SIZE: Final = 65536
 
@@ -54,6 +53,10 @@ class Link(Protocol):
 class Sender(Protocol):
     """One body on its way."""
 
+    @property
+    def waiting(self) -> bool:
+        """Whether it waits for its own time, and not for the client or for more of the body."""
+
     def start(self, head: bytes) -> None:
         """Send the head and as much as goes."""
 
@@ -68,16 +71,31 @@ class Sender(Protocol):
 
 
 class FileSender:
-    """Sends files and parts; ``sendfile`` needs a transport that is a `FileTransport`."""
+    """Sends files and parts; ``sendfile`` needs a transport that is a `FileTransport`.
+
+    ``max_chunk`` is ``sendfile_max_chunk``: the most bytes sent before other connections have
+    their turn; 0 is no limit. ``pace`` is ``limit_rate``.
+    """
 
     __slots__ = (
-        "_body", "_call", "_fd", "_left", "_link", "_offset", "_over", "_parts", "_pending",
-        "_sendfile",
+        "_body", "_call", "_data", "_fd", "_left", "_link", "_max_chunk", "_offset", "_over",
+        "_pace", "_parts", "_pending", "_sendfile",
     )  # fmt: skip
 
-    def __init__(self, link: Link, body: FileBody | PartsBody, *, sendfile: bool) -> None:
+    def __init__(
+        self,
+        link: Link,
+        body: FileBody | PartsBody,
+        *,
+        sendfile: bool,
+        max_chunk: int = 2 << 20,
+        pace: Pace | None = None,
+    ) -> None:
         self._link = link
         self._body = body
+        self._max_chunk = max_chunk
+        self._pace = pace
+        self._data: bytes | None = None  # the part, if it is bytes that are sent at the pace
         parts = body.parts if isinstance(body, PartsBody) else (body,)
         self._parts: Iterator[bytes | FileBody] = iter(parts)
         self._sendfile = sendfile
@@ -87,6 +105,11 @@ class FileSender:
         self._left = 0
         self._over = False
         self._call: Call | None = None
+
+    @property
+    def waiting(self) -> bool:
+        """Whether it waits for its own time, and not for the client."""
+        return self._call is not None
 
     def start(self, head: bytes) -> None:
         """Send the head and as much as goes."""
@@ -98,7 +121,7 @@ class FileSender:
 
     def resume(self) -> None:
         """Go on reading; sendfile is called back by the transport."""
-        if not self._sendfile:
+        if not self._sendfile and self._call is None:
             self._run()
 
     def stop(self) -> None:
@@ -113,7 +136,7 @@ class FileSender:
 
     def _run(self) -> None:
         """Send until the body ends, the transport is full or it is the others' turn."""
-        budget = SENDFILE_MAX_CHUNK
+        budget = self._max_chunk or sys.maxsize
         while not self._over:
             if not self._left:
                 if not self._next_part():
@@ -123,43 +146,80 @@ class FileSender:
             if budget <= 0:
                 self._continue_later()
                 return
-            if self._link.congested and not self._sendfile:
+            if self._link.congested and self._waits():
                 return
-            try:
-                moved = self._move(min(self._left, budget))
-            except OSError as error:
-                self._fail(error)
+            count = self._allowed(min(self._left, budget))
+            if not count:
                 return
-            if moved is None:
-                self._link.transport.when_writable(self._run)
-                return
+            moved = self._moved(count)
             if not moved:
-                self._fail(BrokenBody("the file has become shorter"))
                 return
-            self._offset += moved
-            self._left -= moved
             budget -= moved
-            self._link.sent(moved)
+
+    def _moved(self, count: int) -> int:
+        """Send up to ``count`` bytes; after 0 it goes on by itself, or is over."""
+        try:
+            moved = self._move(count)
+        except OSError as error:
+            self._fail(error)
+            return 0
+        if self._pace is not None:
+            self._pace.give_back(count - (moved or 0))
+        if moved is None:
+            self._link.transport.when_writable(self._run)
+            return 0
+        if not moved:
+            self._fail(BrokenBody("the file has become shorter"))
+            return 0
+        self._offset += moved
+        self._left -= moved
+        self._link.sent(moved)
+        return moved
+
+    def _waits(self) -> bool:
+        """Whether a full transport has to be waited for; sendfile finds out by itself."""
+        if not self._sendfile:
+            return True
+        if self._data is None:
+            return False
+        self._link.transport.when_writable(self._run)
+        return True
+
+    def _allowed(self, count: int) -> int:
+        """How many of ``count`` bytes the pace allows; after 0 it goes on by itself."""
+        if self._pace is None:
+            return count
+        allowed = self._pace.take(count)
+        if not allowed:
+            self._call = self._link.clock.callLater(self._pace.delay, self._called)
+        return allowed
 
     def _next_part(self) -> bool:
         for part in self._parts:
-            if isinstance(part, bytes):
+            self._data = None
+            if isinstance(part, FileBody):
+                self._fd, self._offset, self._left = part.file.fd, part.offset, part.length
+            elif self._pace is not None:
+                self._data, self._offset, self._left = part, 0, len(part)
+            else:
                 self._pending += part
                 self._link.sent(len(part))
                 continue
-            self._fd, self._offset, self._left = part.file.fd, part.offset, part.length
             return True
         return False
 
     def _move(self, count: int) -> int | None:
         transport = self._link.transport
-        if self._sendfile:
+        if self._sendfile and self._data is None:
             if self._pending:
                 pending, self._pending = self._pending, b""
                 transport.write_more(pending)
             sent: int | None = transport.send_file(self._fd, self._offset, count)
             return sent
-        data = os.pread(self._fd, min(count, READ_SIZE), self._offset)
+        if self._data is None:
+            data = os.pread(self._fd, min(count, READ_SIZE), self._offset)
+        else:
+            data = self._data[self._offset : self._offset + count]
         if data:
             pending, self._pending = self._pending, b""
             transport.write(pending + data if pending else data)
@@ -204,6 +264,11 @@ class StreamSender:
         self._head = b""
         self._sent = 0
         self._over = False
+
+    @property
+    def waiting(self) -> bool:
+        """A stream may be at a pace."""
+        return isinstance(self._stream, PacedStream) and self._stream.waiting
 
     def start(self, head: bytes) -> None:
         """Start the stream. What it has at once goes out together with the head."""

@@ -61,6 +61,11 @@ class Serializer:
         self._second = -1
         self._date = b""
 
+    def _server(self, tokens: bool | bytes) -> bytes:
+        if isinstance(tokens, bytes):
+            return b"Server: %b\r\n" % tokens if tokens else b""
+        return self._full if tokens else self._short
+
     def head(
         self,
         status: int,
@@ -69,21 +74,22 @@ class Serializer:
         connection: bytes,
         now: float,
         *,
-        tokens: bool = True,
+        tokens: bool | bytes = True,
     ) -> bytes:
         """A response head with its final empty line.
 
         ``framing`` is from `content_length`, or `CHUNKED`, or empty; ``connection`` from
-        `connection_field`. ``now`` is the time in seconds; ``tokens`` is ``server_tokens``.
-        Raises `BadResponse`.
+        `connection_field`. ``now`` is the time in seconds; ``tokens`` is ``server_tokens``,
+        bytes being the whole Server field's value, empty for none. Raises `BadResponse`.
         """
         if not 200 <= status <= 999:
             raise BadResponse(f"status {status}")
         if int(now) != self._second:
             self._second = int(now)
             self._date = b"Date: " + format_http(now) + b"\r\n"
+        server = self._server(tokens)
         places = [
-            self._full if tokens else self._short,
+            server,
             self._date,
             b"",
             b"",
@@ -96,7 +102,7 @@ class Serializer:
             places[_CONNECTION] = framing + connection
         else:
             places[_LENGTH] = framing
-        lines = 3 + (framing != b"") + connection.count(b"\n")
+        lines = 2 + (server != b"") + (framing != b"") + connection.count(b"\n")
         others: list[bytes] = []
         for name, value in headers:
             line = b"%b: %b\r\n" % (name, value)
@@ -107,8 +113,9 @@ class Serializer:
                 others.append(line)
                 lines += 1
                 continue
-            if place > 1:
+            if place > 1 or not places[place]:
                 lines += 1
+            if place > 1:
                 line = places[place] + line
             places[place] = line
         start = _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status

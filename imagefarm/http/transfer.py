@@ -20,6 +20,7 @@ from imagefarm.config.table import (
     Row,
     Scope,
 )
+from imagefarm.config.variables import Template
 
 from .message import TransferSettings
 
@@ -41,6 +42,42 @@ def _buffers(directive: Directive, env: Environment) -> tuple[int, int]:
     return int(number), values.parse_size(size)
 
 
+def _browsers(directive: Directive, env: Environment) -> frozenset[str]:
+    for word in directive.args:
+        if word not in ("none", "msie6", "safari"):
+            raise Invalid(f'invalid value "{word}"')
+    return frozenset(directive.args) - {"none"}
+
+
+def _rate(directive: Directive, env: Environment) -> int | Template:
+    template = env.template(directive.args[0])
+    if template.constant is None:
+        return template
+    try:
+        return values.parse_size(directive.args[0])
+    except Invalid:
+        raise Invalid(f'"{directive.name}" directive invalid value') from None
+
+
+def _tokens(directive: Directive, env: Environment) -> bool | bytes | Template:
+    text = directive.args[0]
+    if text in ("on", "off", "build"):
+        return text != "off"
+    template = env.template(text)
+    return template if template.constant is None else template.constant
+
+
+def _in_file_only(directive: Directive, env: Environment) -> str:
+    value = directive.args[0]
+    if value == "clean":
+        env.warn('"client_body_in_file_only clean" has no effect: bodies are never spooled')
+    elif value == "on":
+        raise Invalid('"client_body_in_file_only on" is not supported: bodies are never spooled')
+    elif value != "off":
+        raise Invalid(f'invalid value "{value}"')
+    return value
+
+
 KEEPALIVE_TIMEOUT: Final = Row[tuple[float, int | None]](
     name="keepalive_timeout",
     default_text="75s",
@@ -60,6 +97,25 @@ KEEPALIVE_REQUESTS: Final = Row[int](
     syntax="number",
     doc="How many requests one connection may carry before it is closed.",
 )
+KEEPALIVE_TIME: Final = Row[float](
+    name="keepalive_time",
+    contexts=HSL,
+    convert=values.time,
+    default=3600.0,
+    syntax="time",
+    doc="How long one connection may carry requests; the first answer after that closes it.",
+)
+KEEPALIVE_DISABLE: Final = Row[frozenset[str]](
+    name="keepalive_disable",
+    contexts=HSL,
+    arity=(1, None),
+    convert=_browsers,
+    default=frozenset({"msie6"}),
+    default_text="msie6",
+    syntax="none | browser ...",
+    doc="Browsers whose connections are not kept: ``msie6`` after a POST, ``safari`` (and the "
+    "like on macOS) always.",
+)
 CLIENT_MAX_BODY_SIZE: Final = Row[int](
     name="client_max_body_size",
     contexts=HSL,
@@ -75,6 +131,25 @@ CLIENT_BODY_TIMEOUT: Final = Row[float](
     default=60.0,
     syntax="time",
     doc="The longest pause between two reads of a request body; then 408.",
+)
+CLIENT_BODY_BUFFER_SIZE: Final = Row[int](
+    name="client_body_buffer_size",
+    contexts=HSL,
+    convert=values.size,
+    default=16384,
+    default_text="16k",
+    syntax="size",
+    doc="How much of a request body is read ahead of whoever consumes it. Bodies are streamed: "
+    "when so much is waiting, the client has to.",
+)
+CLIENT_BODY_IN_FILE_ONLY: Final = Row[str](
+    name="client_body_in_file_only",
+    contexts=HSL,
+    convert=_in_file_only,
+    default="off",
+    syntax="on | clean | off",
+    doc="Only ``off`` has a meaning here, because bodies are streamed: ``clean`` loads with a "
+    "warning, ``on`` is an error.",
 )
 SEND_TIMEOUT: Final = Row[float](
     name="send_timeout",
@@ -92,7 +167,8 @@ LINGERING_CLOSE: Final = Row[str](
     default="on",
     syntax="off | on | always",
     doc="Whether to go on reading for a while before closing a connection whose client may "
-    "still be sending, so that it gets to see the answer.",
+    "still be sending, so that it gets to see the answer; ``always`` does so after every last "
+    "answer.",
 )
 LINGERING_TIME: Final = Row[float](
     name="lingering_time",
@@ -110,6 +186,15 @@ LINGERING_TIMEOUT: Final = Row[float](
     syntax="time",
     doc="The longest time that a lingering connection waits for more from the client.",
 )
+RESET_TIMEDOUT_CONNECTION: Final = Row[bool](
+    name="reset_timedout_connection",
+    contexts=HSL,
+    convert=values.flag,
+    default=False,
+    syntax="on | off",
+    doc="Whether connections that have timed out, and those closed with 444, are reset, which "
+    "frees at once what the kernel holds for them. Idle ones are closed normally.",
+)
 SENDFILE: Final = Row[bool](
     name="sendfile",
     contexts=HSLI,
@@ -118,21 +203,59 @@ SENDFILE: Final = Row[bool](
     syntax="on | off",
     doc="Send files from the kernel's cache without copying them through the process.",
 )
+SENDFILE_MAX_CHUNK: Final = Row[int](
+    name="sendfile_max_chunk",
+    contexts=HSL,
+    convert=values.size,
+    default=2 << 20,
+    default_text="2m",
+    syntax="size",
+    doc="The most bytes of a file that are sent before other connections have their turn; 0 is "
+    "no limit.",
+)
+LIMIT_RATE: Final = Row[int | Template](
+    name="limit_rate",
+    contexts=HSLI,
+    convert=_rate,
+    default=0,
+    syntax="rate",
+    doc="How many bytes a second of an answer's body are sent to the client; 0 is no limit. May "
+    "have variables; ``set $limit_rate`` goes before it.",
+)
+LIMIT_RATE_AFTER: Final = Row[int | Template](
+    name="limit_rate_after",
+    contexts=HSLI,
+    convert=_rate,
+    default=0,
+    syntax="size",
+    doc="How many bytes of a body are sent before ``limit_rate`` applies.",
+)
+CHUNKED_TRANSFER_ENCODING: Final = Row[bool](
+    name="chunked_transfer_encoding",
+    contexts=HSL,
+    convert=values.flag,
+    default=True,
+    syntax="on | off",
+    doc="Whether answers of unknown length are chunked in HTTP/1.1; otherwise the end of the "
+    "connection is their end.",
+)
 TCP_NOPUSH: Final = Row[bool](
     name="tcp_nopush",
     contexts=HSL,
     convert=values.flag,
     default=False,
     syntax="on | off",
-    doc="With ``sendfile``: send the head and the beginning of the file in one packet.",
+    doc="With ``sendfile``: send the head and the beginning of the file in one packet. They "
+    "always are, also where it is off.",
 )
-SERVER_TOKENS: Final = Row[bool](
+SERVER_TOKENS: Final = Row[bool | bytes | Template](
     name="server_tokens",
     contexts=HSL,
-    convert=values.choice({"on": True, "off": False, "build": True}),
+    convert=_tokens,
     default=True,
-    syntax="on | off | build",
-    doc="Whether ``Server`` and built-in pages tell the version.",
+    syntax="on | off | build | string",
+    doc="Whether ``Server`` and built-in pages tell the version. A string, which may have "
+    "variables, takes the place of the name; an empty one leaves the field out.",
 )
 TCP_NODELAY: Final = Row[bool](
     name="tcp_nodelay",
@@ -196,18 +319,28 @@ IGNORE_INVALID_HEADERS: Final = Row[bool](
 )
 
 _STREAMS: Final = "bodies are streamed and never spooled"
+_PAGES: Final = "files are sent from the kernel's page cache, which O_DIRECT would go past"
 _COPIES: Final = "output is not copied through buffers of this kind"
 
 DIRECTIVES: Final[tuple[AnyRow, ...]] = (
     KEEPALIVE_TIMEOUT,
     KEEPALIVE_REQUESTS,
+    KEEPALIVE_TIME,
+    KEEPALIVE_DISABLE,
     CLIENT_MAX_BODY_SIZE,
     CLIENT_BODY_TIMEOUT,
+    CLIENT_BODY_BUFFER_SIZE,
+    CLIENT_BODY_IN_FILE_ONLY,
     SEND_TIMEOUT,
     LINGERING_CLOSE,
     LINGERING_TIME,
     LINGERING_TIMEOUT,
+    RESET_TIMEDOUT_CONNECTION,
     SENDFILE,
+    SENDFILE_MAX_CHUNK,
+    LIMIT_RATE,
+    LIMIT_RATE_AFTER,
+    CHUNKED_TRANSFER_ENCODING,
     TCP_NOPUSH,
     SERVER_TOKENS,
     TCP_NODELAY,
@@ -217,11 +350,13 @@ DIRECTIVES: Final[tuple[AnyRow, ...]] = (
     MERGE_SLASHES,
     UNDERSCORES_IN_HEADERS,
     IGNORE_INVALID_HEADERS,
-    Ignored(name="client_body_buffer_size", contexts=HSL, why=_STREAMS),
     Ignored(name="client_body_temp_path", contexts=HSL, why=_STREAMS),
+    Ignored(name="client_body_in_single_buffer", contexts=HSL, why=_STREAMS),
+    Ignored(name="directio", contexts=HSL, why=_PAGES),
+    Ignored(name="directio_alignment", contexts=HSL, why=_PAGES),
+    Ignored(name="read_ahead", contexts=HSL, why=_PAGES),
     Ignored(name="output_buffers", contexts=HSL, why=_COPIES),
     Ignored(name="postpone_output", contexts=HSL, why=_COPIES),
-    Ignored(name="sendfile_max_chunk", contexts=HSL, why="writes are bounded already"),
     Ignored(name="connection_pool_size", contexts=_HS, why="memory is not kept in pools"),
     Ignored(name="request_pool_size", contexts=_HS, why="memory is not kept in pools"),
 )
@@ -259,16 +394,25 @@ def head_settings(scope: Scope) -> HeadSettings:
 def transfer_settings(scope: Scope) -> TransferSettings:
     """The connection's settings in a location (or a server, or an ``if``)."""
     timeout, header = scope[KEEPALIVE_TIMEOUT]
-    lingering = 0.0 if scope[LINGERING_CLOSE] == "off" else scope[LINGERING_TIMEOUT]
     return TransferSettings(
         keepalive_timeout=timeout,
         keepalive_header=header,
         keepalive_requests=scope[KEEPALIVE_REQUESTS],
+        keepalive_time=scope[KEEPALIVE_TIME],
+        keepalive_disable=scope[KEEPALIVE_DISABLE],
         client_max_body_size=scope[CLIENT_MAX_BODY_SIZE],
         client_body_timeout=scope[CLIENT_BODY_TIMEOUT],
+        client_body_buffer_size=scope[CLIENT_BODY_BUFFER_SIZE],
         send_timeout=scope[SEND_TIMEOUT],
-        lingering_timeout=lingering,
+        lingering_close=scope[LINGERING_CLOSE],
+        lingering_time=scope[LINGERING_TIME],
+        lingering_timeout=scope[LINGERING_TIMEOUT],
+        reset_timedout_connection=scope[RESET_TIMEDOUT_CONNECTION],
         sendfile=scope[SENDFILE],
+        sendfile_max_chunk=scope[SENDFILE_MAX_CHUNK],
         tcp_nopush=scope[TCP_NOPUSH],
+        chunked_transfer_encoding=scope[CHUNKED_TRANSFER_ENCODING],
+        limit_rate=scope[LIMIT_RATE],
+        limit_rate_after=scope[LIMIT_RATE_AFTER],
         server_tokens=scope[SERVER_TOKENS],
     )

@@ -53,6 +53,8 @@ class _Direct:
     """
 
     written = 0
+    #: When the socket last took some of what had to wait, by the reactor's clock.
+    moved = 0.0
     _on_writable: Callable[[], None] | None = None
     # What we use of Twisted's FileDescriptor.
     socket: socket.socket
@@ -142,7 +144,15 @@ class _Direct:
             self.written += sent
         return sent
 
+    def drop(self) -> None:
+        """Close at once, but without a reset; what has not reached the socket never does."""
+        if self.connected:
+            self.stopReading()
+            self.stopWriting()
+            self.connectionLost(_DONE)
+
     def doWrite(self) -> Any:
+        self.moved = self.reactor.seconds()
         if self._on_writable is None or self._queued:
             result = super().doWrite()  # type: ignore[misc]
             if self._on_writable is not None and not self._queued and result is None:

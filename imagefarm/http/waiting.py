@@ -6,6 +6,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from .timers import NEVER
+from .transport import DirectServer, DirectUnixServer
 
 if TYPE_CHECKING:
     from .factory import HttpFactory
@@ -54,7 +55,11 @@ class Waiting:
         """The wheel: the deadline has passed."""
         wait, self._wait = self._wait, Wait.NOTHING
         if wait in (Wait.SEND, Wait.CLOSE) and self._progress() != self._mark:
-            self._await(wait, self._send_timeout())
+            timeout = self._send_timeout()
+            moved: float = getattr(self._lower, "moved", 0.0)
+            left = moved + timeout - self.factory.clock.seconds()
+            # What went out without having to wait has left no time.
+            self._await(wait, left if 0 < left < timeout else timeout)
         else:
             self._expired(wait)
 
@@ -71,9 +76,21 @@ class Waiting:
 
     def _progress(self) -> int:
         """A number that grows as long as the client reads."""
-        lower = getattr(self.transport, "transport", self.transport)  # under TLS
-        written: int = getattr(lower, "written", 0)
+        written: int = getattr(self._lower, "written", 0)
         return written
+
+    @property
+    def _lower(self) -> Any:
+        """The transport that has the socket, be there TLS or not."""
+        return getattr(self.transport, "transport", self.transport)
+
+    def _break_off(self, reset: bool) -> None:
+        """Close the socket now; ``reset`` makes sure that the client gets nothing more."""
+        lower = self._lower
+        if not reset and isinstance(lower, DirectServer | DirectUnixServer):
+            lower.drop()
+        else:
+            self.transport.abortConnection()
 
     def _send_timeout(self) -> float:
         raise NotImplementedError

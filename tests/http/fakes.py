@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from typing import Any
-from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock

@@ -4,7 +4,6 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from imagefarm.http.body import BodyTimeout
-from imagefarm.http.connection import LINGERING_TIME
 from imagefarm.http.message import Request, Response, TransferSettings
 
 from .fakes import Client, Collector, ScriptedStream, text
@@ -163,8 +162,8 @@ class TimeoutTests(SynchronousTestCase):
         while not self.client.closing:
             self.client.send(b"more")
             self.wait(1)
-        self.assertGreaterEqual(self.client.clock.seconds() - start, LINGERING_TIME)
-        self.assertLess(self.client.clock.seconds() - start, LINGERING_TIME + 3)
+        self.assertGreaterEqual(self.client.clock.seconds() - start, TRANSFER.lingering_time)
+        self.assertLess(self.client.clock.seconds() - start, TRANSFER.lingering_time + 3)
 
     def test_close_that_does_not_happen(self) -> None:
         self.client.get(extra=b"Connection: close\r\n")

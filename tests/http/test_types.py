@@ -86,7 +86,50 @@ class TransferTests(SynchronousTestCase):
 
     def test_no_lingering(self) -> None:
         settings = transfer_settings(http_scope("lingering_close off; lingering_timeout 9;"))
-        self.assertEqual(settings.lingering_timeout, 0.0)
+        self.assertEqual((settings.lingering_close, settings.lingering_timeout), ("off", 9.0))
+
+    def test_how_answers_are_sent(self) -> None:
+        settings = transfer_settings(
+            http_scope(
+                "limit_rate 10k; limit_rate_after 1m; sendfile_max_chunk 0; keepalive_time 5m;"
+                "keepalive_disable none safari; reset_timedout_connection on; lingering_time 9;"
+                "chunked_transfer_encoding off; client_body_buffer_size 32k; server_tokens build;"
+            )
+        )
+        self.assertEqual(
+            settings,
+            TransferSettings(
+                limit_rate=10240,
+                limit_rate_after=1 << 20,
+                sendfile_max_chunk=0,
+                keepalive_time=300.0,
+                keepalive_disable=frozenset({"safari"}),
+                reset_timedout_connection=True,
+                lingering_time=9.0,
+                chunked_transfer_encoding=False,
+                client_body_buffer_size=32768,
+                server_tokens=True,
+            ),
+        )
+        self.assertTrue(settings.varies)
+
+    def test_whether_it_varies(self) -> None:
+        for text, varies in (
+            ("", False),
+            ("limit_rate 0; limit_rate_after 5;", False),
+            ("limit_rate 1;", True),
+            ("limit_rate $arg_rate;", True),
+            ("server_tokens ours;", False),
+            ("server_tokens $host;", True),
+            ("keepalive_disable none;", False),
+            ("keepalive_disable safari;", True),
+        ):
+            self.assertIs(transfer_settings(http_scope(text)).varies, varies, text)
+
+    def test_server_tokens(self) -> None:
+        for text, value in (("on", True), ("off", False), ("us", b"us"), ('""', b"")):
+            settings = transfer_settings(http_scope(f"server_tokens {text};"))
+            self.assertEqual(settings.server_tokens, value, text)
 
     def test_heads(self) -> None:
         settings = head_settings(
@@ -114,7 +157,11 @@ class TransferTests(SynchronousTestCase):
             "keepalive_timeout x;",
             "large_client_header_buffers 0 8k;",
             "large_client_header_buffers 4 k;",
-            "server_tokens maybe;",
+            "keepalive_disable opera;",
+            "limit_rate fast;",
+            "limit_rate 1k$nothing;",
+            "client_body_in_file_only on;",
+            "client_body_in_file_only maybe;",
             "lingering_close never;",
         ):
             with self.assertRaises(ConfigurationError, msg=line):
