@@ -29,6 +29,8 @@ def make_service(options: Options, reactor: Any) -> IService:
         loaded = read(options)
         if not options.worker:
             prepare(options.prefix, SHIPPED, warn)
+        if options.role in ("farm", "resizer") and loaded.problems:
+            raise ConfigurationError(loaded.problems)
         if options.role == "farm":
             return farm(loaded, options, reactor)
         if options.role == "resizer":

@@ -10,7 +10,6 @@ from typing import Final
 from attrs import evolve, frozen
 
 from imagefarm.cache.directives import DIRECTIVES as CACHE
-from imagefarm.config.errors import ConfigurationError
 from imagefarm.config.loader import Loaded, convert, override
 from imagefarm.config.parse import Parsed, parse_file, parse_text
 from imagefarm.config.table import DirectiveTable
@@ -76,9 +75,10 @@ def variables(clock: Callable[[], float] = time.time) -> VariableTable:
 
 
 def read(options: Options, clock: Callable[[], float] = time.time) -> Loaded:
-    """Read and check the configuration. Raises `ConfigurationError` with all its errors.
+    """Read the configuration. Raises `ConfigurationError` with the errors of all directives.
 
-    ``clock`` gives seconds since the epoch, to variables.
+    What is wrong beyond them is in ``problems``: whoever builds from the result raises it with
+    what else is found. ``clock`` gives seconds since the epoch, to variables.
     """
     table = directive_table()
     conf_dir = os.path.dirname(os.path.abspath(options.config))
@@ -99,9 +99,7 @@ def read(options: Options, clock: Callable[[], float] = time.time) -> Loaded:
     )
     taken = known.exact.keys() - CHANGEABLE
     found = [found for http in loaded.root.blocks(HTTP_BLOCK) for found in problems(http, taken)]
-    if found:
-        raise ConfigurationError(found)
-    return loaded
+    return evolve(loaded, problems=tuple(found))
 
 
 def _setting(text: str, conf_dir: str) -> Parsed:

@@ -29,7 +29,7 @@ from imagefarm.process.children import ChildSpec, Patience
 from imagefarm.process.directives import MainSettings
 from imagefarm.process.errorlog import ErrorLog, ErrorLogSetting, LogFileError
 from imagefarm.process.limits import limit_open_files
-from imagefarm.process.loop import streamline
+from imagefarm.process.loop import spare_the_collector, streamline
 from imagefarm.process.pidfile import PidFile
 from imagefarm.process.privileges import Belongings, drop, hand_to, resolve
 from imagefarm.process.sockets import (
@@ -231,6 +231,7 @@ class DaemonService(Service):
             drop(self._credentials)  # before any work: what it starts must not be root's
         self._work.start(self._sockets)
         self._close_sockets()  # the work has its own descriptors of them
+        spare_the_collector()
         self._ready()
 
     def _write_pidfile(self) -> None:

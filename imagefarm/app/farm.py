@@ -77,7 +77,7 @@ class FarmWork:
         found: list[Problem] = []
         for member in self._members:
             try:
-                read(self._options_of(member))
+                found += read(self._options_of(member)).problems
             except ConfigurationError as error:
                 found += error.problems
         if found:  # two slaves may share a file

@@ -8,7 +8,8 @@ import os
 import socket
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from attrs import define, evolve, field, frozen
 from OpenSSL import SSL
@@ -52,7 +53,7 @@ from imagefarm.proxy.groups import Groups
 from imagefarm.proxy.handler import ProxyPass
 from imagefarm.proxy.settings import ProxySettings
 from imagefarm.resources import directives as rows
-from imagefarm.resources.build import Builder, Listener
+from imagefarm.resources.build import Builder, ContentFactory, Listener
 from imagefarm.resources.dispatch import Dispatcher
 from imagefarm.resources.listen import Listen, shared
 from imagefarm.resources.location import Content
@@ -63,6 +64,8 @@ from imagefarm.resources.status import ConnectionCounts, json_status, stub_statu
 from .configuration import variables
 from .daemon import fault
 from .report import peers_report, zone_report
+
+T = TypeVar("T")
 
 
 def endpoint_of(where: Listen) -> Endpoint:
@@ -132,6 +135,8 @@ class WebWork:
     main: MainSettings
     prefix: str
     error_log: Callable[[str, str], None] | None = None
+    #: Seconds since the epoch.
+    clock: Callable[[], float] = time.time
     groups: Groups = field(init=False)
     zones: dict[str, Zone] = field(init=False)
     logs: LogFiles = field(init=False)
@@ -141,15 +146,16 @@ class WebWork:
     #: What an operator should know of the configuration, beyond what its reading showed.
     warnings: list[Problem] = field(factory=list)
     started: float = 0.0
+    _found: list[Problem] = field(factory=list)
     _ports: list[Any] = field(factory=list)
     _serials: Any = field(factory=lambda: itertools.count(1))
     _wheel: TimerWheel = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         http = self.loaded.root.blocks(rows.HTTP_BLOCK)
-        found = [problem for block in http for problem in problems(block)]
-        if found:
-            raise ConfigurationError(found)
+        self._found = [*self.loaded.problems]
+        for block in http:
+            self._found += problems(block)
         self.zones = {
             name: Zone(settings)
             for block in http
@@ -157,27 +163,65 @@ class WebWork:
         }
         self._wheel = TimerWheel(self.reactor)
         self.groups = Groups(self.reactor)
-        for block in http:
-            self.groups = Groups.from_scope(block, self.reactor)
         self.logs = LogFiles(
-            self.reactor, variables(), os.fsencode(os.path.join(self.prefix, "logs", "access.log"))
+            self.reactor,
+            variables(self.clock),
+            os.fsencode(os.path.join(self.prefix, "logs", "access.log")),
         )
+        for block in http:
+            make = partial(Groups.from_scope, block, self.reactor)
+            self.groups = self._tolerate(make) or self.groups
+        if len(self._found) > len(self.loaded.problems):
+            self._raise_found()  # what follows would only blame others for it
+        self.warnings += _missing_roots(self.loaded.root)
         builder = Builder(
-            (self._proxy, self._fastcgi, self._resource, self._stub_status, self._status),
+            tuple(
+                map(
+                    self._tolerant,
+                    (self._proxy, self._fastcgi, self._resource, self._stub_status, self._status),
+                )
+            ),
             self.logs.for_scope,
             os.path.join(self.prefix, "html").encode("utf-8", "surrogateescape"),
             lambda function: self.reactor.callLater(0, function),
             self.error_log,
+            self.clock,
         )
         tree = builder.build(http)
         self.dispatcher = Dispatcher(tree.farm)
-        self.doors = [self._door(listener) for listener in tree.listeners]
+        doors = [self._tolerate(partial(self._door, listener)) for listener in tree.listeners]
+        self.doors = [door for door in doors if door is not None]
         by_listen = {door.listen: door for door in self.doors}
         self.gates = [
             Gate(endpoint_of(listen), by_listen[listen], tuple(by_listen[o] for o in others))
             for listen, others in shared(list(by_listen)).items()
         ]
-        self.logs.open()
+        self._tolerate(self.logs.open)
+        self._raise_found()
+
+    # Errors are collected, so that all are reported at once
+
+    def _tolerate(self, make: Callable[[], T]) -> T | None:
+        """What ``make`` gives; None where it found the configuration wrong."""
+        try:
+            return make()
+        except ConfigurationError as error:
+            self._found += error.problems
+            return None
+
+    def _tolerant(self, factory: ContentFactory) -> ContentFactory:
+        def content(scope: Scope) -> Content | None:
+            return self._tolerate(partial(factory, scope))
+
+        return content
+
+    def _raise_found(self) -> None:
+        if self._found:
+            self.logs.close()
+            by_place = sorted(
+                dict.fromkeys(self._found), key=lambda found: (found.file, found.line)
+            )
+            raise ConfigurationError(by_place)
 
     # Content handlers
 
@@ -209,7 +253,7 @@ class WebWork:
     def _cached(
         self, prefix: str, scope: Scope, handler: Handler, ignore: frozenset[bytes]
     ) -> Content:
-        default = variables().compile("$scheme$proxy_host$request_uri")
+        default = variables(self.clock).compile("$scheme$proxy_host$request_uri")
         settings = CacheSettings.from_scope(
             prefix, scope, default_key=default if prefix == "proxy" else None,
             ignore_headers=ignore,
@@ -259,6 +303,7 @@ class WebWork:
             client_header_timeout=head.client_header_timeout,
             wheel=self._wheel,
             serials=self._serials,
+            now=self.clock,
             max_connections=self.main.worker_connections,
         )
         contexts = _contexts(listener) if where.ssl else None
@@ -345,6 +390,19 @@ def _place(scope: Scope, row: Row[Any]) -> Directive:
                 return directive
         inner = inner.parent
     raise LookupError(row.name)
+
+
+def _missing_roots(scope: Scope) -> list[Problem]:
+    """Roots that are no directories now. As in nginx no error: a mount may come later."""
+    found = []
+    for row, value, directive in scope.items:
+        if isinstance(value, Scope):
+            found += _missing_roots(value)
+        elif row is rows.ROOT and value.constant is not None and not os.path.isdir(value.constant):
+            path = os.fsdecode(value.constant)
+            text = f'root "{path}" is not a directory, every file in it will be missing'
+            found.append(Problem(text, directive.file, directive.line))
+    return found
 
 
 def _contexts(listener: Listener) -> SniContextFactory:

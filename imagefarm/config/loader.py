@@ -27,6 +27,8 @@ class Loaded:
 
     root: Scope
     warnings: tuple[Problem, ...] = ()
+    #: What is wrong beyond single directives, for whoever builds from it to report with the rest.
+    problems: tuple[Problem, ...] = ()
 
 
 def convert(

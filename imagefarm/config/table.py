@@ -199,14 +199,3 @@ class Scope:
     def blocks(self, row: BlockRow[Any]) -> tuple[Scope, ...]:
         """The inner blocks that ``row`` opened, in order."""
         return tuple(item for kind, item, _ in self.items if kind is row)
-
-    def block_value(self, row: BlockRow[T]) -> T | None:
-        """The value of the nearest ``row`` block from here outwards (``types``), or None."""
-        scope: Scope | None = self
-        while scope is not None:
-            for kind, item, _ in reversed(scope.items):
-                if kind is row:
-                    found: T = item.value
-                    return found
-            scope = scope.parent
-        return None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable
 from typing import Any, Protocol
 
 from attrs import define, field, frozen
@@ -63,6 +63,14 @@ class BodyStream(Protocol):
 #: Time of the last change in nanoseconds (content, mode, links: it can't be set back), size in
 #: bytes, inode: a file that is still what it was.
 Identity = tuple[int, int, int]
+
+
+#: Finds out the identity of the file at a path, None if there is none. Raises OSError.
+Look = Callable[[bytes], Identity | None]
+
+#: A file that had a say in an answer, what it was (None: it was not there), and how to look again
+#: where that is not to be a stat (``open_file_cache``).
+Witness = tuple[bytes, Identity | None, Look | None]
 
 
 def identity(info: os.stat_result) -> Identity:
@@ -298,7 +306,7 @@ class Request:
     #: Whether nothing has led here but the request's own bytes and the files in ``witnesses``,
     #: each with what it was, None for one that was not there.
     plannable: bool = True
-    witnesses: list[tuple[bytes, Identity | None]] = field(factory=list)
+    witnesses: list[Witness] = field(factory=list)
     #: What was written to the error log meanwhile: level and message.
     notes: list[tuple[str, str]] = field(factory=list)
     internal: bool = False
@@ -350,4 +358,3 @@ class Application(Protocol):
 
 
 Handler = Callable[[Request], "Response | Deferred[Response]"]
-Sendable = Sequence[bytes | FileBody]

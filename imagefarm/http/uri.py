@@ -38,8 +38,6 @@ def _table(escapes: frozenset[int]) -> tuple[bytes, ...]:
 
 _URI_TABLE: Final = _table(_URI_ESCAPES)
 _ARGS_TABLE: Final = _table(_ARGS_ESCAPES)
-_HTML: Final = {ord("<"): b"&lt;", ord(">"): b"&gt;", ord("&"): b"&amp;", ord('"'): b"&quot;"}
-_HTML_TABLE: Final = tuple(_HTML.get(c, bytes((c,))) for c in range(256))
 
 
 def escape_uri(path: bytes) -> bytes:
@@ -50,11 +48,6 @@ def escape_uri(path: bytes) -> bytes:
 def escape_args(text: bytes) -> bytes:
     """Escape text that goes into a query string (NGX_ESCAPE_ARGS)."""
     return b"".join([_ARGS_TABLE[c] for c in text])
-
-
-def escape_html(text: bytes) -> bytes:
-    """Escape ``& < > "`` for a page."""
-    return b"".join([_HTML_TABLE[c] for c in text])
 
 
 def split_absolute(target: bytes) -> tuple[bytes | None, bytes]:

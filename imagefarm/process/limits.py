@@ -18,8 +18,3 @@ def limit_open_files(number: int) -> str | None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         return f"setrlimit(RLIMIT_NOFILE, {number}) failed ({error}), limit is {hard}"
     return None
-
-
-def open_files_limit() -> int:
-    """The soft limit in force."""
-    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
@@ -32,6 +33,7 @@ from .files import Symlinks
 from .listen import Listen, merged
 from .location import AccessRule, Content, Location, TryFiles
 from .matching import Entry, Locations, Modifier, ServerName, ServerNames
+from .open_file_cache import OPEN_FILE_CACHE, OpenFileCache, Rules, Size
 from .rewrite_directives import DIRECTIVES as STEP_ROWS
 from .rewrite_directives import compile_steps
 from .server import Farm, LocationLeaf, ServerSettings, VirtualHost
@@ -62,6 +64,7 @@ class Tree:
 
     farm: Farm
     listeners: tuple[Listener, ...]
+    file_caches: tuple[OpenFileCache, ...] = ()
 
 
 class Builder:
@@ -79,11 +82,14 @@ class Builder:
         default_root: bytes,
         later: Later | None = None,
         error_log: Callable[[str, str], None] | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._contents = tuple(contents)
         self._logs = logs
         self._later = later
         self._error_log = error_log
+        self._clock = clock
+        self._file_caches: dict[Size, OpenFileCache] = {}
         self._default_root = Template("html", (default_root,), default_root)
 
     def build(self, http: Iterable[Scope]) -> Tree:
@@ -105,7 +111,7 @@ class Builder:
             ordered = [first, *(entry for entry in entries if entry is not first)]
             listen = merged([entry[0] for entry in ordered])
             listeners.append(Listener(listen=listen, servers=tuple(e[1] for e in ordered)))
-        return Tree(Farm(names), tuple(listeners))
+        return Tree(Farm(names), tuple(listeners), tuple(self._file_caches.values()))
 
     def server(self, scope: Scope) -> VirtualHost:
         """One ``server`` block."""
@@ -158,9 +164,11 @@ class Builder:
             index=_flatten(scope.all(rows.INDEX)) or _DEFAULT_INDEX,
             symlinks=symlinks,
             symlinks_from=trusted,
+            file_cache=self._file_cache(scope),
+            file_cache_rules=Rules.from_scope(scope),
             gzip_static=scope[rows.GZIP_STATIC],
             types=MimeTypes.from_scope(scope),
-            filters=FilterSettings.from_scope(scope, later=self._later),
+            filters=FilterSettings.from_scope(scope, clock=self._clock, later=self._later),
             transfer=transfer_settings(scope),
             logs=self._logs(scope),
             log_not_found=scope[rows.LOG_NOT_FOUND],
@@ -175,6 +183,14 @@ class Builder:
             error_log=self._error_log,
             plannable=content is static.serve and _plannable(scope),
         )
+
+    def _file_cache(self, scope: Scope) -> OpenFileCache | None:
+        size = scope[OPEN_FILE_CACHE]
+        if size is None:
+            return None
+        if size not in self._file_caches:
+            self._file_caches[size] = OpenFileCache(size, self._clock)
+        return self._file_caches[size]
 
     @staticmethod
     def _alias(scope: Scope) -> Template | None:

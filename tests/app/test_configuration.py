@@ -22,8 +22,12 @@ class ConfigurationCase(SynchronousTestCase):
 
     def problems(self, text: str) -> list[str]:
         self.file.write_text(text)
-        error = self.assertRaises(ConfigurationError, read, self.options)
-        return [f"{problem.message} :{problem.line}" for problem in error.problems]
+        try:
+            found = read(self.options).problems
+        except ConfigurationError as error:
+            found = error.problems
+        self.assertNotEqual(found, ())
+        return [f"{problem.message} :{problem.line}" for problem in found]
 
     def in_http(self, text: str) -> list[str]:
         return self.problems(f"events {{ }}\nhttp {{\n{text}\n}}")

@@ -11,7 +11,6 @@ from twisted.trial.unittest import SynchronousTestCase
 from imagefarm.http.uri import (
     BadTarget,
     escape_args,
-    escape_html,
     escape_uri,
     normalise,
     split_absolute,
@@ -151,12 +150,8 @@ class EscapeTests(SynchronousTestCase):
     def test_args(self) -> None:
         self.assertEqual(escape_args(b"a&b=c+d;e?f /"), b"a%26b=c%2Bd%3Be%3Ff%20/")
 
-    def test_html(self) -> None:
-        self.assertEqual(escape_html(b'<a href="x">\'&'), b"&lt;a href=&quot;x&quot;&gt;'&amp;")
-
     @settings(deadline=None)
     @given(st.binary())
     def test_escaped_text_can_be_read_back(self, text: bytes) -> None:
         self.assertEqual(unquote_to_bytes(escape_uri(text)), text)
         self.assertEqual(unquote_to_bytes(escape_args(text)), text)
-        self.assertNotRegex(escape_html(text), b'[<>"]')

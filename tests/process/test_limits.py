@@ -5,10 +5,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 CODE = """
 import resource, sys
-from imagefarm.process.limits import limit_open_files, open_files_limit
+from imagefarm.process.limits import limit_open_files
 resource.setrlimit(resource.RLIMIT_NOFILE, (100, 200))
 if resource.getrlimit(resource.RLIMIT_NOFILE)[1] == 200:
-    print(limit_open_files(int(sys.argv[1])), open_files_limit())
+    limited = limit_open_files(int(sys.argv[1]))
+    print(limited, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 """
 
 
