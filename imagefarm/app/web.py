@@ -59,6 +59,7 @@ from imagefarm.resources.listen import Listen, shared
 from imagefarm.resources.location import Content
 from imagefarm.resources.matching import ServerNames
 from imagefarm.resources.mounted import mount_point, mounted
+from imagefarm.resources.open_file_cache import OpenFileCache
 from imagefarm.resources.status import ConnectionCounts, json_status, stub_status
 
 from .configuration import variables
@@ -147,6 +148,7 @@ class WebWork:
     warnings: list[Problem] = field(factory=list)
     started: float = 0.0
     _found: list[Problem] = field(factory=list)
+    _file_caches: tuple[OpenFileCache, ...] = ()
     _ports: list[Any] = field(factory=list)
     _serials: Any = field(factory=lambda: itertools.count(1))
     _wheel: TimerWheel = field(init=False)
@@ -189,6 +191,7 @@ class WebWork:
         )
         tree = builder.build(http)
         self.dispatcher = Dispatcher(tree.farm)
+        self._file_caches = tree.file_caches
         doors = [self._tolerate(partial(self._door, listener)) for listener in tree.listeners]
         self.doors = [door for door in doors if door is not None]
         by_listen = {door.listen: door for door in self.doors}
@@ -337,6 +340,8 @@ class WebWork:
         self.groups.stop()
         for zone in self.zones.values():
             zone.stop()
+        for cache in self._file_caches:
+            cache.close()
         self.logs.close()
         return DeferredList(waiting)
 

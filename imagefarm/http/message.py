@@ -65,14 +65,6 @@ class BodyStream(Protocol):
 Identity = tuple[int, int, int]
 
 
-#: Finds out the identity of the file at a path, None if there is none. Raises OSError.
-Look = Callable[[bytes], Identity | None]
-
-#: A file that had a say in an answer, what it was (None: it was not there), and how to look again
-#: where that is not to be a stat (``open_file_cache``).
-Witness = tuple[bytes, Identity | None, Look | None]
-
-
 def identity(info: os.stat_result) -> Identity:
     """What tells a file from what it was before."""
     return info.st_ctime_ns, info.st_size, info.st_ino
@@ -98,6 +90,14 @@ class OpenFile:
         if self.fd >= 0:
             fd, self.fd = self.fd, -1
             os.close(fd)
+
+
+#: Opens the file at a path, None if there is none. Raises OSError.
+Look = Callable[[bytes], OpenFile | None]
+
+#: A file that had a say in an answer, what it was (None: it was not there), and how to look again
+#: where that is not to be a stat (``open_file_cache``).
+Witness = tuple[bytes, Identity | None, Look | None]
 
 
 @frozen(eq=False)

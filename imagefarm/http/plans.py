@@ -3,9 +3,10 @@
 The ordinary path answers a request first. If nothing but the request's own bytes and some files
 had a say in the answer (`Response.headers_at`), it is remembered as a `Plan`: the files with what
 they were (`Request.witnesses`), the head, and the body. The next request with the same bytes is
-answered from the plan: each file is looked at with one stat, and head and body go out in one
-write. A plan can never give an answer that the ordinary path would not have given; a file that
-has changed in any way, or come into being, sends the request down the ordinary path.
+answered from the plan: each file is looked at with one stat (or in the ``open_file_cache``), and
+head and body go out in one write. A plan can never give an answer that the ordinary path would
+not have given; a file that has changed in any way, or come into being, sends the request down the
+ordinary path.
 
 Clients send the same header block (all after the request line) again and again, so what it means
 is remembered too: `Block`. Answers in which no header but Host had a say are shared by all usual
@@ -24,6 +25,8 @@ from .headers import Headers
 from .message import (
     FileBody,
     Identity,
+    Look,
+    OpenFile,
     Outcome,
     Peer,
     Request,
@@ -87,8 +90,8 @@ class Plan:
     """How to answer one request. ``request`` is the one it was learnt from."""
 
     __slots__ = (
-        "_closing", "_framing", "_headers_at", "_keeping", "_second", "body", "keep", "memory",
-        "request", "response", "witnesses",
+        "_closing", "_framing", "_headers_at", "_keeping", "_lent", "_second", "body", "keep",
+        "look", "memory", "request", "response", "witnesses",
     )  # fmt: skip
 
     def __init__(
@@ -99,6 +102,12 @@ class Plan:
         self.witnesses = tuple(request.witnesses)
         #: The body, while it is in memory.
         self.body: bytes | None = response.body if isinstance(response.body, bytes) else None
+        #: How to open the body's file where it is kept open; it is not kept in memory then.
+        self.look: Look | None = None
+        if isinstance(response.body, FileBody):
+            looks = {path: look for path, _, look in self.witnesses}
+            self.look = looks.get(response.body.file.path)
+        self._lent: OpenFile | None = None
         self.keep = not response.close
         #: What the application keeps for its log, by client.
         self.memory: dict[Any, Any] = {}
@@ -108,23 +117,43 @@ class Plan:
         self._keeping = self._closing = b""
 
     def holds(self) -> bool:
-        """Whether all files are what they were."""
-        for path, wanted in self.witnesses:
+        """Whether all files are what they were. `read` comes next where there is no body."""
+        for path, wanted, look in self.witnesses:
             try:
-                found: Identity | None = identity(os.stat(path))
+                found = self._seen(look(path)) if look else identity(os.stat(path))
             except (FileNotFoundError, NotADirectoryError):
                 found = None
             except (OSError, ValueError):
-                return False
+                return self._fails()
             if found != wanted:
-                return False
+                return self._fails()
         return True
+
+    def _seen(self, file: OpenFile | None) -> Identity | None:
+        """What an open file is. The body's is kept: to open it anew would count as a use."""
+        if file is None:
+            return None
+        body = self.response.body
+        if self._lent is None and isinstance(body, FileBody) and body.file.path == file.path:
+            self._lent = file
+        else:
+            file.close()
+        return file.identity
+
+    def _fails(self) -> bool:
+        lent, self._lent = self._lent, None
+        if lent is not None:
+            lent.close()
+        return False
 
     def read(self) -> bytes | None:
         """The body from its file, if that is still what it was."""
         part = self.response.body
         assert isinstance(part, FileBody)
         file = part.file
+        lent, self._lent = self._lent, None
+        if lent is not None:
+            return _read_whole(lent, part)
         try:
             fd = os.open(file.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
         except OSError:
@@ -194,6 +223,17 @@ class Plan:
             outcome=Outcome(self.response.status, sent, length, response=self.response),
             notes=list(model.notes),
         )
+
+
+def _read_whole(file: OpenFile, part: FileBody) -> bytes | None:
+    """The body from the descriptor that the ordinary path would have sent; closes it."""
+    try:
+        data = os.pread(file.fd, part.length, part.offset)
+    except OSError:
+        return None
+    finally:
+        file.close()
+    return data if len(data) == part.length else None
 
 
 class Plans:
@@ -278,7 +318,9 @@ class Plans:
 
     def _keep(self, plan: Plan, body: bytes, now: float) -> None:
         """Keep a body in memory, if its file has been at rest for long enough."""
-        changed = max(wanted[0] for _, wanted in plan.witnesses if wanted is not None) / 1e9
+        if plan.look is not None:
+            return
+        changed = max(wanted[0] for _, wanted, _ in plan.witnesses if wanted is not None) / 1e9
         if now - changed > RACY and self._bodies + len(body) <= MAX_BODIES:
             plan.body = body
             self._bodies += len(body)

@@ -27,6 +27,7 @@ from imagefarm.config.table import (
 from imagefarm.config.values import choice, flag
 from imagefarm.config.variables import Template, encode
 
+from . import open_file_cache
 from .actions import NamedRedirect
 from .files import Symlinks
 from .listen import Listen, convert_listen
@@ -290,7 +291,7 @@ DIRECTIVES: Final[tuple[AnyRow, ...]] = (
     HTTP_BLOCK, SERVER_BLOCK, LOCATION_BLOCK, LISTEN, SERVER_NAME, ROOT, ALIAS, INDEX, TRY_FILES,
     ERROR_PAGE, RECURSIVE_ERROR_PAGES, INTERNAL, ALLOW, DENY, DISABLE_SYMLINKS, GZIP_STATIC,
     LOG_NOT_FOUND, REWRITE_LOG, ABSOLUTE_REDIRECT, PORT_IN_REDIRECT, SERVER_NAME_IN_REDIRECT,
-    RESOURCE, STUB_STATUS, STATUS,
+    RESOURCE, STUB_STATUS, STATUS, *open_file_cache.DIRECTIVES,
 )  # fmt: skip
 
 __all__ = ["DIRECTIVES", "LOCATION_IF", "RESOURCE"]

@@ -11,12 +11,13 @@ from imagefarm.config.variables import Template
 from imagefarm.fastcgi.directives import FastCGISettings
 from imagefarm.http.accesslog import AccessLogs
 from imagefarm.http.filters import FilterSettings
-from imagefarm.http.message import Request, TransferSettings
+from imagefarm.http.message import Identity, Request, TransferSettings
 from imagefarm.http.realip import RealIp
 from imagefarm.http.types import MimeTypes
 
 from .actions import NamedRedirect, Result
 from .files import Symlinks
+from .open_file_cache import OpenFileCache, Rules
 from .rewrite import Steps
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -86,6 +87,8 @@ class Location:
     index: tuple[Template, ...] = ()
     symlinks: Symlinks = Symlinks.ALLOWED
     symlinks_from: Template | None = None
+    file_cache: OpenFileCache | None = None
+    file_cache_rules: Rules = field(factory=Rules)
     gzip_static: str = "off"
     types: MimeTypes
     filters: FilterSettings
@@ -105,6 +108,12 @@ class Location:
     #: Whether the answer to a target can depend on nothing but the target and a file: see
     #: `resources.build`.
     plannable: bool = False
+
+    def witness(self, request: Request, path: bytes, found: Identity | None) -> None:
+        """Note that a file had a say in the answer to ``request``, and what it was."""
+        cache, rules = self.file_cache, self.file_cache_rules
+        look = None if cache is None else lambda path: cache.look(path, rules)
+        request.witnesses.append((path, found, look))
 
     def path(self, request: Request, uri: bytes | None = None) -> bytes:
         """The file that ``uri`` (the request's own unless given) names under root or alias."""

@@ -6,6 +6,8 @@ other is opened under ``root`` or ``alias``.
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Sequence
 
 from attrs import evolve
@@ -28,7 +30,24 @@ def open_for(request: Request, path: bytes) -> OpenFile:
     """Open ``path`` under the rules of the request's location. Raises as `open_file`."""
     location: Location = request.location
     trusted = location.symlinks_from
-    return open_file(path, location.symlinks, trusted(request) if trusted else b"")
+    way = location.symlinks, trusted(request) if trusted else b""
+    if location.file_cache is not None:
+        return location.file_cache.open(path, location.file_cache_rules, way)
+    return open_file(path, *way)
+
+
+def exists(request: Request, path: bytes, directory: bool) -> bool:
+    """Whether the request's location finds a file (or a directory) there."""
+    try:
+        if request.location.file_cache is None:
+            mode = os.stat(path).st_mode
+            return stat.S_ISDIR(mode) if directory else stat.S_ISREG(mode)
+        open_for(request, path).close()
+    except Directory:
+        return directory
+    except (NotFound, Forbidden, OSError, ValueError):
+        return False
+    return not directory
 
 
 def serve(request: Request) -> Action:
@@ -63,13 +82,13 @@ def _open(request: Request, path: bytes) -> OpenFile | Response:
     """Open the file, or say with which status and why not."""
     try:
         file = open_for(request, path)
-        request.witnesses.append((path, file.identity))
+        request.location.witness(request, path, file.identity)
         return file
     except Directory:
         request.plannable = False
         return _add_slash(request)
     except NotFound as error:
-        request.witnesses.append((path, None))
+        request.location.witness(request, path, None)
         if request.location.log_not_found:
             report(request, "error", f'open() "{printable(path)}" failed {error}')
         return Response(404)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import stat
-
 from attrs import evolve
 
 from imagefarm.config.variables import Template
@@ -12,14 +9,7 @@ from imagefarm.http.message import Request, Response
 
 from .actions import Action, InternalRedirect, NamedRedirect
 from .location import Location, TryFiles
-
-
-def _exists(path: bytes, directory: bool) -> bool:
-    try:
-        mode = os.stat(path).st_mode
-    except (OSError, ValueError):
-        return False
-    return stat.S_ISDIR(mode) if directory else stat.S_ISREG(mode)
+from .static import exists
 
 
 def _look(
@@ -32,18 +22,18 @@ def _look(
     """
     if location.alias is None:
         path, uri = location.path(request, name), name
-        found = _exists(path, directory)
+        found = exists(request, path, directory)
         if directory or "$" in template.source.replace("$uri", ""):
             request.plannable = False
         elif not found:
-            request.witnesses.append((path, None))
+            location.witness(request, path, None)
     else:
         request.plannable = False
         alias, prefix = location.alias(request), request.uri[: len(location.prefix)]
         if template.constant is None and name.startswith(prefix):
             name = name[len(prefix) :]
         path = alias + name
-        found, uri = _exists(path, directory), prefix + name
+        found, uri = exists(request, path, directory), prefix + name
         if found and not location.prefix and not directory:
             # A regular expression's alias is the whole path: from here on it is this file's.
             request.location = evolve(location, alias=Template("", (path,), path))

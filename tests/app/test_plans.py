@@ -37,6 +37,9 @@ HTTP = (
     "charset utf-8;", "add_header X-A b;", "add_header X-A b always;", "etag off;",
     "max_ranges 0;", "if_modified_since before;", "keepalive_requests 3;", "msie_padding off;",
     "server_tokens off;", "log_not_found off;", "keepalive_timeout 5 5;", "default_type text/css;",
+    "open_file_cache max=2;", "open_file_cache max=9 inactive=20s;", "open_file_cache_valid 15s;",
+    "open_file_cache_errors on;", "open_file_cache_min_uses 3;", "keepalive_time 20s;",
+    "lingering_close always;", "keepalive_disable safari;", "server_tokens us;",
     "add_header Expires never;", "access_log PREFIX/logs/a.log odd;", "access_log off;",
 )  # fmt: skip
 LOCATIONS = (

@@ -95,8 +95,8 @@ class Mounted(TestCase):
         self.listener = socket.create_server(("127.0.0.1", self.port))
         self.listener.setblocking(False)
         self.addCleanup(self.listener.close)
-        (door,) = self.work.doors
-        self.work.start({str(door.endpoint): self.listener})
+        (gate,) = self.work.gates
+        self.work.start({str(gate.endpoint): self.listener})
         self.addCleanup(self.stop)
 
     @inlineCallbacks

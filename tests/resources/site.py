@@ -70,6 +70,8 @@ class Site:
         self._contents = contents or {}
         builder = Builder((self._content,), lambda scope: AccessLogs(), b"html")
         self.tree: Tree = builder.build(loaded.root.blocks(rows.HTTP_BLOCK))
+        for cache in self.tree.file_caches:
+            cleanup(cache.close)
         self.dispatcher = Dispatcher(self.tree.farm)
 
     def _content(self, scope: Scope) -> Content | None:

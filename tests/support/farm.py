@@ -225,7 +225,7 @@ def parts() -> Parts:
     prefix.edit(
         "master.conf",
         ("proxy_read_timeout     30s;", "proxy_read_timeout     500ms;"),
-        ("max_fails=1 fail_timeout=10s", "max_fails=1 fail_timeout=1s"),
+        ("max_fails=1 fail_timeout=2s", "max_fails=1 fail_timeout=1s"),
     )
     made = Parts(prefix)
     atexit.register(made.stop)
