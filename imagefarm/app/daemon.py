@@ -258,6 +258,8 @@ class DaemonService(Service):
 
         on(signal.SIGQUIT, self._graceful)
         on(signal.SIGUSR1, self._reopen)
+        # Its default would end the process, and a rotation script may well send it.
+        on(signal.SIGHUP, _not_reread)
 
         def on_fast() -> None:
             on(signal.SIGTERM, self._fast)
@@ -353,6 +355,10 @@ def stop_now(supervisor: Supervisor) -> None:
         if first[0] == "QUIT":
             child.patience = evolve(child.patience, stop=tuple(rest))
             child.hurry()
+
+
+def _not_reread() -> None:
+    warn("signal HUP: the configuration is read at the start only, restart to have a new one")
 
 
 def _quiet(message: str) -> None:

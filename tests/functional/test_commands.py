@@ -252,6 +252,14 @@ class Signals(CommandCase):
         self.assertIn("ready", self.prefix.log("error.log.9"))
         self.assertNotIn("ready", self.prefix.log("error.log"))
 
+    def test_hup_does_no_harm(self) -> None:
+        """The configuration is read at the start only; a stray HUP must not end the daemon."""
+        daemon = self.start_status()
+        daemon.signal(signal.SIGHUP)
+        wait_until(lambda: "signal HUP" in self.prefix.log("error.log"), 5, "line about HUP")
+        self.get("/a.txt?1")
+        self.end(daemon)
+
     def test_usr1_with_a_directory_gone(self) -> None:
         """What cannot be opened anew is reported; the old file is written on."""
         daemon = self.start_status("--set", "error_log other.log notice")

@@ -114,10 +114,10 @@ class InitScriptTests(SynchronousTestCase):
         self.assertEqual(
             self.call("master", "status"), (0, f"imagefarm master: running (pid {pid})")
         )
-        self.assertEqual(self.call("master", "reload")[0], 0)
+        self.assertEqual(self.call("master", "reload")[0], 3)
         self.assertEqual(self.call("master", "reopen")[0], 0)
         self.assertEqual(self.call("master", "stop"), (0, "imagefarm master: stopped"))
-        self.assertEqual(self.signals(), "SIGHUP SIGUSR1 SIGQUIT ")
+        self.assertEqual(self.signals(), "SIGUSR1 SIGQUIT ")
         self.assertEqual(self.call("master", "stop"), (0, "imagefarm master: not running"))
         self.assertFalse(self.pidfile("master").exists())
 
@@ -156,13 +156,13 @@ class InitScriptTests(SynchronousTestCase):
                 self.assertEqual(code, 1)
                 self.assertIn("dead, but", text)
                 self.assertEqual(self.call("master", "stop")[0], 0)
-                self.assertEqual(self.call("master", "reload")[0], 7)
+                self.assertEqual(self.call("master", "reopen")[0], 7)
             self.assertIsNone(stranger.poll())
             self.assertEqual(self.call("master", "start")[0], 0)
             stranger.kill()
 
     def test_what_is_missing(self) -> None:
-        self.assertEqual(self.call("master", "reload")[0], 7)
+        self.assertEqual(self.call("master", "reopen")[0], 7)
         self.assertEqual(self.call("master", "dance")[0], 2)
         self.settings["CONFIG_DIR"] = "/no/such"
         self.assertEqual(self.call("master", "start")[0], 6)
