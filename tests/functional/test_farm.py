@@ -94,6 +94,8 @@ class RunningFarm(SynchronousTestCase):
         self.assertIn("; hit", str(second.header("cache-status")))
         self.assertEqual(first.header("x-cache-status"), "MISS")
         self.assertEqual(second.header("x-cache-status"), "HIT")
+        for answer in (first, second):
+            self.assertIsNone(answer.header("x-imagefarm-source"))
         self.assertEqual(first.body, second.body)
         self.assertEqual(first.body[:8], b"\x89PNG\r\n\x1a\n")
         self.assertEqual(int.from_bytes(first.body[16:20], "big"), 123)
