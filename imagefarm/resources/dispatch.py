@@ -115,7 +115,7 @@ class Dispatcher:
         outlines = location.logs.outlines(request)
         if outlines is None or (request.notes and location.error_log is None):
             location.logs.write(request)
-            for level, note in request.notes:
+            for level, note in tuple(request.notes):  # `report` makes notes itself
                 report(request, level, note)
             return None
         where = context(request) if request.notes else ""

@@ -241,6 +241,12 @@ class PlansTests(SynchronousTestCase):
         inner = PlansTests.test_same_bytes.hypothesis.inner_test
         inner(self, [], [], [(0, get, 4), (0, old, 2), (0, get, 2)])
 
+    def test_an_error_whose_access_line_is_made_each_time(self) -> None:
+        """Telling the error again must not note it again, without end."""
+        get = b"GET /none HTTP/1.1\r\nHost: h\r\n\r\n"
+        inner = PlansTests.test_same_bytes.hypothesis.inner_test
+        inner(self, ["access_log PREFIX/logs/a.log odd;"], [], [(0, get, 4)])
+
     def test_plans_are_used(self) -> None:
         """The test above would prove nothing if nothing were remembered."""
         base = Path(tempfile.mkdtemp(prefix="plans-"))
