@@ -247,6 +247,11 @@ class PlansTests(SynchronousTestCase):
         inner = PlansTests.test_same_bytes.hypothesis.inner_test
         inner(self, ["access_log PREFIX/logs/a.log odd;"], [], [(0, get, 4)])
 
+    def test_a_refused_range_expires_with_its_file(self) -> None:
+        get = b"GET /a.txt HTTP/1.1\r\nHost: h\r\nRange: bytes=99999-\r\n\r\n"
+        inner = PlansTests.test_same_bytes.hypothesis.inner_test
+        inner(self, ["expires modified +1h;"], [], [(0, get, 2), 5, (0, get, 2)])
+
     def test_plans_are_used(self) -> None:
         """The test above would prove nothing if nothing were remembered."""
         base = Path(tempfile.mkdtemp(prefix="plans-"))

@@ -186,5 +186,6 @@ def _unsatisfied(request: Request, response: Response, length: int, settings: Ne
         headers.add(name, value)
     headers.set(b"Content-Range", unsatisfied_range(length))
     # nginx sends the page through the filters anew; this is the one that matters to it.
-    answer = attrs.evolve(error, headers=headers, close=response.close)
+    # The time of the file stays: ``expires modified`` has counted from it.
+    answer = attrs.evolve(error, headers=headers, close=response.close, mtime=response.mtime)
     return charset.apply(request, answer, settings)
