@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import socket
-import subprocess
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import farm
+from tests.support.certificates import self_signed
 from tests.support.processes import accepts
 
 EVENTS = "error_log logs/error.log;\npid logs/x.pid;\nevents { }\n"
@@ -146,12 +146,7 @@ class Refusals(SynchronousTestCase):
         ssl = self.prefix.directory / "ssl"
         ssl.mkdir(exist_ok=True)
         for name in ("imagefarm", "other"):
-            subprocess.run(
-                ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt",
-                 "ec_paramgen_curve:prime256v1", "-nodes", "-subj", "/CN=localhost",
-                 "-out", str(ssl / f"{name}.pem"), "-keyout", str(ssl / f"{name}.key")],
-                check=True, capture_output=True,
-            )  # fmt: skip
+            self_signed(ssl, name)
         (ssl / "other.key").rename(ssl / "imagefarm.key")
         lines = self.refuse("master")
         self.assertEqual(len(lines), 1, lines)

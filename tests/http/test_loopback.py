@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import socket
 import ssl
-import subprocess
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor
@@ -20,6 +20,7 @@ from twisted.trial.unittest import TestCase
 from imagefarm.http.factory import HttpFactory
 from imagefarm.http.message import FileBody, OpenFile, Request, Response, TransferSettings
 from imagefarm.http.transport import DirectServer, listen
+from tests.support.certificates import self_signed
 
 from .fakes import Collector, ScriptedApplication, ScriptedStream, text
 
@@ -400,18 +401,9 @@ class TlsTests(Scripts, TestCase):
     """The same over TLS."""
 
     def listen(self) -> Any:
-        folder = self.mktemp()
-        os.mkdir(folder)
-        key, cert = f"{folder}/key.pem", f"{folder}/cert.pem"
-        subprocess.run(
-            [
-                "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt",
-                "ec_paramgen_curve:prime256v1", "-nodes", "-subj", "/CN=localhost",
-                "-days", "2", "-keyout", key, "-out", cert,
-            ],
-            check=True,
-            capture_output=True,
-        )  # fmt: skip
+        folder = Path(self.mktemp())
+        folder.mkdir()
+        cert, key = self_signed(folder, "test")
         context = twisted_ssl.DefaultOpenSSLContextFactory(key, cert, twisted_ssl.SSL.TLS_METHOD)
         self.factory.secure = True
         return self.on_loopback(TLSMemoryBIOFactory(context, False, self.factory, reactor))

@@ -11,8 +11,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from imagefarm.process.certificate import ensure_self_signed
-
+from .certificates import self_signed
 from .processes import Daemon, free_ports
 
 FARM = Path(__file__).parents[1] / "interop" / "farm"
@@ -156,10 +155,7 @@ class FarmSite:
         ]
 
     def _certificate(self) -> None:
-        import datetime
-
-        pem, key = self.directory / "ssl/star.pem", self.directory / "ssl/star.key"
-        ensure_self_signed(str(pem), str(key), datetime.datetime.now(datetime.UTC))
+        self_signed(self.directory / "ssl", "star")
 
     def _rewrite(self, name: str, listens: dict[str, int], suffix: str = "") -> Path:
         content = (FARM / name).read_text()
