@@ -86,7 +86,11 @@ class TimerWheel:
         entry.slot = slot
         self._slots.setdefault(slot, set()).add(entry)
         if self._call is None:
-            self._call = self._clock.callLater(self._tick, self._turn)
+            self._call = self._clock.callLater(self._next(), self._turn)
+
+    def _next(self) -> float:
+        """Seconds until the next slot is due: to tick between them would be late twice."""
+        return self._tick - self._clock.seconds() % self._tick
 
     def _leave(self, entry: Timed) -> None:
         members = self._slots[entry.slot]
@@ -111,4 +115,4 @@ class TimerWheel:
                 elif entry.deadline != NEVER:
                     self._place(entry)
         if self._slots and self._call is None:
-            self._call = self._clock.callLater(self._tick, self._turn)
+            self._call = self._clock.callLater(self._next(), self._turn)

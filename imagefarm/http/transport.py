@@ -53,7 +53,8 @@ class _Direct:
     """
 
     written = 0
-    #: When the socket last took some of what had to wait, by the reactor's clock.
+    #: When the socket last took some of what had to wait, or first refused more, by the reactor's
+    #: clock.
     moved = 0.0
     _on_writable: Callable[[], None] | None = None
     # What we use of Twisted's FileDescriptor.
@@ -83,7 +84,9 @@ class _Direct:
         try:
             sent = self.socket.send(data, flags)
         except OSError:
-            return data  # would block; or broken, and the queue's writer will find out
+            sent = 0  # would block; or broken, and the queue's writer will find out
+        if sent < len(data):
+            self.moved = self.reactor.seconds()
         self.written += sent
         return data[sent:]
 
@@ -130,6 +133,7 @@ class _Direct:
         try:
             sent = os.sendfile(self.socket.fileno(), fd, offset, count)
         except BlockingIOError:
+            self.moved = self.reactor.seconds()
             return None
         self.written += sent
         return sent

@@ -54,14 +54,19 @@ class Waiting:
     def timed_out(self) -> None:
         """The wheel: the deadline has passed."""
         wait, self._wait = self._wait, Wait.NOTHING
-        if wait in (Wait.SEND, Wait.CLOSE) and self._progress() != self._mark:
-            timeout = self._send_timeout()
-            moved: float = getattr(self._lower, "moved", 0.0)
-            left = moved + timeout - self.factory.clock.seconds()
-            # What went out without having to wait has left no time.
-            self._await(wait, left if 0 < left < timeout else timeout)
+        left = self._time_left(wait)
+        if left > 0:
+            self._await(wait, left)
         else:
             self._expired(wait)
+
+    def _time_left(self, wait: Wait) -> float:
+        """Seconds, if the client has read something since the deadline was set."""
+        if wait not in (Wait.SEND, Wait.CLOSE) or self._progress() == self._mark:
+            return 0.0
+        timeout = self._send_timeout()
+        moved: float = getattr(self._lower, "moved", 0.0)
+        return moved + timeout - self.factory.clock.seconds() if moved else timeout
 
     def _await(self, wait: Wait, seconds: float) -> None:
         """Wait so long for that, and for nothing else."""
