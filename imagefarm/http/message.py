@@ -92,8 +92,9 @@ class OpenFile:
             os.close(fd)
 
 
-#: Opens the file at a path, None if there is none. Raises OSError.
-Look = Callable[[bytes], OpenFile | None]
+#: Opens the file at a path if it is still the one meant; None, if none is meant. Raises OSError
+#: where it is not, or where that can't be told.
+Look = Callable[[bytes, Identity | None], OpenFile | None]
 
 #: A file that had a say in an answer, what it was (None: it was not there), and how to look again
 #: where that is not to be a stat (``open_file_cache``).

@@ -120,7 +120,7 @@ class Plan:
         """Whether all files are what they were. `read` comes next where there is no body."""
         for path, wanted, look in self.witnesses:
             try:
-                found = self._seen(look(path)) if look else identity(os.stat(path))
+                found = self._seen(look(path, wanted)) if look else identity(os.stat(path))
             except (FileNotFoundError, NotADirectoryError):
                 found = None
             except (OSError, ValueError):

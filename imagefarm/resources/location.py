@@ -112,7 +112,7 @@ class Location:
     def witness(self, request: Request, path: bytes, found: Identity | None) -> None:
         """Note that a file had a say in the answer to ``request``, and what it was."""
         cache, rules = self.file_cache, self.file_cache_rules
-        look = None if cache is None else lambda path: cache.look(path, rules)
+        look = None if cache is None else lambda path, found: cache.look(path, found, rules)
         request.witnesses.append((path, found, look))
 
     def path(self, request: Request, uri: bytes | None = None) -> bytes:

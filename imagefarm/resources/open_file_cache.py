@@ -17,7 +17,7 @@ from imagefarm.config import values
 from imagefarm.config.ast import Directive
 from imagefarm.config.errors import Invalid
 from imagefarm.config.table import HSL, AnyRow, Environment, Row, Scope
-from imagefarm.http.message import OpenFile, identity
+from imagefarm.http.message import Identity, OpenFile, identity
 
 from .files import Directory, Forbidden, NotFound, Symlinks, open_file
 
@@ -179,20 +179,31 @@ class OpenFileCache:
         if file is None:
             error = entry.error or NotFound()
             raise type(error)(*error.args)  # not the same: a traceback would grow with each use
-        entry.users += 1
-        return _Lent(
-            file.fd, file.size, file.mtime, path, file.identity,
-            give_back=lambda: self._give_back(path, entry, rules),
-        )  # fmt: skip
+        return self._lend(path, entry, file, rules)
 
-    def look(self, path: bytes, rules: Rules) -> OpenFile | None:
-        """`open`, but None if there is no such file. Raises OSError for what is no file."""
-        try:
-            return self.open(path, rules)
-        except NotFound:
+    def look(self, path: bytes, wanted: Identity | None, rules: Rules) -> OpenFile | None:
+        """What `open` would find without looking at the disk, if it is ``wanted``.
+
+        None stands for no such file. Raises OSError where it is something else, or where the
+        disk has to be asked: that is for `open`, and this was no use.
+        """
+        entry, now = self._entries.get(path), self._clock()
+        if entry is None and wanted is None and not rules.errors:
+            if os.path.lexists(path):
+                raise OSError("it has come into being")
             return None
-        except (Forbidden, Directory) as error:
-            raise OSError(str(error)) from None
+        if entry is None or not _current(entry, now, rules, ANY_WAY):
+            raise OSError("not known well enough")
+        file = entry.file
+        if file is None:
+            if wanted is not None or not isinstance(entry.error, NotFound):
+                raise OSError("not what it was")
+            self._use(path, entry, now)
+            return None
+        if file.identity != wanted:
+            raise OSError("not what it was")
+        self._use(path, entry, now)
+        return self._lend(path, entry, file, rules)
 
     def close(self) -> None:
         """Forget everything."""
@@ -203,10 +214,8 @@ class OpenFileCache:
         now = self._clock()
         entry = self._entries.get(path)
         if entry is not None:
-            entry.uses += 1
-            entry.accessed = now
-            self._entries.move_to_end(path)
-            if not entry.shut and entry.way == way and 0 <= now - entry.created < rules.valid:
+            self._use(path, entry, now)
+            if _current(entry, now, rules, way):
                 return entry
             if entry.file is not None and way == entry.way == ANY_WAY and _refreshed(entry):
                 entry.created = now
@@ -225,6 +234,18 @@ class OpenFileCache:
         entry.file, entry.error, entry.shut = file, error, False
         entry.way, entry.created = way, now
         return entry
+
+    def _use(self, path: bytes, entry: _Entry, now: float) -> None:
+        entry.uses += 1
+        entry.accessed = now
+        self._entries.move_to_end(path)
+
+    def _lend(self, path: bytes, entry: _Entry, file: OpenFile, rules: Rules) -> OpenFile:
+        entry.users += 1
+        return _Lent(
+            file.fd, file.size, file.mtime, path, file.identity,
+            give_back=lambda: self._give_back(path, entry, rules),
+        )  # fmt: skip
 
     def _room(self, entry: _Entry) -> _Entry:
         """``entry``, for which there is room now."""
@@ -255,14 +276,15 @@ class OpenFileCache:
                 entry.shut_down()
             return
         self._entries.move_to_end(path)
-        self._spare(entry, rules)
-        self._expire()
-
-    def _spare(self, entry: _Entry, rules: Rules) -> None:
-        """Close what is not used often enough."""
         if not entry.users and entry.uses < rules.min_uses:
             entry.shut_down()
             entry.shut = True
+        self._expire()
+
+
+def _current(entry: _Entry, now: float, rules: Rules, way: Way) -> bool:
+    """Whether what is known is still to be taken as true."""
+    return not entry.shut and entry.way == way and 0 <= now - entry.created < rules.valid
 
 
 def _opened(path: bytes, way: Way) -> tuple[OpenFile | None, Exception | None]:

@@ -247,6 +247,13 @@ class PlansTests(SynchronousTestCase):
         inner = PlansTests.test_same_bytes.hypothesis.inner_test
         inner(self, ["access_log PREFIX/logs/a.log odd;"], [], [(0, get, 4)])
 
+    def test_open_file_cache_counts_a_use_once(self) -> None:
+        get = b"GET /a.txt HTTP/1.1\r\nHost: h\r\n\r\n"
+        inner = PlansTests.test_same_bytes.hypothesis.inner_test
+        http = ["open_file_cache max=9;", "open_file_cache_min_uses 3;"]
+        changes = [(0, get, 1), ("replace", "a.txt")] * 5
+        inner(self, http, [], [*changes, 70, *changes])
+
     def test_a_refused_range_expires_with_its_file(self) -> None:
         get = b"GET /a.txt HTTP/1.1\r\nHost: h\r\nRange: bytes=99999-\r\n\r\n"
         inner = PlansTests.test_same_bytes.hypothesis.inner_test

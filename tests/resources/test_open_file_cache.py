@@ -12,7 +12,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from imagefarm.config.errors import ConfigurationError
-from imagefarm.http.message import OpenFile
+from imagefarm.http.message import Identity, OpenFile
 from imagefarm.resources.files import Directory, Forbidden, NotFound, Symlinks, open_file
 from imagefarm.resources.open_file_cache import OpenFileCache, Rules, Size
 
@@ -270,9 +270,10 @@ class UseTests(CacheCase):
     def ask(self, what: str, name: str, files: list[tuple[OpenFile, bytes]]) -> None:
         try:
             if what == "look":
-                seen = self.cache.look(self.path(name), self.rules)
+                found = files[-1][0].identity if files else None
+                seen = self.cache.look(self.path(name), found, self.rules)
                 if seen is not None:
-                    seen.close()
+                    files.append((seen, os.pread(seen.fd, 99, 0)))
             else:
                 file = self.open(name)
                 files.append((file, os.pread(file.fd, 99, 0)))
@@ -290,23 +291,69 @@ class UseTests(CacheCase):
 
 
 class LookTests(CacheCase):
-    def look(self, name: str = "a") -> OpenFile | None:
-        return self.cache.look(self.path(name), self.rules)
+    """`look` finds what `open` would find at once, or leaves it to `open`."""
+
+    def look(self, wanted: Identity | None, name: str = "a") -> OpenFile | None:
+        return self.cache.look(self.path(name), wanted, self.rules)
+
+    def identity(self, name: str = "a") -> Identity:
+        file = self.open(name)
+        file.close()
+        return file.identity
 
     def test_a_file(self) -> None:
-        file, seen = self.open(), self.look()
+        wanted = self.identity()
+        file, seen = self.open(), self.look(wanted)
         assert seen is not None
-        self.assertEqual((seen.fd, seen.identity), (file.fd, file.identity))
+        self.assertEqual((seen.fd, seen.identity), (file.fd, wanted))
         seen.close()
         file.close()
+        self.assertEqual(self.kept, 1)
 
-    def test_what_is_no_file(self) -> None:
+    def test_another_file(self) -> None:
+        before = self.identity()
+        self.write("a", "second")
+        self.wait(VALID)
+        self.assertNotEqual(self.identity(), before)
+        self.assertRaises(OSError, self.look, before)
+        self.assertRaises(OSError, self.look, None)
+
+    def test_the_disk_is_not_asked(self) -> None:
+        wanted = self.identity()
+        self.wait(VALID)
+        self.assertRaises(OSError, self.look, wanted)
+        self.cache.close()
+        self.assertRaises(OSError, self.look, wanted)
+
+    def test_missing(self) -> None:
+        self.assertIsNone(self.look(None, "none"))
+        self.write("none", "there")
+        self.assertRaises(OSError, self.look, None, "none")
+
+    def test_missing_and_kept(self) -> None:
+        self.rules = Rules(valid=VALID, errors=True)
+        self.assertRaises(OSError, self.look, None, "none")
+        self.assertRaises(NotFound, self.open, "none")
+        self.assertIsNone(self.look(None, "none"))
+        self.write("none", "there")
+        self.assertIsNone(self.look(None, "none"))
+        self.wait(VALID)
+        self.assertRaises(OSError, self.look, None, "none")
+
+    def test_a_directory(self) -> None:
         os.mkdir(self.path("dir"))
-        for errors in (False, True):
-            self.rules = Rules(errors=errors)
-            self.assertIsNone(self.look("none"))
-            self.assertIsNone(self.look("none"))
-            self.assertRaises(OSError, self.look, "dir")
+        self.assertRaises(Directory, self.open, "dir")
+        self.assertRaises(OSError, self.look, None, "dir")
+
+    def test_only_success_is_a_use(self) -> None:
+        self.rules = Rules(valid=VALID, min_uses=3)
+        wanted = self.identity()
+        for _ in range(5):
+            self.assertRaises(OSError, self.look, wanted)
+        self.identity()
+        self.assertEqual(self.kept, 0)
+        self.identity()
+        self.assertEqual(self.kept, 1)
 
 
 class TreeTests(SynchronousTestCase):
