@@ -19,14 +19,6 @@ from imagefarm.process.privileges import Belongings
 from imagefarm.process.sockets import Endpoint
 
 
-def endpoint_of_address(address: tuple[str, int]) -> Endpoint:
-    """The socket of ``host:port`` or ``unix:/path``."""
-    host, port = address
-    if host.startswith("unix:"):
-        return Endpoint(path=host.removeprefix("unix:"))
-    return Endpoint(host=host or "0.0.0.0", port=port)
-
-
 class ResizerWork:
     """`Work` of the resizer's process."""
 

@@ -21,7 +21,7 @@ from .configuration import Options
 from .daemon import DaemonService, ErrorLogs, Work
 from .errors import CannotStart
 from .farm import FarmWork
-from .resizing import ResizerWork, endpoint_of_address
+from .resizing import ResizerWork
 from .web import WebWork
 
 
@@ -48,7 +48,7 @@ def resizer(loaded: Loaded, options: Options, reactor: Any) -> IService:
     settings = ResizerSettings.from_scope(loaded.root)
     if not os.path.isdir(settings.root):
         raise CannotStart([f'root "{settings.root}" of the "resizer" is not a directory'])
-    endpoints = [endpoint_of_address(parse_address(text)) for text in settings.listen]
+    endpoints = [Endpoint.from_address(parse_address(text)) for text in settings.listen]
     return _service(
         reactor, options, main, loaded, endpoints,
         ResizerWork(reactor, settings, endpoints),

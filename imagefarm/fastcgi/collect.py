@@ -10,7 +10,7 @@ from typing import Final
 
 from twisted.internet.defer import Deferred
 
-from imagefarm.http.message import BodySink, BodyStream
+from imagefarm.http.message import BodyStream
 
 #: The most that is collected, in bytes. A client that sends more must say how much (411).
 MAX_COLLECTED: Final = 1 << 20
@@ -53,42 +53,3 @@ def collect(body: BodyStream, limit: int = MAX_COLLECTED) -> Deferred[bytes]:
     collector = _Collector(body, limit)
     body.start(collector)
     return collector.whole
-
-
-class BytesBody:
-    """Bytes as a `BodyStream`."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self._sink: BodySink | None = None
-        self._paused = False
-
-    @property
-    def length(self) -> int | None:
-        """The number of bytes."""
-        return len(self._data)
-
-    def start(self, sink: BodySink) -> None:
-        """Deliver everything."""
-        self._sink = sink
-        if self._data:
-            sink.data(self._data)
-        self._end()
-
-    def pause(self) -> None:
-        """Hold back the end."""
-        self._paused = True
-
-    def resume(self) -> None:
-        """Deliver the end."""
-        self._paused = False
-        self._end()
-
-    def cancel(self) -> None:
-        """Deliver nothing more."""
-        self._sink = None
-
-    def _end(self) -> None:
-        if self._sink is not None and not self._paused:
-            sink, self._sink = self._sink, None
-            sink.end()

@@ -11,7 +11,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from imagefarm.config.errors import Invalid
-from imagefarm.http.body import BodyError
+from imagefarm.http.body import BodyError, BytesBody
 from imagefarm.http.headers import Headers
 from imagefarm.http.message import BodyStream, Request, Response
 from imagefarm.http.requestlog import report
@@ -25,7 +25,7 @@ from imagefarm.http.upstream import (
 )
 
 from .client import ConnectionFactory
-from .collect import BytesBody, TooMuch, collect
+from .collect import TooMuch, collect
 from .directives import FastCGISettings
 from .params import build_params
 from .wire import Clock

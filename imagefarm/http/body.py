@@ -230,3 +230,42 @@ class RequestBody:
         elif self.complete and not self._queue and not self._paused:
             self._stopped, self._sink = True, None
             sink.end()
+
+
+class BytesBody:
+    """Bytes as a `BodyStream`."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._sink: BodySink | None = None
+        self._paused = False
+
+    @property
+    def length(self) -> int | None:
+        """The number of bytes."""
+        return len(self._data)
+
+    def start(self, sink: BodySink) -> None:
+        """Deliver everything."""
+        self._sink = sink
+        if self._data:
+            sink.data(self._data)
+        self._end()
+
+    def pause(self) -> None:
+        """Hold back the end."""
+        self._paused = True
+
+    def resume(self) -> None:
+        """Deliver the end."""
+        self._paused = False
+        self._end()
+
+    def cancel(self) -> None:
+        """Deliver nothing more."""
+        self._sink = None
+
+    def _end(self) -> None:
+        if self._sink is not None and not self._paused:
+            sink, self._sink = self._sink, None
+            sink.end()

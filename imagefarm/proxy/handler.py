@@ -11,9 +11,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from imagefarm.config.errors import ConfigurationError, Invalid, Problem
-from imagefarm.http.body import BodyError
+from imagefarm.http.body import BodyError, BytesBody
 from imagefarm.http.headers import Headers
-from imagefarm.http.message import BodySink, BodyStream, Request, Response
+from imagefarm.http.message import BodyStream, Request, Response
 from imagefarm.http.upstream import (
     ExchangeRules,
     Fault,
@@ -175,7 +175,7 @@ class ProxyPass:
     def _body(self, request: Request) -> BodyStream | None:
         settings = self._settings
         if settings.set_body is not None:
-            return FixedBody(settings.set_body(request))
+            return BytesBody(settings.set_body(request))
         if not settings.pass_body:
             return None
         headers = request.head.headers
@@ -224,43 +224,3 @@ class ProxyPass:
 
     def __repr__(self) -> str:
         return f"<ProxyPass {self._settings.target.template.source}>"
-
-
-class FixedBody:
-    """A `BodyStream` of bytes that are there already (``proxy_set_body``)."""
-
-    def __init__(self, content: bytes) -> None:
-        self._content = content
-        self._sink: BodySink | None = None
-        self._paused = False
-
-    @property
-    def length(self) -> int | None:
-        """`BodyStream`."""
-        return len(self._content)
-
-    def start(self, sink: BodySink) -> None:
-        """`BodyStream`."""
-        self._sink = sink
-        if self._content:
-            sink.data(self._content)
-        self._end()
-
-    def pause(self) -> None:
-        """`BodyStream`."""
-        self._paused = True
-
-    def resume(self) -> None:
-        """`BodyStream`."""
-        self._paused = False
-        self._end()
-
-    def cancel(self) -> None:
-        """`BodyStream`."""
-        self._sink = None
-
-    def _end(self) -> None:
-        sink = self._sink
-        if sink is not None and not self._paused:
-            self._sink = None
-            sink.end()

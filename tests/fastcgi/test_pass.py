@@ -25,12 +25,12 @@ from imagefarm.config.table import (
     Scope,
 )
 from imagefarm.fastcgi import directives
-from imagefarm.fastcgi.collect import MAX_COLLECTED, BytesBody
+from imagefarm.fastcgi.collect import MAX_COLLECTED
 from imagefarm.fastcgi.directives import FastCGISettings
 from imagefarm.fastcgi.handler import FastCGIPass
 from imagefarm.fastcgi.params import build_params
 from imagefarm.fastcgi.variables import VARIABLES
-from imagefarm.http.body import ClientGone
+from imagefarm.http.body import BytesBody, ClientGone
 from imagefarm.http.headers import Headers
 from imagefarm.http.message import BodyStream, Peer, Request, RequestHead, Response
 from imagefarm.http.upstream import (

@@ -22,11 +22,11 @@ from twisted.trial.unittest import TestCase
 
 from imagefarm.config.variables import Template
 from imagefarm.fastcgi.client import ConnectionFactory, FastCGIConnection
-from imagefarm.fastcgi.collect import BytesBody
 from imagefarm.fastcgi.directives import FastCGISettings, Param
 from imagefarm.fastcgi.handler import FastCGIPass
 from imagefarm.fastcgi.responder import ResponderFactory
 from imagefarm.fastcgi.session import FastCGIRequest, ResponderLimits
+from imagefarm.http.body import BytesBody
 from imagefarm.http.headers import Headers
 from imagefarm.http.message import BodyStream, Peer, Request, RequestHead, Response
 from imagefarm.http.upstream import Outgoing, Timeouts, UpstreamError
