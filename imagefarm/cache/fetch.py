@@ -164,8 +164,8 @@ class Fetch:
         return words if status >= 400 else ()
 
     def _verdict(self, response: Response) -> Storable | None:
-        if not self.storing:
-            return None
+        if not self.storing or response.redirect is not None:
+            return None  # nginx neither stores an answer that leads elsewhere
         if any(truthy(template(self.request)) for template in self.settings.no_cache):
             return None
         headers = self.request.outcome.upstream_headers

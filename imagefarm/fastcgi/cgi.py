@@ -11,10 +11,7 @@ from typing import Final
 
 from attrs import frozen
 
-from imagefarm.http.headers import Headers
-
-#: nginx's ``fastcgi_buffer_size``: one page of 4k or 8k; ours is the larger.
-HEAD_LIMIT: Final = 8192
+from imagefarm.http.headers import MAX_HEAD, Headers
 
 _TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 #: RFC 9110 section 5.5: no NUL, CR, LF; the other control characters are no better.
@@ -49,7 +46,7 @@ class HeadParser:
     ``limit`` is the size in bytes up to and with the empty line.
     """
 
-    def __init__(self, limit: int = HEAD_LIMIT) -> None:
+    def __init__(self, limit: int = MAX_HEAD) -> None:
         self._limit = limit
         self._buffer = bytearray()
 

@@ -18,11 +18,11 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from imagefarm.http.dates import parse_http
-from imagefarm.http.headers import Headers
+from imagefarm.http.headers import MAX_HEAD, Headers
 from imagefarm.http.message import BodySink, Response
 from imagefarm.http.upstream import Fault, Outgoing, Timeouts, UpstreamConnection, UpstreamError
 
-from .cgi import HEAD_LIMIT, InvalidHead
+from .cgi import InvalidHead
 from .exchange import Complaint, Data, End, Exchange, ExchangeEvent, Head, PrematureEnd
 from .records import FastCGIError
 from .upload import Upload
@@ -51,7 +51,7 @@ class ConnectionFactory:
 
     clock: Clock
     keep: bool = False
-    head_limit: int = HEAD_LIMIT
+    head_limit: int = MAX_HEAD
 
     def __call__(self) -> FastCGIConnection:
         """A connection that is not connected yet."""
@@ -67,7 +67,7 @@ class FastCGIConnection(Protocol):
     on_idle: Callable[[UpstreamConnection], None] | None = None
     on_closed: Callable[[UpstreamConnection], None] | None = None
 
-    def __init__(self, clock: Clock, *, keep: bool = False, head_limit: int = HEAD_LIMIT) -> None:
+    def __init__(self, clock: Clock, *, keep: bool = False, head_limit: int = MAX_HEAD) -> None:
         self._clock = clock
         self._keep = keep
         self._head_limit = head_limit

@@ -13,8 +13,10 @@ from typing import Final
 
 from attrs import frozen
 
+from imagefarm.http.headers import MAX_HEAD
+
 from . import records as fcgi
-from .cgi import HEAD_LIMIT, CGIHead, HeadParser, InvalidHead
+from .cgi import CGIHead, HeadParser, InvalidHead
 from .records import ProtocolStatus, Record, RecordReader, RecordType
 from .state import Event, RequestState, Side, event_of
 
@@ -84,9 +86,7 @@ class Exchange:
     Their messages are nginx's.
     """
 
-    def __init__(
-        self, *, keep: bool, bodiless: bool = False, head_limit: int = HEAD_LIMIT
-    ) -> None:
+    def __init__(self, *, keep: bool, bodiless: bool = False, head_limit: int = MAX_HEAD) -> None:
         self._keep = keep
         self._bodiless = bodiless
         self._reader = RecordReader()

@@ -5,24 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-import attrs
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from imagefarm.config.errors import Invalid
-from imagefarm.http.body import BodyError, BytesBody
-from imagefarm.http.headers import Headers
+from imagefarm.http.body import BytesBody
 from imagefarm.http.message import BodyStream, Request, Response
 from imagefarm.http.requestlog import report
 from imagefarm.http.upstream import (
-    ExchangeRules,
-    Fault,
-    NoLivePeers,
     Outgoing,
-    UpstreamError,
     UpstreamGroup,
 )
+from imagefarm.http.upstream_answer import Presenter, failure_response
+from imagefarm.http.upstream_rows import exchange_rules
 
 from .client import ConnectionFactory
 from .collect import TooMuch, collect
@@ -54,16 +50,11 @@ class FastCGIPass:
         self._settings = settings
         self._address = settings.address
         self._group_for = group_for
-        self._rules = ExchangeRules(
-            connection=ConnectionFactory(
-                clock, keep=settings.keep_conn, head_limit=settings.buffer_size
-            ),
-            timeouts=settings.timeouts,
-            next_upstream=settings.next_upstream,
-            tries=settings.next_upstream_tries,
-            next_timeout=settings.next_upstream_timeout,
-            scheme="fastcgi",
+        connection = ConnectionFactory(
+            clock, keep=settings.keep_conn, head_limit=settings.buffer_size
         )
+        self._rules = exchange_rules(settings, connection, "fastcgi")
+        self._presenter = Presenter(settings)
 
     def __call__(self, request: Request) -> Response | Deferred[Response]:
         """Answer ``request``. The Deferred never fails; where the application does, 502 or 504."""
@@ -81,7 +72,7 @@ class FastCGIPass:
         collecting: Deferred[Response] = collect(body).addCallback(
             lambda data: self._exchange(request, group, BytesBody(data), len(data))
         )
-        return collecting.addErrback(self._failed)
+        return collecting.addErrback(self._not_collected, request)
 
     def _exchange(
         self,
@@ -98,32 +89,15 @@ class FastCGIPass:
             body=body,
         )
         exchange = group.exchange(request, outgoing, self._rules)
-        return exchange.addCallbacks(self._answered, self._failed)
+        return exchange.addCallbacks(
+            self._presenter.present,
+            failure_response,
+            callbackArgs=(request,),
+            errbackArgs=(request,),
+        )
 
-    def _answered(self, response: Response) -> Response:
-        """The application's answer as the client may see it."""
-        settings = self._settings
-        hidden = settings.hidden
-        headers = Headers(field for field in response.headers if field[0].lower() not in hidden)
-        # Where nothing is intercepted, what the application says of an error is final; whether
-        # something matches a precondition is for the application to say as well.
-        final = not (settings.intercept_errors and response.status >= 300)
-        return attrs.evolve(response, headers=headers, final=final, conditional=False)
-
-    def _failed(self, failure: Failure) -> Response:
-        error = failure.value
-        if isinstance(error, UpstreamError):
-            return Response(504 if error.fault is Fault.TIMEOUT else 502)
-        if isinstance(error, NoLivePeers):
-            return Response(502)
-        if isinstance(error, BodyError):
-            return Response(error.status)
-        if isinstance(error, TooMuch):
-            return Response(411)
-        if isinstance(error, CancelledError):
-            return Response(_GONE)
-        _log.failure("fastcgi_pass broke", failure)
-        return Response(500)
+    def _not_collected(self, failure: Failure, request: Request) -> Response:
+        return Response(411) if failure.check(TooMuch) else failure_response(failure, request)
 
     def __repr__(self) -> str:
         return f"<FastCGIPass {self._address.source}>"

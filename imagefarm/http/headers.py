@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Final
+
+#: The most bytes of an upstream's answer head, unless ``*_buffer_size`` says otherwise.
+MAX_HEAD: Final = 8192
 
 
 class Headers:

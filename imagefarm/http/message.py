@@ -166,6 +166,10 @@ class Response:
     final: bool = False
     #: Close the client's connection after this answer.
     close: bool = False
+    #: X-Accel-Redirect: the URI or named location in the tree whose answer is meant instead.
+    redirect: bytes | None = None
+    #: X-Accel-Buffering, where the upstream has said it.
+    buffering: bool | None = None
     #: Gives ``headers`` as they are in a later second, if nothing but the request's own bytes
     #: and `Request.witnesses` had a say in this answer: then it may be remembered (`http.plans`).
     headers_at: Callable[[int], Headers] | None = None
@@ -316,6 +320,8 @@ class Request:
     error_status: int | None = None
     #: Fields of the answer that an error page takes the place of; they go with the page.
     carried: tuple[tuple[bytes, bytes], ...] = ()
+    #: Fields of an upstream's answer that has led elsewhere with X-Accel-Redirect.
+    preset: Headers = field(factory=Headers)
     #: The head as received, once an error page has replaced the method (for ``$request``).
     received: RequestHead | None = None
     #: The connection is closed after the answer, whatever it will be (400, 413, 500...).

@@ -115,6 +115,8 @@ class ExchangeRules:
     next_timeout: float = 0.0
     #: Names the protocol in log lines: ``upstream: "http://127.0.0.1:8081/uri"``.
     scheme: str = "http"
+    #: SO_KEEPALIVE on the connections.
+    socket_keepalive: bool = False
 
 
 class UpstreamGroup(Protocol):

@@ -22,6 +22,7 @@ _ABSOLUTE: Final = re.compile(
     rb"(?P<rest>[/?#].*)?",
     re.DOTALL,
 )
+_PERCENT: Final = re.compile(rb"%([0-9A-Fa-f]{2})")
 _HEX: Final = re.compile(rb"[0-9A-Fa-f]{2}")
 
 #: nginx's NGX_ESCAPE_URI: what may not stand in a path that is sent on.
@@ -77,6 +78,21 @@ def normalise(target: bytes, merge_slashes: bool = True) -> tuple[bytes, bytes]:
     if b"%" not in path and b"/." not in path and (b"//" not in path or not merge_slashes):
         return path, args
     return _complex(path, merge_slashes), args
+
+
+def split_unsafe(target: bytes) -> tuple[bytes, bytes]:
+    """The decoded path and the query string of a URI that an upstream names.
+
+    As in nginx nothing is normalised. Raises `BadTarget` where a segment is ".." or a byte NUL,
+    before or after decoding, and for what does not begin with "/".
+    """
+    path, _, args = target.partition(b"?")
+    decoded = _PERCENT.sub(lambda match: bytes.fromhex(match[1].decode()), path)
+    if not path.startswith(b"/") or b"\0" in decoded:
+        raise BadTarget("unsafe URI")
+    if b".." in path.split(b"/") or b".." in decoded.split(b"/"):
+        raise BadTarget("unsafe URI")
+    return decoded, args
 
 
 class _State(Enum):

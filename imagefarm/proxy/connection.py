@@ -19,13 +19,13 @@ from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 
-from imagefarm.http.headers import Headers
+from imagefarm.http.headers import MAX_HEAD, Headers
 from imagefarm.http.message import Body, Response
 from imagefarm.http.upstream import Fault, Outgoing, Timeouts, UpstreamConnection, UpstreamError
 
 from .request_writer import RequestWriter
 from .response_body import ResponseBody
-from .response_parser import MAX_HEAD, InvalidResponse, ResponseHead, ResponseParser
+from .response_parser import InvalidResponse, ResponseHead, ResponseParser
 from .watchdog import Watchdog
 
 #: Fields that speak of the connection, not of the message (RFC 9110 section 7.6.1).

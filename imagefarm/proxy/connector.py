@@ -29,6 +29,8 @@ class _Handover(Protocol):
     def connectionMade(self) -> None:
         connection: Any = self._connecting.rules.connection()
         transport: Any = self.transport
+        if self._connecting.rules.socket_keepalive and hasattr(transport, "setTcpKeepAlive"):
+            transport.setTcpKeepAlive(True)
         transport.protocol = connection
         connection.makeConnection(transport)
         self._connecting.connected(connection)

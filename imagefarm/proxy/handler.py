@@ -5,23 +5,21 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.internet.ssl import CertificateOptions
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from imagefarm.config.errors import ConfigurationError, Invalid, Problem
-from imagefarm.http.body import BodyError, BytesBody
+from imagefarm.http.body import BytesBody
 from imagefarm.http.headers import Headers
 from imagefarm.http.message import BodyStream, Request, Response
 from imagefarm.http.upstream import (
     ExchangeRules,
-    Fault,
-    NoLivePeers,
     Outgoing,
-    UpstreamError,
     UpstreamGroup,
 )
+from imagefarm.http.upstream_answer import Presenter, failure_response
+from imagefarm.http.upstream_rows import exchange_rules
 
 from .connection import HttpConnector
 from .exchange import printable
@@ -63,6 +61,10 @@ class ProxyPass:
         self._http = self._rules(HttpConnector(groups.reactor, settings.buffer_size), "http")
         self._https: ExchangeRules | None = None
         self._set_names = frozenset(name.lower() for name, _ in settings.set_headers)
+        rewrites = {}
+        if settings.redirects:
+            rewrites = dict.fromkeys((b"location", b"refresh"), self._redirected)
+        self._presenter = Presenter(settings, rewrites)
         self._group: UpstreamGroup | None = None
         target = settings.target.target
         if target is not None:
@@ -100,21 +102,16 @@ class ProxyPass:
         rules = self._http if target.scheme == "http" else self._secure()
         answering = group.exchange(request, outgoing, rules)
         return answering.addCallbacks(
-            self._answered, self._failed, callbackArgs=(request,), errbackArgs=(request,)
+            self._presenter.present,
+            failure_response,
+            callbackArgs=(request,),
+            errbackArgs=(request,),
         )
 
     # -- the request to the upstream -----------------------------------------------------------
 
     def _rules(self, connector: HttpConnector, scheme: str) -> ExchangeRules:
-        settings = self._settings
-        return ExchangeRules(
-            connector,
-            settings.timeouts,
-            settings.next_upstream,
-            settings.tries,
-            settings.next_timeout,
-            scheme,
-        )
+        return exchange_rules(self._settings, connector, scheme)
 
     def _secure(self) -> ExchangeRules:
         """The rules for ``https://``; as ``proxy_ssl_verify off``, nginx's default."""
@@ -163,7 +160,7 @@ class ProxyPass:
             fields.append((name, value))
         if not host:
             fields.insert(0, (b"Host", target.host_header))
-        if self._settings.pass_headers:
+        if self._settings.pass_request_headers:
             dropped = _NOT_PASSED | self._set_names
             headers = request.head.headers
             connection = headers.get(b"connection")
@@ -176,7 +173,7 @@ class ProxyPass:
         settings = self._settings
         if settings.set_body is not None:
             return BytesBody(settings.set_body(request))
-        if not settings.pass_body:
+        if not settings.pass_request_body:
             return None
         headers = request.head.headers
         if b"content-length" in headers or b"transfer-encoding" in headers:
@@ -185,42 +182,10 @@ class ProxyPass:
 
     # -- its answer ----------------------------------------------------------------------------
 
-    def _answered(self, response: Response, request: Request) -> Response:
-        settings = self._settings
-        hidden = settings.hidden
-        fields = [field for field in response.headers if field[0].lower() not in hidden]
-        if settings.redirects:
-            fields = [self._redirected(field, request) for field in fields]
-        response.headers = Headers(fields)
-        response.conditional = False
-        response.final = not (settings.intercept_errors and response.status >= 300)
-        return response
-
-    def _redirected(self, field: tuple[bytes, bytes], request: Request) -> tuple[bytes, bytes]:
-        name, value = field
-        lower = name.lower()
-        new = None
-        if lower == b"location":
-            new = rewrite_location(self._settings.redirects, request, value)
-        elif lower == b"refresh":
-            new = rewrite_refresh(self._settings.redirects, request, value)
-        if new is None or _BREAKS.search(new):
-            return field
-        return name, new
-
-    def _failed(self, failure: Failure, request: Request) -> Response:
-        """The answer to the client; the reason has been logged with the attempt."""
-        error = failure.value
-        if isinstance(error, UpstreamError):
-            return Response(504 if error.fault is Fault.TIMEOUT else 502)
-        if isinstance(error, NoLivePeers):
-            return Response(502)
-        if isinstance(error, CancelledError):
-            return Response(499, close=True)
-        if isinstance(error, BodyError):
-            return Response(error.status, close=True)
-        self.log.failure("proxying {request} failed", failure, request=request)
-        return Response(500)
+    def _redirected(self, request: Request, name: bytes, value: bytes) -> bytes:
+        rewrite = rewrite_location if name == b"location" else rewrite_refresh
+        new = rewrite(self._settings.redirects, request, value)
+        return value if new is None or _BREAKS.search(new) else new
 
     def __repr__(self) -> str:
         return f"<ProxyPass {self._settings.target.template.source}>"

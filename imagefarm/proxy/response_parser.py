@@ -15,11 +15,9 @@ from typing import Final
 from attrs import define
 
 from imagefarm.http.chunked import ChunkedDecoder
-from imagefarm.http.headers import Headers
+from imagefarm.http.headers import MAX_HEAD, Headers
 from imagefarm.http.parser import BadRequest
 
-#: The default limit of a response head in bytes (``proxy_buffer_size``).
-MAX_HEAD: Final = 8192
 #: Interim (1xx) responses before the final one. Real servers send one or two.
 MAX_INTERIM: Final = 16
 #: Enough for any size a 64 bit file system knows.

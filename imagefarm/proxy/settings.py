@@ -10,18 +10,14 @@ from imagefarm.config.ast import Directive
 from imagefarm.config.errors import ConfigurationError, Problem
 from imagefarm.config.table import LOCATION_IF, Scope
 from imagefarm.config.variables import Template, encode
-from imagefarm.http.upstream import Timeouts
+from imagefarm.http.upstream_rows import ACCEL, UpstreamSettings, common_settings
 
 from . import directives as d
 from .redirect import PrefixRedirect, Redirect, Special
-from .response_parser import MAX_HEAD
 from .target import Pass
 
 #: Fields of an upstream's answer that nginx never passes on by itself.
-HIDDEN: Final = frozenset({
-    b"date", b"server", b"x-pad", b"x-accel-expires", b"x-accel-redirect",
-    b"x-accel-limit-rate", b"x-accel-buffering", b"x-accel-charset",
-})  # fmt: skip
+HIDDEN: Final = ACCEL | {b"date", b"server", b"x-pad"}
 _NO_URI_HERE: Final = (
     '"proxy_pass" cannot have URI part in location given by regular expression, or inside named '
     'location, or inside "if" statement, or inside "limit_except" block'
@@ -29,12 +25,10 @@ _NO_URI_HERE: Final = (
 
 
 @frozen(kw_only=True)
-class ProxySettings:
+class ProxySettings(UpstreamSettings):
     """Everything that `ProxyPass` needs to know of a location.
 
-    ``location`` is the prefix that ``proxy_pass``'s URI replaces. ``hidden`` and
-    ``ignore_headers`` (what the cache does not obey) have field names in lower case;
-    ``next_upstream`` is empty for ``off``.
+    ``location`` is the prefix that ``proxy_pass``'s URI replaces.
     """
 
     target: Pass
@@ -42,18 +36,9 @@ class ProxySettings:
     redirects: tuple[Redirect, ...] = ()
     set_headers: tuple[tuple[bytes, Template], ...] = field(default=(), repr=False)
     hidden: frozenset[bytes] = HIDDEN
-    ignore_headers: frozenset[bytes] = frozenset()
     version: tuple[int, int] = (1, 1)
     method: Template | None = None
-    timeouts: Timeouts = field(factory=Timeouts)
-    next_upstream: frozenset[str] = frozenset({"error", "timeout"})
-    tries: int = 0
-    next_timeout: float = 0.0
-    intercept_errors: bool = False
-    pass_headers: bool = True
-    pass_body: bool = True
     set_body: Template | None = None
-    buffer_size: int = MAX_HEAD
 
     @classmethod
     def from_scope(cls, scope: Scope) -> ProxySettings | None:
@@ -71,30 +56,15 @@ class ProxySettings:
             return None
         if prefix is None and target.target is not None and target.target.uri:
             raise _problem(_NO_URI_HERE, target)
-        hide: tuple[bytes, ...] = scope.all(d.PROXY_HIDE_HEADER)
-        shown: tuple[bytes, ...] = scope.all(d.PROXY_PASS_HEADER)
         return cls(
             target=target,
             location=prefix or b"",
             redirects=_redirects(scope, target, prefix or b""),
             set_headers=tuple((encode(n), value) for n, value in scope.all(d.PROXY_SET_HEADER)),
-            hidden=(HIDDEN | set(hide)) - set(shown),
-            ignore_headers=scope[d.PROXY_IGNORE_HEADERS],
             version=scope[d.PROXY_HTTP_VERSION],
             method=scope[d.PROXY_METHOD],
-            timeouts=Timeouts(
-                scope[d.PROXY_CONNECT_TIMEOUT],
-                scope[d.PROXY_SEND_TIMEOUT],
-                scope[d.PROXY_READ_TIMEOUT],
-            ),
-            next_upstream=scope[d.PROXY_NEXT_UPSTREAM],
-            tries=scope[d.PROXY_NEXT_UPSTREAM_TRIES],
-            next_timeout=scope[d.PROXY_NEXT_UPSTREAM_TIMEOUT],
-            intercept_errors=scope[d.PROXY_INTERCEPT_ERRORS],
-            pass_headers=scope[d.PROXY_PASS_REQUEST_HEADERS],
-            pass_body=scope[d.PROXY_PASS_REQUEST_BODY],
             set_body=scope[d.PROXY_SET_BODY],
-            buffer_size=scope[d.PROXY_BUFFER_SIZE],
+            **common_settings(d.COMMON, scope, HIDDEN),
         )
 
 

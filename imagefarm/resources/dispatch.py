@@ -17,7 +17,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from imagefarm.config.variables import Template
-from imagefarm.http import filters
+from imagefarm.http import filters, upstream_answer
 from imagefarm.http.accesslog import Outlines, write_again
 from imagefarm.http.body import EMPTY
 from imagefarm.http.errorpages import CLOSING, error_response
@@ -26,7 +26,7 @@ from imagefarm.http.filters.mediatypes import media_type
 from imagefarm.http.headers import Headers
 from imagefarm.http.message import Request, Response, discard
 from imagefarm.http.requestlog import context, printable, report
-from imagefarm.http.uri import BadTarget, normalise
+from imagefarm.http.uri import BadTarget, normalise, split_unsafe
 
 from .actions import Action, InternalRedirect, NamedRedirect, Redirect, Result
 from .location import Location
@@ -248,9 +248,14 @@ class Dispatcher:
             if isinstance(result, InternalRedirect | NamedRedirect):
                 result = self._redirect(request, result)
                 continue
+            page = None
+            if not result.final and result.status >= 300:
+                page = self._error_page(request, result)
+            if page is None and result.redirect is not None:
+                result = self._elsewhere(request, result, result.redirect)
+                continue
             if result.final or result.status < 300:
                 return self._complete(request, result)
-            page = self._error_page(request, result)
             if page is None and not _bare(result):
                 return self._complete(request, result)  # an upstream's own page
             if page is None:
@@ -268,6 +273,23 @@ class Dispatcher:
 
         chained = result.addCallback(go_on)
         return cast("Deferred[Response]", chained.addErrback(broken))
+
+    @staticmethod
+    def _elsewhere(request: Request, response: Response, target: bytes) -> Action:
+        """Where an upstream's X-Accel-Redirect leads."""
+        upstream_answer.leave(response, request)
+        request.plannable = False
+        request.body = EMPTY  # the upstream has had it
+        if target.startswith(b"@"):
+            return NamedRedirect(target)
+        if request.head.method not in (b"GET", b"HEAD"):
+            request.received = request.received or request.head
+            request.head = evolve(request.head, method=b"GET")
+        try:
+            return InternalRedirect(*split_unsafe(target))
+        except BadTarget:
+            report(request, "error", f'unsafe URI "{printable(target)}" was detected')
+            return Response(404)
 
     def _error_page(self, request: Request, response: Response) -> Action | None:
         """Where ``error_page`` leads for this status, or None."""
@@ -309,6 +331,8 @@ class Dispatcher:
         if request.error_status and not special:
             response = evolve(response, status=request.error_status)
         absolute_location(request, response)
+        if request.preset:
+            upstream_answer.complete(response, request)
         if request.close:
             response = evolve(response, close=True)
         filtered = filters.run(request, response, location.filters)
@@ -322,15 +346,8 @@ class Dispatcher:
             filtered.headers_at = renewed(filtered, location.filters.expires)
             usual = filtered.status == 200 and not special
             filtered.shared = usual and not _compressible(filtered, location)
-        response = filtered
-        if response.status not in _DATED:
-            response.headers.remove(b"last-modified")
-        if response.status == 204:
-            response.headers.remove(b"content-type")
-        for name, value in request.carried:
-            if name.lower() not in response.headers:
-                response.headers.add(name, value)
-        return response
+        _trim(request, filtered)
+        return filtered
 
     def _broken(self, request: Request, failure: Failure) -> Response:
         """A defect of ours, or a cancelled request: say so in the log, answer plainly."""
@@ -350,6 +367,17 @@ def _carry(request: Request, response: Response) -> None:
     """Keep what an answer said beside its page, for the error page that takes its place."""
     absolute_location(request, response)
     request.carried = tuple(field for field in response.headers if field[0].lower() in _CARRIED)
+
+
+def _trim(request: Request, response: Response) -> None:
+    """Take off what does not fit the status, put on what an error page carries."""
+    if response.status not in _DATED:
+        response.headers.remove(b"last-modified")
+    if response.status == 204:
+        response.headers.remove(b"content-type")
+    for name, value in request.carried:
+        if name.lower() not in response.headers:
+            response.headers.add(name, value)
 
 
 def _compressible(response: Response, location: Location) -> bool:

@@ -327,3 +327,58 @@ class RedirectTests(DispatchCase):
         self.assertEqual(site.ask("/app2").status, 205)
         self.assertEqual(site.ask("/has").status, 205)
         self.assertEqual(site.ask("/file").status, 205)
+
+
+class ElsewhereTests(DispatchCase):
+    """X-Accel-Redirect."""
+
+    text = """
+        location /x { error_page 404 /page; }
+        location /f { internal; }
+        location /page { return 200 "page"; }
+        location /loop { }
+        location @named { return 200 "$request_method"; }
+    """
+
+    def ask(self, target: bytes, *fields: tuple[bytes, bytes], **more: Any) -> Shown:
+        def accelerated(request: Request) -> Response:
+            headers = Headers([(b"Content-Type", b"image/x"), (b"ETag", b'"hidden"')])
+            return Response(
+                more.get("status", 200), headers, b"dropped",
+                final=more.get("final", True), redirect=target,
+            )  # fmt: skip
+
+        site = self.site(
+            self.text,
+            contents={"/x": accelerated, "/loop": accelerated},
+            files=("f/a b.txt", "f/..x"),
+        )
+        return site.ask("/x", *fields, method=more.get("method", b"GET"))
+
+    def test_a_file(self) -> None:
+        shown = self.ask(b"/f/a%20b.txt?q=1")
+        self.assertEqual((shown.status, shown.body), (200, b"content of f/a b.txt"))
+        self.assertEqual(shown.header("content-type"), "image/x")
+        self.assertNotEqual(shown.header("etag"), '"hidden"')
+
+    def test_conditions_of_the_client_hold(self) -> None:
+        shown = self.ask(b"/f/..x", (b"Range", b"bytes=0-6"))
+        self.assertEqual((shown.status, shown.body), (206, b"content"))
+
+    def test_unsafe(self) -> None:
+        for target in (b"/f/../f/..x", b"/f/%2e./..x", b"f/..x", b"/f/..x%00", b"http://a/f"):
+            self.assertEqual(self.ask(target).status, 404, target)
+
+    def test_methods(self) -> None:
+        self.assertEqual(self.ask(b"@named", method=b"POST").body, b"POST")
+        self.assertEqual(self.ask(b"/f/..x", method=b"POST").status, 200)
+        self.assertEqual(self.ask(b"@none").status, 500)
+
+    def test_error_pages_go_first(self) -> None:
+        shown = self.ask(b"/f/..x", status=404, final=False)
+        self.assertEqual((shown.status, shown.body), (404, b"page"))
+        shown = self.ask(b"/f/..x", status=503, final=False)
+        self.assertEqual((shown.status, shown.body), (200, b"content of f/..x"))
+
+    def test_without_end(self) -> None:
+        self.assertEqual(self.ask(b"/loop").status, 500)

@@ -1,0 +1,238 @@
+"""The directives that ``proxy_pass`` and ``fastcgi_pass`` have in common, for either prefix."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from attrs import field, frozen
+
+from imagefarm.config import values
+from imagefarm.config.ast import Directive
+from imagefarm.config.errors import Invalid
+from imagefarm.config.table import HSL, AnyRow, Environment, ListRow, Row, Scope
+from imagefarm.config.variables import encode
+
+from .headers import MAX_HEAD
+from .upstream import ExchangeRules, Timeouts, UpstreamConnection
+
+#: Fields that speak to the server and not to the client; never passed on by default.
+ACCEL: Final = frozenset({
+    b"x-accel-expires", b"x-accel-redirect", b"x-accel-limit-rate", b"x-accel-buffering",
+    b"x-accel-charset",
+})  # fmt: skip
+
+#: The fields that ``ignore_headers`` may name.
+_IGNORABLE: Final = {
+    name.lower(): encode(name.lower())
+    for name in (
+        "X-Accel-Redirect", "X-Accel-Expires", "X-Accel-Limit-Rate", "X-Accel-Buffering",
+        "X-Accel-Charset", "Expires", "Cache-Control", "Set-Cookie", "Vary",
+    )
+}  # fmt: skip
+
+
+@frozen(eq=False, kw_only=True)
+class UpstreamRows:
+    """The rows of one prefix, by nginx's names without it."""
+
+    connect_timeout: Row[float]
+    send_timeout: Row[float]
+    read_timeout: Row[float]
+    next_upstream: Row[frozenset[str]]
+    next_upstream_tries: Row[int]
+    next_upstream_timeout: Row[float]
+    intercept_errors: Row[bool]
+    hide_header: ListRow[bytes]
+    pass_header: ListRow[bytes]
+    ignore_headers: Row[frozenset[bytes]]
+    pass_request_headers: Row[bool]
+    pass_request_body: Row[bool]
+    buffer_size: Row[int]
+    force_ranges: Row[bool]
+    socket_keepalive: Row[bool]
+
+    @property
+    def every(self) -> tuple[AnyRow, ...]:
+        """All of them."""
+        return (
+            self.connect_timeout, self.send_timeout, self.read_timeout, self.next_upstream,
+            self.next_upstream_tries, self.next_upstream_timeout, self.intercept_errors,
+            self.hide_header, self.pass_header, self.ignore_headers, self.pass_request_headers,
+            self.pass_request_body, self.buffer_size, self.force_ranges, self.socket_keepalive,
+        )  # fmt: skip
+
+
+@frozen(kw_only=True)
+class UpstreamSettings:
+    """What the common directives say in one location; names are theirs, times in seconds.
+
+    ``hidden`` and ``ignore_headers`` have field names in lower case; ``next_upstream`` is empty
+    for ``off``.
+    """
+
+    timeouts: Timeouts = field(factory=Timeouts)
+    next_upstream: frozenset[str] = frozenset({"error", "timeout"})
+    next_upstream_tries: int = 0
+    next_upstream_timeout: float = 0.0
+    intercept_errors: bool = False
+    hidden: frozenset[bytes] = ACCEL
+    ignore_headers: frozenset[bytes] = frozenset()
+    pass_request_headers: bool = True
+    pass_request_body: bool = True
+    buffer_size: int = MAX_HEAD
+    force_ranges: bool = False
+    socket_keepalive: bool = False
+
+    @property
+    def obeyed(self) -> frozenset[bytes]:
+        """The ``X-Accel-`` fields that are obeyed."""
+        return ACCEL - self.ignore_headers
+
+
+def common_settings(
+    rows: UpstreamRows, scope: Scope, hidden: frozenset[bytes] = ACCEL
+) -> dict[str, Any]:
+    """The fields of `UpstreamSettings` in ``scope``; ``hidden`` is hidden by default."""
+    more: tuple[bytes, ...] = scope.all(rows.hide_header)
+    fewer: tuple[bytes, ...] = scope.all(rows.pass_header)
+    return {
+        "timeouts": Timeouts(
+            scope[rows.connect_timeout], scope[rows.send_timeout], scope[rows.read_timeout]
+        ),
+        "next_upstream": scope[rows.next_upstream],
+        "next_upstream_tries": scope[rows.next_upstream_tries],
+        "next_upstream_timeout": scope[rows.next_upstream_timeout],
+        "intercept_errors": scope[rows.intercept_errors],
+        "hidden": hidden.union(more).difference(fewer),
+        "ignore_headers": scope[rows.ignore_headers],
+        "pass_request_headers": scope[rows.pass_request_headers],
+        "pass_request_body": scope[rows.pass_request_body],
+        "buffer_size": scope[rows.buffer_size],
+        "force_ranges": scope[rows.force_ranges],
+        "socket_keepalive": scope[rows.socket_keepalive],
+    }
+
+
+def exchange_rules(
+    settings: UpstreamSettings, connection: Callable[[], UpstreamConnection], scheme: str
+) -> ExchangeRules:
+    """How exchanges are done over connections that ``connection`` makes."""
+    return ExchangeRules(
+        connection,
+        settings.timeouts,
+        settings.next_upstream,
+        settings.next_upstream_tries,
+        settings.next_upstream_timeout,
+        scheme,
+        settings.socket_keepalive,
+    )
+
+
+def _field_name(directive: Directive, env: Environment) -> bytes:
+    return encode(directive.args[0]).lower()
+
+
+def _ignorable(directive: Directive, env: Environment) -> frozenset[bytes]:
+    for word in directive.args:
+        if word.lower() not in _IGNORABLE:
+            raise Invalid(f'invalid value "{word}"')
+    return frozenset(_IGNORABLE[word.lower()] for word in directive.args)
+
+
+def upstream_rows(prefix: str, words: tuple[str, ...]) -> UpstreamRows:
+    """The rows of ``prefix``; ``words`` are those that its ``next_upstream`` takes."""
+
+    def time(name: str, default: float, doc: str) -> Row[float]:
+        return Row(
+            name=f"{prefix}_{name}", contexts=HSL, convert=values.time, default=default, doc=doc,
+            syntax="time",
+        )  # fmt: skip
+
+    def flag(name: str, default: bool, doc: str) -> Row[bool]:
+        return Row(
+            name=f"{prefix}_{name}", contexts=HSL, convert=values.flag, default=default, doc=doc,
+            syntax="on | off",
+        )  # fmt: skip
+
+    def names(name: str, doc: str) -> ListRow[bytes]:
+        return ListRow(
+            name=f"{prefix}_{name}", contexts=HSL, convert=_field_name, syntax="field", doc=doc
+        )
+
+    def next_upstream(directive: Directive, env: Environment) -> frozenset[str]:
+        for word in directive.args:
+            if word not in words and word != "off":
+                raise Invalid(f'invalid value "{word}"')
+        return frozenset() if "off" in directive.args else frozenset(directive.args)
+
+    return UpstreamRows(
+        connect_timeout=time(
+            "connect_timeout", 60.0, "How long connecting to a server may take."
+        ),
+        send_timeout=time(
+            "send_timeout", 60.0,
+            "How long a server may take no bytes of a request that waits to be sent.",
+        ),
+        read_timeout=time(
+            "read_timeout", 60.0, "The longest pause between two reads from a server."
+        ),
+        next_upstream=Row(
+            name=f"{prefix}_next_upstream",
+            default_text="error timeout",
+            contexts=HSL,
+            arity=(1, None),
+            convert=next_upstream,
+            default=frozenset({"error", "timeout"}),
+            syntax=" | ".join((*words, "off")) + " ...",
+            doc="When a request goes to the next server of the group. One with a method that is "
+            "not idempotent (POST, LOCK, PATCH) goes on only before it was sent, unless "
+            "``non_idempotent`` is given.",
+        ),
+        next_upstream_tries=Row(
+            name=f"{prefix}_next_upstream_tries", contexts=HSL, convert=values.number, default=0,
+            syntax="number",
+            doc="The most servers that one request is tried on; 0 is no limit.",
+        ),
+        next_upstream_timeout=time(
+            "next_upstream_timeout", 0.0,
+            "How long after its beginning a request may still go to the next server; 0 is no "
+            "limit.",
+        ),
+        intercept_errors=flag(
+            "intercept_errors", False,
+            "Whether ``error_page`` applies to answers with a status of 300 or more.",
+        ),
+        hide_header=names(
+            "hide_header", "A field of the answer that is not passed to the client."
+        ),
+        pass_header=names(
+            "pass_header",
+            "A field of the answer that is passed to the client although it is hidden by default.",
+        ),
+        ignore_headers=Row(
+            name=f"{prefix}_ignore_headers", contexts=HSL, arity=(1, None), convert=_ignorable,
+            default=frozenset(), syntax="field ...",
+            doc="Fields of the answer that are not obeyed: X-Accel-Redirect, X-Accel-Limit-Rate, "
+            "X-Accel-Charset, X-Accel-Buffering, and by the cache X-Accel-Expires, Expires, "
+            "Cache-Control, Set-Cookie, Vary.",
+        ),
+        pass_request_headers=flag(
+            "pass_request_headers", True, "Whether the client's header fields are passed on."
+        ),
+        pass_request_body=flag(
+            "pass_request_body", True, "Whether the client's request body is passed on."
+        ),
+        buffer_size=Row(
+            name=f"{prefix}_buffer_size", contexts=HSL, convert=values.size, default=MAX_HEAD,
+            syntax="size", doc="The largest header of an answer that is accepted.",
+        ),
+        force_ranges=flag(
+            "force_ranges", False,
+            "Whether ranges are cut from answers whatever their Accept-Ranges says.",
+        ),
+        socket_keepalive=flag(
+            "socket_keepalive", False,
+            "Whether the kernel probes idle connections to the servers (SO_KEEPALIVE).",
+        ),
+    )  # fmt: skip
