@@ -114,6 +114,12 @@ def leave(response: Response, request: Request) -> None:
             request.preset.add(name, value)
 
 
+def describe_anew(request: Request) -> None:
+    """An error page takes the place of what X-Accel-Redirect led to: forget what described it."""
+    request.preset.remove(b"content-type")
+    request.preset.remove(b"accept-ranges")
+
+
 def complete(response: Response, request: Request) -> None:
     """Add to ``response`` what stays of the answers that led to it with X-Accel-Redirect.
 

@@ -19,6 +19,7 @@ from imagefarm.config.table import (
 from imagefarm.config.variables import Template
 from imagefarm.http.upstream_rows import upstream_rows
 
+from .cookies import COOKIE_DIRECTIVES
 from .redirect import Redirect, Special, captures, convert_redirect
 from .target import Pass, parse_url
 from .upstream_directives import UPSTREAM_DIRECTIVES
@@ -106,6 +107,7 @@ def _ignored(name: str, why: str) -> Ignored:
     return Ignored(name=name, contexts=HSL, why=why)
 
 
+_HASHED: Final = "our tables of fields need no sizes"
 _STREAMED: Final = "answers stream through with backpressure and are never written to disk"
 
 DIRECTIVES: Final[tuple[AnyRow, ...]] = (
@@ -117,6 +119,7 @@ DIRECTIVES: Final[tuple[AnyRow, ...]] = (
     PROXY_HTTP_VERSION,
     PROXY_METHOD,
     PROXY_SET_BODY,
+    *COOKIE_DIRECTIVES,
     _ignored("proxy_buffering", _STREAMED),
     _ignored("proxy_buffers", _STREAMED),
     _ignored("proxy_busy_buffers_size", _STREAMED),
@@ -124,5 +127,7 @@ DIRECTIVES: Final[tuple[AnyRow, ...]] = (
     _ignored("proxy_temp_file_write_size", _STREAMED),
     _ignored("proxy_temp_path", _STREAMED),
     _ignored("proxy_request_buffering", "requests stream to the upstream"),
+    _ignored("proxy_headers_hash_max_size", _HASHED),
+    _ignored("proxy_headers_hash_bucket_size", _HASHED),
     _ignored("proxy_ignore_client_abort", "a client that leaves cancels the upstream request"),
 )

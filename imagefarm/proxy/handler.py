@@ -18,7 +18,7 @@ from imagefarm.http.upstream import (
     Outgoing,
     UpstreamGroup,
 )
-from imagefarm.http.upstream_answer import Presenter, failure_response
+from imagefarm.http.upstream_answer import Presenter, Rewrite, failure_response
 from imagefarm.http.upstream_rows import exchange_rules
 
 from .connection import HttpConnector
@@ -61,9 +61,11 @@ class ProxyPass:
         self._http = self._rules(HttpConnector(groups.reactor, settings.buffer_size), "http")
         self._https: ExchangeRules | None = None
         self._set_names = frozenset(name.lower() for name, _ in settings.set_headers)
-        rewrites = {}
+        rewrites: dict[bytes, Rewrite] = {}
         if settings.redirects:
             rewrites = dict.fromkeys((b"location", b"refresh"), self._redirected)
+        if settings.cookies:
+            rewrites[b"set-cookie"] = self._cookie
         self._presenter = Presenter(settings, rewrites)
         self._group: UpstreamGroup | None = None
         target = settings.target.target
@@ -186,6 +188,10 @@ class ProxyPass:
         rewrite = rewrite_location if name == b"location" else rewrite_refresh
         new = rewrite(self._settings.redirects, request, value)
         return value if new is None or _BREAKS.search(new) else new
+
+    def _cookie(self, request: Request, name: bytes, value: bytes) -> bytes:
+        new = self._settings.cookies.rewrite(request, value)
+        return value if _BREAKS.search(new) else new
 
     def __repr__(self) -> str:
         return f"<ProxyPass {self._settings.target.template.source}>"

@@ -53,14 +53,28 @@ class RegexRedirect:
         match = self.pattern.search(value)
         if match is None:
             return None
-        # As in nginx the captures stay the request's from here on.
-        request.captures = match
-        for name, capture in match.groupdict().items():
-            request.variables[name] = capture or b""
+        keep_captures(request, match)
         return self.replacement(request)
 
 
 Redirect = PrefixRedirect | RegexRedirect
+
+
+def keep_captures(request: Request, match: re.Match[bytes]) -> None:
+    """As in nginx the captures stay the request's from here on."""
+    request.captures = match
+    for name, capture in match.groupdict().items():
+        request.variables[name] = capture or b""
+
+
+def convert_rewrite(directive: Directive, env: Environment) -> Redirect:
+    """A line with a prefix or a regular expression and its replacement."""
+    text, replacement = directive.args
+    pattern = regex_of(text)
+    if pattern is None:
+        return PrefixRedirect(env.template(text), env.template(replacement))
+    text, ignore_case = pattern
+    return RegexRedirect(compile_pattern(text, ignore_case=ignore_case), env.template(replacement))
 
 
 def convert_redirect(directive: Directive, env: Environment) -> Special | Redirect:
@@ -71,11 +85,7 @@ def convert_redirect(directive: Directive, env: Environment) -> Special | Redire
             return Special(args[0])
         except ValueError:
             raise Invalid(f'invalid parameter "{args[0]}"') from None
-    pattern = regex_of(args[0])
-    if pattern is None:
-        return PrefixRedirect(env.template(args[0]), env.template(args[1]))
-    text, ignore_case = pattern
-    return RegexRedirect(compile_pattern(text, ignore_case=ignore_case), env.template(args[1]))
+    return convert_rewrite(directive, env)
 
 
 def regex_of(text: str) -> tuple[str, bool] | None:

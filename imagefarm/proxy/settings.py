@@ -13,6 +13,7 @@ from imagefarm.config.variables import Template, encode
 from imagefarm.http.upstream_rows import ACCEL, UpstreamSettings, common_settings
 
 from . import directives as d
+from .cookies import CookieRules
 from .redirect import PrefixRedirect, Redirect, Special
 from .target import Pass
 
@@ -39,6 +40,7 @@ class ProxySettings(UpstreamSettings):
     version: tuple[int, int] = (1, 1)
     method: Template | None = None
     set_body: Template | None = None
+    cookies: CookieRules = field(factory=CookieRules)
 
     @classmethod
     def from_scope(cls, scope: Scope) -> ProxySettings | None:
@@ -63,6 +65,7 @@ class ProxySettings(UpstreamSettings):
             set_headers=tuple((encode(n), value) for n, value in scope.all(d.PROXY_SET_HEADER)),
             version=scope[d.PROXY_HTTP_VERSION],
             method=scope[d.PROXY_METHOD],
+            cookies=CookieRules.from_scope(scope),
             set_body=scope[d.PROXY_SET_BODY],
             **common_settings(d.COMMON, scope, HIDDEN),
         )

@@ -42,6 +42,7 @@ MAX_CLIENTS: Final = 64
 #: Other answers have no Last-Modified in nginx, error pages that are files among them.
 _DATED: Final = frozenset({200, 206, 304})
 
+_CHALLENGE: Final = frozenset({b"www-authenticate"})
 #: What stays with an answer whose page is replaced.
 _CARRIED: Final = frozenset({b"location", b"content-range", b"www-authenticate", b"retry-after"})
 
@@ -256,11 +257,13 @@ class Dispatcher:
                 continue
             if result.final or result.status < 300:
                 return self._complete(request, result)
+            upstream_answer.describe_anew(request)
             if page is None and not _bare(result):
                 return self._complete(request, result)  # an upstream's own page
             if page is None:
                 return self._complete(request, _built_in(request, result), special=True)
-            _carry(request, result)
+            # What an upstream has said goes with its page, but for the challenge (nginx).
+            _carry(request, result, _CARRIED if _ours(result) else _CHALLENGE)
             discard(result.body)
             result = page
 
@@ -363,10 +366,15 @@ def _denied(request: Request, location: Location) -> bool:
     return next((not rule.allow for rule in location.access if rule.covers(address)), False)
 
 
-def _carry(request: Request, response: Response) -> None:
+def _ours(response: Response) -> bool:
+    """Whether the answer is of our own making, not an upstream's."""
+    return response.conditional and _bare(response)
+
+
+def _carry(request: Request, response: Response, names: frozenset[bytes] = _CARRIED) -> None:
     """Keep what an answer said beside its page, for the error page that takes its place."""
     absolute_location(request, response)
-    request.carried = tuple(field for field in response.headers if field[0].lower() in _CARRIED)
+    request.carried = tuple(field for field in response.headers if field[0].lower() in names)
 
 
 def _trim(request: Request, response: Response) -> None:
