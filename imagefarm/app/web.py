@@ -45,6 +45,7 @@ from imagefarm.http.tls import (
 from imagefarm.http.transfer import head_settings, transfer_settings
 from imagefarm.http.transport import listen
 from imagefarm.http.upstream import UpstreamGroup
+from imagefarm.http.variables import needs_socket
 from imagefarm.process.certificate import ensure_self_signed
 from imagefarm.process.directives import MainSettings
 from imagefarm.process.privileges import Belongings
@@ -308,6 +309,7 @@ class WebWork:
             serials=self._serials,
             now=self.clock,
             max_connections=self.main.worker_connections,
+            asks_socket=needs_socket(self.loaded.variables, wildcard=where.wildcard),
         )
         contexts = _contexts(listener) if where.ssl else None
         return Door(where, factory, contexts, head.tcp_nodelay)

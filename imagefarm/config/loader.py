@@ -29,6 +29,8 @@ class Loaded:
     warnings: tuple[Problem, ...] = ()
     #: What is wrong beyond single directives, for whoever builds from it to report with the rest.
     problems: tuple[Problem, ...] = ()
+    #: The names of the variables in it.
+    variables: frozenset[str] = frozenset()
 
 
 def convert(
@@ -42,8 +44,11 @@ def convert(
     """
     resolver = _Resolver(table)
     lines = resolver.resolve(parsed.directives, MAIN)
-    known = frozenset(name.lower() for name in resolver.defined)
-    converter = _Converter(variables, known, prefix, conf_dir)
+    captured = {name.lower() for name in resolver.captured}
+    assigned = {name.lower() for name in resolver.assigned} - captured
+    converter = _Converter(
+        variables, frozenset(captured | assigned), frozenset(assigned), prefix, conf_dir
+    )
     root = Scope(MAIN, None, None, None)
     converter.fill(root, lines)
     errors = _credible(resolver.errors + converter.errors, parsed.problems)
@@ -51,7 +56,7 @@ def convert(
     if errors:
         raise ConfigurationError(sorted(dict.fromkeys(errors), key=place))
     warnings = sorted(dict.fromkeys(resolver.warnings + converter.warnings), key=place)
-    return Loaded(root, tuple(warnings))
+    return Loaded(root, tuple(warnings), variables=frozenset(variables.used))
 
 
 def override(parsed: Parsed, extra: Parsed, table: DirectiveTable) -> Parsed:
@@ -111,7 +116,9 @@ class _Resolver:
     table: DirectiveTable
     errors: list[Problem] = Factory(list)
     warnings: list[Problem] = Factory(list)
-    defined: set[str] = Factory(set)
+    #: Variables that regular expressions and the like define, and those that ``set`` does.
+    captured: set[str] = Factory(set)
+    assigned: set[str] = Factory(set)
 
     def resolve(self, directives: Iterable[Directive], context: str) -> tuple[_Line, ...]:
         lines: list[_Line] = []
@@ -151,8 +158,9 @@ class _Resolver:
     def _define(
         self, row: Row[object] | ListRow[object] | BlockRow[object], directive: Directive
     ) -> None:
+        assigns = isinstance(row, ListRow) and row.assigns
         try:
-            self.defined.update(row.defines(directive))
+            (self.assigned if assigns else self.captured).update(row.defines(directive))
         except Invalid:
             pass  # The converter says the same, in the second pass.
 
@@ -198,6 +206,7 @@ class _Converter:
 
     variables: VariableTable
     known: frozenset[str]
+    assigned: frozenset[str]
     prefix: str
     conf_dir: str
     errors: list[Problem] = Factory(list)
@@ -235,7 +244,8 @@ class _Environment:
     directive: Directive
 
     def template(self, text: str) -> Template:
-        return self.converter.variables.compile(text, self.converter.known)
+        converter = self.converter
+        return converter.variables.compile(text, converter.known, converter.assigned)
 
     def path(self, text: str) -> str:
         return os.path.join(self.converter.prefix, text)

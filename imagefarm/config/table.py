@@ -93,6 +93,8 @@ class ListRow(Generic[T]):
     default_text: str = ""
     inherits: bool = True
     defines: Callable[[Directive], Iterable[str]] = _no_names
+    #: What it ``defines`` is empty where it was not reached (``set``), not unset.
+    assigns: bool = False
 
 
 @frozen(eq=False, kw_only=True)

@@ -52,32 +52,49 @@ class VariableTable:
     prefixes: Mapping[str, Callable[[str], Getter]]
     defined: Callable[[str], Getter]
     capture: Callable[[int], Getter]
+    #: Like ``defined``, for what nothing but ``set`` defines: that is empty until then, not unset.
+    assigned: Callable[[str], Getter] | None = None
+    #: The names that were asked for.
+    used: set[str] = field(factory=set, eq=False, repr=False)
 
-    def getter(self, name: str, known: frozenset[str] = frozenset()) -> Getter:
+    def getter(
+        self,
+        name: str,
+        known: frozenset[str] = frozenset(),
+        assigned: frozenset[str] = frozenset(),
+    ) -> Getter:
         """The getter of ``name``, in any case. Raises `Invalid` in nginx's words if there is none.
 
-        ``known`` has the names that the configuration defines, in lower case.
+        ``known`` has the names that the configuration defines, in lower case, ``assigned`` those
+        of them that nothing but ``set`` does.
         """
         name = name.lower()
+        self.used.add(name)
         if len(name) == 1 and name in "123456789":
             return self.capture(int(name))
         if name in self.exact:
             return self.exact[name]
         if name in known:
-            return self.defined(name)
+            make = self.assigned if name in assigned else None
+            return (make or self.defined)(name)
         for prefix, make in self.prefixes.items():
             if name.startswith(prefix) and len(name) > len(prefix):
                 return make(name[len(prefix) :])
         raise Invalid(f'unknown "{name}" variable')
 
-    def compile(self, text: str, known: frozenset[str] = frozenset()) -> Template:
+    def compile(
+        self,
+        text: str,
+        known: frozenset[str] = frozenset(),
+        assigned: frozenset[str] = frozenset(),
+    ) -> Template:
         """Compile ``text``. Raises `Invalid` for an unknown or malformed variable."""
         parts: list[bytes | Getter] = []
         end = 0
         for match in _VARIABLE.finditer(text):
             if match.start() > end:
                 parts.append(encode(text[end : match.start()]))
-            parts.append(self._part(match, known))
+            parts.append(self._part(match, known, assigned))
             end = match.end()
         if end < len(text):
             parts.append(encode(text[end:]))
@@ -86,7 +103,9 @@ class VariableTable:
             constant = b"".join(part for part in parts if isinstance(part, bytes))
         return Template(text, tuple(parts), constant)
 
-    def _part(self, match: re.Match[str], known: frozenset[str]) -> Getter:
+    def _part(
+        self, match: re.Match[str], known: frozenset[str], assigned: frozenset[str]
+    ) -> Getter:
         if match["digit"]:
             return self.capture(int(match["digit"]))  # "$10" is $1 and a zero
         name: str = match["plain"] or match["braced"]
@@ -96,4 +115,4 @@ class VariableTable:
             raise Invalid(f'the closing bracket in "{name}" variable is missing')
         if name[0].isdigit():
             raise Invalid(f'unknown "{name}" variable')
-        return self.getter(name, known)
+        return self.getter(name, known, assigned)

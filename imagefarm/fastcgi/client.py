@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 
 from imagefarm.http.dates import parse_http
 from imagefarm.http.headers import MAX_HEAD, Headers
-from imagefarm.http.message import BodySink, Response
+from imagefarm.http.message import BodySink, Response, Traffic
 from imagefarm.http.upstream import Fault, Outgoing, Timeouts, UpstreamConnection, UpstreamError
 
 from .cgi import InvalidHead
@@ -73,6 +73,7 @@ class FastCGIConnection(Protocol):
         self._head_limit = head_limit
         self._run: _Run | None = None
         self._closed = False
+        self.traffic = Traffic()
 
     @property
     def wire(self) -> Transport:
@@ -81,6 +82,7 @@ class FastCGIConnection(Protocol):
 
     def send(self, outgoing: Outgoing, timeouts: Timeouts, *, reused: bool) -> Deferred[Response]:
         """Begin an exchange, as `UpstreamConnection` says."""
+        self.traffic = Traffic()
         if self._closed:
             return fail(
                 UpstreamError(
@@ -95,6 +97,11 @@ class FastCGIConnection(Protocol):
         )
         self._run = _Run(self, exchange, outgoing, timeouts, reused, self._clock)
         return self._run.begin()
+
+    def write(self, data: bytes) -> None:
+        """Send some of the request."""
+        self.traffic.sent += len(data)
+        self.wire.write(data)
 
     def abort(self) -> None:
         """Drop the connection at once."""
@@ -175,17 +182,18 @@ class _Run:
         """Write the request, or its head and then its body as it comes."""
         waiting = self._waiting
         assert waiting is not None
-        transport = self._connection.wire
+        connection = self._connection
         head = self._exchange.begin(self._outgoing.params)
         if self._outgoing.body is None:
-            transport.write(head + self._exchange.stdin_end())
+            connection.write(head + self._exchange.stdin_end())
             self._reading.start()
             return waiting
-        transport.write(head)
+        connection.write(head)
         self._upload = Upload(
             self._outgoing.body,
             self._exchange,
-            transport,
+            connection.wire,
+            connection.write,
             Watch(self._clock, self._timeouts.send, self._send_timeout),
             sent=self._reading.start,
             failed=self._body_failed,
@@ -198,6 +206,7 @@ class _Run:
     def received(self, data: bytes) -> None:
         """Bytes from the application."""
         self._reading.touch()
+        self._connection.traffic.received += len(data)
         try:
             events = self._exchange.receive(data)
         except (InvalidHead, FastCGIError) as error:
@@ -217,6 +226,7 @@ class _Run:
 
     def _take(self, event: ExchangeEvent) -> None:
         if isinstance(event, Data):
+            self._connection.traffic.body += len(event.data)
             self._queue.append(event.data)
         elif isinstance(event, Head):
             self._head = event

@@ -18,8 +18,9 @@ class Upload:
     """`BodySink` of the request's body and producer of the connection that it goes to.
 
     ``blocked`` watches the time that the application does not take our bytes; a client that
-    sends slowly is not the application's fault. ``sent`` is called when the body is complete,
-    ``failed`` when it broke off. After `cancel` neither is.
+    sends slowly is not the application's fault. ``write`` sends to ``transport``.
+    ``sent`` is called when the body is complete, ``failed`` when it broke off. After `cancel`
+    neither is.
     """
 
     def __init__(
@@ -27,6 +28,7 @@ class Upload:
         body: BodyStream,
         exchange: Exchange,
         transport: Transport,
+        write: Callable[[bytes], None],
         blocked: Watch,
         *,
         sent: Callable[[], None],
@@ -35,6 +37,7 @@ class Upload:
         self._body = body
         self._exchange = exchange
         self._transport = transport
+        self._write = write
         self._blocked = blocked
         self._sent = sent
         self._failed = failed
@@ -61,12 +64,12 @@ class Upload:
     def data(self, chunk: bytes) -> None:
         """`BodySink`."""
         if not self.done:
-            self._transport.write(self._exchange.stdin(chunk))
+            self._write(self._exchange.stdin(chunk))
 
     def end(self) -> None:
         """`BodySink`."""
         if not self.done:
-            self._transport.write(self._exchange.stdin_end())
+            self._write(self._exchange.stdin_end())
             self._close()
             self._sent()
 

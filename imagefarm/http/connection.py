@@ -25,7 +25,7 @@ from .message import Peer, Request
 from .parser import BadRequest, ParsedHead, RequestParser
 from .serializer import Serializer
 from .timers import Clock
-from .transport import DirectServer, DirectUnixServer, with_handshake
+from .transport import DirectServer, DirectUnixServer, with_handshake, with_socket
 from .waiting import State, Wait
 
 if TYPE_CHECKING:
@@ -200,9 +200,9 @@ class HttpConnection(Ending):
 
     # Reading.
 
-    def _feed(self, data: bytes) -> None:
+    def _feed(self, data: bytes, *, pipelined: bool = False) -> None:
         if self._parser is None:
-            self._parser = RequestParser(self.factory.limits, data)
+            self._parser = RequestParser(self.factory.limits, data, pipelined=pipelined)
             self._started = self.factory.now()
         else:
             self._parser.feed(data)
@@ -221,11 +221,11 @@ class HttpConnection(Ending):
                 return
         if self._state is State.BUSY:
             if data:
-                self._feed(data)
+                self._feed(data, pipelined=True)
             self._arm_busy()
             self._read_or_not()
         elif self._state is State.HEAD and data:
-            self._feed(data)
+            self._feed(data, pipelined=True)
 
     def _drained(self, body: RequestBody, rest: bytes, count: int) -> None:
         """More of a body that nobody wants."""
@@ -233,7 +233,7 @@ class HttpConnection(Ending):
         exchange = self._exchange
         if body.complete and exchange is not None:
             if rest:
-                self._feed(rest)
+                self._feed(rest, pipelined=True)
             self._idle_timeout = exchange.request.transfer.keepalive_timeout
             self._exchange = None
             self._state = State.HEAD
@@ -272,6 +272,8 @@ class HttpConnection(Ending):
     def _request(self, parsed: ParsedHead, body: RequestBody | None) -> Request:
         if self.factory.secure and not self.served:
             self.peer = with_handshake(self.peer, self.transport)
+        if self.factory.asks_socket and not self.served:
+            self.peer = with_socket(self.peer, self._lower)
         self.served += 1
         return Request(
             parsed.head,
@@ -281,6 +283,7 @@ class HttpConnection(Ending):
             parsed.host,
             number=self.served,
             length=parsed.size,
+            pipelined=parsed.pipelined,
             transfer=self.factory.transfer,
         )
 
@@ -325,7 +328,8 @@ class HttpConnection(Ending):
             reason=error.reason,
             client=self.peer.address,
         )
-        request = self._request(evolve(_NOTHING, head=error.head), None)
+        size = 0 if self._parser is None else self._parser.pending
+        request = self._request(evolve(_NOTHING, head=error.head, size=size), None)
         self._exchange = Exchange(self, self.factory.app, request, None, keep=False)
         self._state = State.BUSY
         self._exchange.refuse(error.status)

@@ -202,6 +202,7 @@ class Exchange:
             head, body, framing = self._head(response)
         outcome.status = response.status
         outcome.response = response
+        outcome.keep, outcome.chunked = self.keep, framing is CHUNKED
         outcome.bytes_sent += len(head)
         self.phase = Phase.ANSWERING
         pace = pace_of(self.request, self.clock) if body else None
@@ -331,6 +332,7 @@ class Exchange:
     def body_sent(self) -> None:
         """The answer is out, as far as we have to do with it."""
         self._sender = None
+        self.request.outcome.complete = True
         if self._carrier.congested:
             self.phase = Phase.SENT
             self._carrier.answering()

@@ -44,6 +44,7 @@ class HttpFactory:
     request's own are known; ``client_header_timeout`` is in seconds. Factories of one process
     share the ``wheel`` and the ``serials`` that number connections. ``now`` is the time of day.
     ``max_connections`` is ``worker_connections``: one more is closed as it comes (0: no limit).
+    ``asks_socket`` says that requests need `Peer.socket`.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class HttpFactory:
         serials: Iterator[int] | None = None,
         now: Callable[[], float] = time.time,
         max_connections: int = 0,
+        asks_socket: bool = False,
     ) -> None:
         self.app = app
         self.clock = clock
@@ -72,6 +74,7 @@ class HttpFactory:
         self.serializer = Serializer(b"imagefarm", __version__.encode())
         self.now = now
         self.max_connections = max_connections
+        self.asks_socket = asks_socket
         self.plans = Plans()
         self._second = 0
         self.connections: set[Connection] = set()

@@ -14,8 +14,8 @@ from imagefarm.config.errors import Invalid
 from imagefarm.config.table import HTTP, Environment, ListRow
 from imagefarm.config.variables import Template, VariableTable
 
+from .lookup import Lookup, Stability, lookup_of, stability_of
 from .message import Request
-from .variables import Lookup, Stability, lookup_of, stability_of
 
 #: The format that every configuration has.
 _COMBINED: Final = (

@@ -187,13 +187,25 @@ class RequestHead:
     headers: Headers
 
 
+class Socket(Protocol):
+    """What only the connection's own socket can tell."""
+
+    @property
+    def address(self) -> str:
+        """Our address, as the client has called it."""
+
+    def tcp_info(self) -> tuple[int, ...] | None:
+        """The 32-bit words of Linux's ``struct tcp_info``; None if there are none."""
+
+
 @frozen(eq=False)
 class Peer:
     """The client's connection, as far as requests may know it.
 
     ``tls`` is the negotiated protocol and cipher (``("TLSv1.3", "TLS_AES_...")``) or None;
     ``serial`` numbers connections, for logs; ``server`` names the listening socket
-    (``("127.0.0.1", 8080)``, or ``("unix:/path", 0)``) and selects the virtual hosts.
+    (``("127.0.0.1", 8080)``, or ``("unix:/path", 0)``) and selects the virtual hosts. ``socket``
+    is there only where the configuration has a variable that needs it.
     """
 
     address: str
@@ -202,6 +214,7 @@ class Peer:
     serial: int
     tls: tuple[str, str] | None = None
     sni: bytes | None = None
+    socket: Socket | None = None
 
 
 @frozen(eq=False)
@@ -216,15 +229,29 @@ class ForwardedPeer(Peer):
     original: Peer | None = None
 
 
+@define(eq=False)
+class Traffic:
+    """Bytes of an exchange with an upstream, counted while it lasts; ``body`` without framing."""
+
+    sent: int = 0
+    received: int = 0
+    body: int = 0
+
+
 @frozen
 class Attempt:
-    """One try at an upstream peer, for ``$upstream_*``. Times in seconds."""
+    """One try at an upstream peer, for ``$upstream_*``. Times in seconds.
+
+    ``first``: of those for one handler; an error page may lead to another one.
+    """
 
     address: bytes
     status: int
     response_time: float
     connect_time: float | None = None
     header_time: float | None = None
+    traffic: Traffic = field(factory=Traffic)
+    first: bool = False
 
 
 @frozen
@@ -277,10 +304,19 @@ class Outcome:
     body_bytes_sent: int = 0
     attempts: list[Attempt] = field(factory=list)
     cache_status: bytes = b""
+    #: Bytes before and after compression, where the answer was compressed (``gzip``).
+    compressed: tuple[int, int] = (0, 0)
+    #: All of the answer has been passed to the transport.
+    complete: bool = False
+    #: The head said that the connection is kept, and that the body is chunked.
+    keep: bool = False
+    chunked: bool = False
     #: The response whose head was sent, for ``$sent_http_*``.
     response: Response | None = None
     #: The last response head from an upstream, for ``$upstream_http_*``.
     upstream_headers: Headers | None = None
+    #: Its Content-Length, which is not among them.
+    upstream_length: int | None = None
 
 
 @define(eq=False)
@@ -329,6 +365,8 @@ class Request:
     #: Its number on the connection, from 1, and the bytes read for it, for the log.
     number: int = 1
     length: int = 0
+    #: It came together with the end of the one before.
+    pipelined: bool = False
     transfer: TransferSettings = field(factory=TransferSettings)
     outcome: Outcome = field(factory=Outcome)
     #: Called when the client goes away before the answer is complete.

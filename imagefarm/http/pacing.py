@@ -25,27 +25,44 @@ STEP: Final = 0.125
 CREDIT: Final = 1.0
 
 
-def _parsed(text: bytes) -> int:
+def _parsed(text: bytes) -> int | None:
     try:
         return parse_size(text.decode("latin-1"))
     except Invalid:
-        return 0
+        return None
 
 
 def _value(size: int | Template, request: Request) -> int:
-    return size if isinstance(size, int) else _parsed(size(request))
+    return size if isinstance(size, int) else _parsed(size(request)) or 0
+
+
+def is_rate(text: bytes) -> bool:
+    """Whether ``set $limit_rate`` takes it."""
+    return _parsed(text) is not None
+
+
+def own_rate(request: Request) -> int | None:
+    """``$limit_rate`` as ``set`` has left it; None if it was not set."""
+    own = request.variables.get("limit_rate")
+    return None if own is None else _parsed(own)
+
+
+def rate_of(request: Request) -> int:
+    """How many bytes a second of the answer are sent; 0 is no limit.
+
+    ``$limit_rate``, if it was set for the request, goes before the directive. What is not a size
+    is 0 in the directive, as in nginx, and not taken by ``set``.
+    """
+    own = own_rate(request)
+    return _value(request.transfer.limit_rate, request) if own is None else own
 
 
 def pace_of(request: Request, clock: Clock) -> Pace | None:
-    """The pace of the answer to ``request``, or None if nothing limits it.
-
-    ``$limit_rate``, if it was set for the request, goes before the directive. What is not a size
-    is 0, no limit, as in nginx.
-    """
-    transfer = request.transfer
-    own = request.variables.get("limit_rate")
-    rate = _value(transfer.limit_rate, request) if own is None else _parsed(own)
-    return Pace(rate, _value(transfer.limit_rate_after, request), clock) if rate else None
+    """The pace of the answer to ``request``, or None if nothing limits it."""
+    rate = rate_of(request)
+    if not rate:
+        return None
+    return Pace(rate, _value(request.transfer.limit_rate_after, request), clock)
 
 
 class Pace:

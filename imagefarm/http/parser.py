@@ -20,7 +20,7 @@ import re
 from ipaddress import IPv6Address
 from typing import Final
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from .headers import Headers
 from .message import RequestHead
@@ -106,6 +106,8 @@ class ParsedHead:
     keep_alive: bool
     expects_continue: bool
     size: int
+    #: It came together with the end of the one before.
+    pipelined: bool = False
 
 
 class RequestParser:
@@ -115,11 +117,13 @@ class RequestParser:
     the next request.
     """
 
-    __slots__ = ("_data", "_limits", "_line_seen", "_verified")
+    __slots__ = ("_data", "_limits", "_line_seen", "_verified", "pipelined")
 
-    def __init__(self, limits: Limits, data: bytes = b"") -> None:
+    def __init__(self, limits: Limits, data: bytes = b"", *, pipelined: bool = False) -> None:
         self._limits = limits
         self._data = data
+        #: Whether the next head has come together with the end of the one before.
+        self.pipelined = pipelined
         self._forget()
 
     def _forget(self) -> None:
@@ -162,7 +166,10 @@ class RequestParser:
             self._check_incomplete(data)
             return None
         parsed = parse_head(data[:end], self._limits)
+        if self.pipelined:
+            parsed = evolve(parsed, pipelined=True)
         self._data = data[end + 4 :]
+        self.pipelined = bool(self._data)
         self._forget()
         return parsed
 

@@ -195,11 +195,18 @@ class Plan:
         return head
 
     def replay(
-        self, block: Block, peer: Peer, number: int, size: int, started: float, sent: int
+        self,
+        block: Block,
+        peer: Peer,
+        number: int,
+        size: int,
+        started: float,
+        sent: int,
+        keep: bool,
     ) -> Request:
         """The finished request for the log, as the ordinary path would have left it.
 
-        ``size`` bytes were read for it and ``sent`` written.
+        ``size`` bytes were read for it and ``sent`` written; the connection was kept or not.
         """
         model, head = self.request, self.request.received or self.request.head
         body = self.response.body
@@ -220,7 +227,15 @@ class Plan:
             number=number,
             length=size,
             transfer=model.transfer,
-            outcome=Outcome(self.response.status, sent, length, response=self.response),
+            outcome=Outcome(
+                self.response.status,
+                sent,
+                length,
+                compressed=model.outcome.compressed,
+                complete=True,
+                keep=keep,
+                response=self.response,
+            ),
             notes=list(model.notes),
         )
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from .message import Peer, Request, Response, TransferSettings
 from .parser import ParsedHead
 from .plans import Block, Plan
-from .transport import with_handshake
+from .transport import with_handshake, with_socket
 from .waiting import Waiting
 
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ class Replaying(Waiting):
         factory = self.factory
         if factory.secure and not self.served:
             self.peer = with_handshake(self.peer, self.transport)
+        if factory.asks_socket and not self.served:
+            self.peer = with_socket(self.peer, self._lower)
         self.served = number = self.served + 1
         transfer = plan.request.transfer
         keep = (
@@ -63,7 +65,7 @@ class Replaying(Waiting):
         factory.app.repeated(
             plan.memory,
             (block, peer.address),
-            lambda: plan.replay(block, peer, number, size, now, sent),
+            lambda: plan.replay(block, peer, number, size, now, sent, keep),
         )
         self._idle_timeout = transfer.keepalive_timeout
         if keep:

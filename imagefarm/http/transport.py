@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -24,6 +25,8 @@ from .message import Peer
 ACCEPTS: Final = 64
 #: Bytes read at once.
 READ_SIZE: Final = 65536
+#: The part of ``struct tcp_info`` that is of interest: 8 bytes, 23 words.
+_TCP_INFO: Final = struct.Struct("=8x23I")
 
 _DONE: Final = Failure(CONNECTION_DONE)
 _log: Final = Logger()
@@ -277,3 +280,33 @@ def with_handshake(peer: Peer, transport: Any) -> Peer:
     version = handle.get_protocol_version_name()
     cipher = handle.get_cipher_name() or ""
     return evolve(peer, tls=(version, cipher), sni=handle.get_servername())
+
+
+class _OwnEnd:
+    """`message.Socket` of a transport. The address is asked at once: later it may be closed."""
+
+    __slots__ = ("_socket", "address")
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        # An address of a link has a scope ("fe80::1%eth0"), which nginx does not print.
+        self.address: str = sock.getsockname()[0].partition("%")[0]
+
+    def tcp_info(self) -> tuple[int, ...] | None:
+        """``getsockopt(TCP_INFO)``, but for the bytes that it begins with."""
+        try:
+            info = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
+            return _TCP_INFO.unpack(info)
+        except (OSError, struct.error):
+            return None
+
+
+def with_socket(peer: Peer, transport: Any) -> Peer:
+    """``peer`` with what the socket of ``transport`` can tell, if it is one of TCP."""
+    sock = getattr(transport, "socket", None)
+    if sock is None or sock.family == socket.AF_UNIX:
+        return peer
+    try:
+        return evolve(peer, socket=_OwnEnd(sock))
+    except OSError:
+        return peer  # the client has gone already

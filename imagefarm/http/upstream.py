@@ -14,7 +14,7 @@ from attrs import frozen
 from twisted.internet.defer import Deferred
 
 from .headers import Headers
-from .message import BodyStream, Request, Response
+from .message import BodyStream, Request, Response, Traffic
 
 
 class Fault(Enum):
@@ -90,6 +90,8 @@ class UpstreamConnection(Protocol):
 
     on_idle: Callable[[UpstreamConnection], None] | None
     on_closed: Callable[[UpstreamConnection], None] | None
+    #: What the exchange that was begun last has cost; each has a new one.
+    traffic: Traffic
 
     def send(self, outgoing: Outgoing, timeouts: Timeouts, *, reused: bool) -> Deferred[Response]:
         """Begin an exchange. ``reused``: not the first one on this connection."""

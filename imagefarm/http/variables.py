@@ -12,22 +12,18 @@ import binascii
 import ipaddress
 import os
 import re
-from collections.abc import Callable, Mapping
-from enum import Enum
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final, Protocol
-
-from attrs import frozen
 
 from imagefarm import __version__
 from imagefarm.config.variables import Getter, Template, VariableTable, encode
 
 from .dates import cached, format_iso8601, format_log
-from .headers import Headers
-from .message import Attempt, ForwardedPeer, Peer, Request, Response, body_length
+from .lookup import Lookup, Stability, Variable, field
+from .message import ForwardedPeer, Peer, Request
+from .outcome_variables import OUTCOME, OUTCOME_PREFIXES, seconds
 from .proxy_protocol import ProxyHeader
 from .uri import BadTarget, split_absolute
-
-Lookup = Callable[[Request], bytes | None]
 
 
 class LocationLike(Protocol):
@@ -46,36 +42,6 @@ class LocationLike(Protocol):
         """The location's prefix; empty for a regular expression."""
 
 
-class Stability(Enum):
-    """What a variable's value depends on, for lines of answers that are repeated (`plans`)."""
-
-    REQUEST = "anything"
-    ANSWER = "the client's address, the header block, the target and the answer"
-    CLOCK = "the time of day alone"
-
-
-@frozen
-class Variable:
-    """A getter that can also tell unset from empty."""
-
-    lookup: Lookup
-    stability: Stability = Stability.REQUEST
-
-    def __call__(self, request: Request) -> bytes:
-        """The value; empty if unset."""
-        return self.lookup(request) or b""
-
-
-def stability_of(getter: Getter) -> Stability:
-    """What the value of ``getter`` depends on."""
-    return getter.stability if isinstance(getter, Variable) else Stability.REQUEST
-
-
-def lookup_of(getter: Getter) -> Lookup:
-    """The function that tells unset (None) from empty, if ``getter`` has one."""
-    return getter.lookup if isinstance(getter, Variable) else getter
-
-
 # The request line and what was made of it.
 
 
@@ -85,19 +51,23 @@ def _request_line(request: Request) -> bytes | None:
         return head.target or None
     if head.version < (1, 0):
         return b"%b %b" % (head.method, head.target)
-    return b"%b %b %b" % (head.method, head.target, _protocol(request))
+    return b"%b %b HTTP/%d.%d" % (head.method, head.target, *head.version)
 
 
 def _request_uri(request: Request) -> bytes | None:
     """The target as received, without the scheme and host of an absolute one."""
     target = request.head.target
+    if not request.head.method:
+        return None  # it could not be read
     try:
         return split_absolute(target)[1]
     except BadTarget:
         return target or None
 
 
-def _protocol(request: Request) -> bytes:
+def _protocol(request: Request) -> bytes | None:
+    if not request.head.method:
+        return None  # it could not be read
     return b"HTTP/%d.%d" % request.head.version
 
 
@@ -117,15 +87,9 @@ def _server_name(request: Request) -> bytes | None:
 # Fields of the request.
 
 
-def _field(headers: Headers, name: bytes) -> bytes | None:
-    """The field that ``$http_NAME`` means: dashes are underscores there."""
-    value = headers.get(name.replace(b"_", b"-"))
-    return headers.get(name) if value is None and b"_" in name else value
-
-
 def _http(name: str) -> Variable:
     wanted = encode(name.lower())
-    return Variable(lambda request: _field(request.head.headers, wanted), Stability.ANSWER)
+    return Variable(lambda request: field(request.head.headers, wanted), Stability.ANSWER)
 
 
 def _arg(name: str) -> Variable:
@@ -147,7 +111,7 @@ def _cookie(name: str) -> Variable:
         for pair in (request.head.headers.get(b"cookie") or b"").split(b";"):
             key, equals, value = pair.partition(b"=")
             if equals and key.strip(b" ").lower() == wanted:
-                return value.strip(b" ")
+                return value.lstrip(b" ")
         return None
 
     return Variable(lookup, Stability.ANSWER)
@@ -205,6 +169,33 @@ def _proxy(show: Callable[[ProxyHeader], str | int]) -> Lookup:
     return lookup
 
 
+def _server_addr(request: Request) -> bytes:
+    own = request.peer.socket
+    return encode(request.peer.server[0] if own is None else own.address)
+
+
+#: Where in ``struct tcp_info`` what nginx has a variable for stands.
+_TCP_INFO: Final[Mapping[str, int]] = {
+    "tcpinfo_rtt": 15, "tcpinfo_rttvar": 16, "tcpinfo_snd_cwnd": 18, "tcpinfo_rcv_space": 22,
+}  # fmt: skip
+
+
+def _tcp_info(word: int) -> Lookup:
+    def lookup(request: Request) -> bytes | None:
+        own = request.peer.socket
+        info = None if own is None else own.tcp_info()
+        return None if info is None else b"%d" % info[word]
+
+    return lookup
+
+
+def needs_socket(names: Collection[str], *, wildcard: bool) -> bool:
+    """Whether variables of these ``names`` need `Peer.socket`; ``wildcard``: of an address that
+    is all addresses.
+    """
+    return (wildcard and "server_addr" in names) or not _TCP_INFO.keys().isdisjoint(names)
+
+
 def _ssl_protocol(request: Request) -> bytes | None:
     return encode(request.peer.tls[0]) if request.peer.tls else None
 
@@ -238,64 +229,6 @@ def _realpath(request: Request) -> bytes | None:
     return None if base is None else os.path.realpath(base)
 
 
-# What became of it. Times are in seconds with milliseconds.
-
-
-def _seconds(value: float) -> bytes:
-    """Cut off, as nginx does, so that ``$msec`` is never ahead of ``$time_local``."""
-    return b"%d.%03d" % divmod(max(round(value * 1e6), 0) // 1000, 1000)
-
-
-def _status(request: Request) -> bytes:
-    return b"%03d" % request.outcome.status
-
-
-def _attempts(show: Callable[[Attempt], bytes]) -> Variable:
-    """One value a try, as nginx joins them."""
-
-    def lookup(request: Request) -> bytes | None:
-        attempts = request.outcome.attempts
-        return b", ".join([show(attempt) for attempt in attempts]) if attempts else None
-
-    return Variable(lookup)
-
-
-def _time(value: float | None) -> bytes:
-    return b"-" if value is None else _seconds(value)
-
-
-def _upstream_http(name: str) -> Variable:
-    wanted = encode(name.lower())
-
-    def lookup(request: Request) -> bytes | None:
-        headers = request.outcome.upstream_headers
-        return None if headers is None else _field(headers, wanted)
-
-    return Variable(lookup)
-
-
-def _sent_http(name: str) -> Variable:
-    wanted = encode(name.lower())
-
-    def lookup(request: Request) -> bytes | None:
-        response = request.outcome.response
-        if response is None:
-            return None
-        if wanted == b"content_length":
-            return _sent_length(response)
-        return _field(response.headers, wanted)
-
-    return Variable(lookup)
-
-
-def _sent_length(response: Response) -> bytes | None:
-    """The Content-Length that the connection derives from the body."""
-    if response.status < 200 or response.status in (204, 304):
-        return None
-    length = body_length(response.body) if response.length is None else response.length
-    return None if length is None else b"%d" % length
-
-
 # Captures and variables of the configuration's own.
 
 
@@ -317,27 +250,24 @@ def _defined(name: str) -> Variable:
         match: re.Match[bytes] | None = request.captures
         if match is not None and name in match.re.groupindex:
             return match[name]
-        return b""
+        return None
 
     return Variable(lookup)
 
 
-def _kept(name: str) -> Lookup:
-    """A value that the leaf which proxies leaves in ``request.variables``."""
-    return lambda request: request.variables.get(name)
+def _assigned(name: str) -> Variable:
+    return Variable(lambda request: request.variables.get(name, b""))
 
 
 _FIXED: Final[Mapping[str, Lookup]] = {
     "args": _args,
     "binary_remote_addr": _binary_address,
-    "body_bytes_sent": lambda request: b"%d" % request.outcome.body_bytes_sent,
-    "bytes_sent": lambda request: b"%d" % request.outcome.bytes_sent,
     "connection": lambda request: b"%d" % request.peer.serial,
     "connection_requests": lambda request: b"%d" % request.number,
     "content_length": lambda request: request.head.headers.first(b"content-length"),
     "content_type": lambda request: request.head.headers.first(b"content-type"),
     "document_root": _root,
-    "document_uri": lambda request: request.uri,
+    "document_uri": lambda request: request.uri or None,
     "fastcgi_path_info": lambda request: b"",
     "fastcgi_script_name": lambda request: request.uri,
     "host": _host,
@@ -346,9 +276,8 @@ _FIXED: Final[Mapping[str, Lookup]] = {
     "is_args": lambda request: b"?" if request.args else b"",
     "nginx_version": lambda request: __version__.encode(),
     "pid": lambda request: b"%d" % os.getpid(),
+    "pipe": lambda request: b"p" if request.pipelined else b".",
     "proxy_add_x_forwarded_for": _forwarded_for,
-    "proxy_host": _kept("proxy_host"),
-    "proxy_port": _kept("proxy_port"),
     "proxy_protocol_addr": _proxy(lambda header: header.source),
     "proxy_protocol_port": _proxy(lambda header: header.source_port),
     "proxy_protocol_server_addr": _proxy(lambda header: header.destination),
@@ -361,48 +290,44 @@ _FIXED: Final[Mapping[str, Lookup]] = {
     "remote_port": lambda request: _port(request.peer.port),
     "remote_user": _remote_user,
     "request": _request_line,
+    # Bodies are streamed: there is never one in memory as a whole, nor in a file.
+    "request_body": lambda request: None,
+    "request_body_file": lambda request: None,
     "request_filename": _filename,
     "request_length": lambda request: b"%d" % request.length,
     "request_method": lambda request: request.head.method or None,
     "request_uri": _request_uri,
     "scheme": lambda request: b"https" if request.peer.tls else b"http",
-    "server_addr": lambda request: encode(request.peer.server[0]),
+    "server_addr": _server_addr,
     "server_name": _server_name,
     "server_port": lambda request: _port(request.peer.server[1]),
     "server_protocol": _protocol,
     "ssl_cipher": _ssl_cipher,
     "ssl_protocol": _ssl_protocol,
     "ssl_server_name": lambda request: request.peer.sni,
-    "status": _status,
-    "upstream_addr": _attempts(lambda attempt: attempt.address).lookup,
-    "upstream_cache_status": lambda request: request.outcome.cache_status or None,
-    "upstream_connect_time": _attempts(lambda attempt: _time(attempt.connect_time)).lookup,
-    "upstream_header_time": _attempts(lambda attempt: _time(attempt.header_time)).lookup,
-    "upstream_response_time": _attempts(lambda attempt: _time(attempt.response_time)).lookup,
-    "upstream_status": _attempts(
-        lambda attempt: b"%d" % attempt.status if attempt.status else b"-"
-    ).lookup,
-    "uri": lambda request: request.uri,
+    **{name: _tcp_info(word) for name, word in _TCP_INFO.items()},
+    **OUTCOME,
+    "uri": lambda request: request.uri or None,
 }
 
 _PREFIXES: Final[Mapping[str, Callable[[str], Getter]]] = {
     "arg_": _arg,
     "cookie_": _cookie,
     "http_": _http,
-    "sent_http_": _sent_http,
-    "upstream_http_": _upstream_http,
+    **OUTCOME_PREFIXES,
 }
 
 
 #: Variables whose value is the same for each repetition of an answer to the same client.
 _OF_ANSWER: Final = frozenset({
     "args", "binary_remote_addr", "body_bytes_sent", "content_length", "content_type",
-    "document_uri", "host", "hostname", "https", "is_args", "nginx_version",
+    "document_uri", "gzip_ratio", "host", "hostname", "https", "is_args", "nginx_version",
     "proxy_add_x_forwarded_for", "query_string", "realip_remote_addr", "remote_addr",
-    "remote_user", "request",
-    "request_method", "request_uri", "scheme", "server_addr", "server_name", "server_port",
-    "server_protocol", "status", "uri", "upstream_addr", "upstream_cache_status",
-    "upstream_connect_time", "upstream_header_time", "upstream_response_time",
+    "remote_user", "request", "request_body", "request_body_file", "request_completion",
+    "request_method", "request_uri", "scheme", "server_name", "server_port",
+    "server_protocol", "status", "uri", "upstream_addr", "upstream_bytes_received",
+    "upstream_bytes_sent", "upstream_cache_status", "upstream_connect_time",
+    "upstream_header_time", "upstream_response_length", "upstream_response_time",
     "upstream_status",
 })  # fmt: skip
 _OF_CLOCK: Final = frozenset({"time_iso8601", "time_local"})
@@ -428,8 +353,8 @@ def _request_id(random: Callable[[int], bytes]) -> Lookup:
 def _timed(clock: Callable[[], float]) -> dict[str, Lookup]:
     local, iso8601 = cached(format_log), cached(format_iso8601)
     return {
-        "msec": lambda request: _seconds(clock()),
-        "request_time": lambda request: _seconds(clock() - request.started),
+        "msec": lambda request: seconds(clock()),
+        "request_time": lambda request: seconds(clock() - request.started),
         "time_iso8601": lambda request: iso8601(clock()),
         "time_local": lambda request: local(clock()),
     }
@@ -452,4 +377,6 @@ def variable_table(
     }
     exact["request_id"] = Variable(_request_id(random))
     exact.update(extra or {})
-    return VariableTable(exact=exact, prefixes=_PREFIXES, defined=_defined, capture=_capture)
+    return VariableTable(
+        exact=exact, prefixes=_PREFIXES, defined=_defined, capture=_capture, assigned=_assigned
+    )

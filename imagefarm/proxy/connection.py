@@ -20,7 +20,7 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 
 from imagefarm.http.headers import MAX_HEAD, Headers
-from imagefarm.http.message import Body, Response
+from imagefarm.http.message import Body, Response, Traffic
 from imagefarm.http.upstream import Fault, Outgoing, Timeouts, UpstreamConnection, UpstreamError
 
 from .request_writer import RequestWriter
@@ -72,6 +72,7 @@ class HttpUpstreamConnection(Protocol):
         self._tls = tls
         self._watchdog = Watchdog(clock, self._timed_out)
         self._timeouts = Timeouts()
+        self.traffic = Traffic()
         self._parser: ResponseParser | None = None
         self._answer: Deferred[Response] | None = None
         self._body: ResponseBody | None = None
@@ -93,6 +94,7 @@ class HttpUpstreamConnection(Protocol):
     def send(self, outgoing: Outgoing, timeouts: Timeouts, *, reused: bool) -> Deferred[Response]:
         """`UpstreamConnection`."""
         answer: Deferred[Response] = Deferred(self._cancelled)
+        self.traffic = Traffic()
         if self._closed or self._spoiled:
             answer.errback(
                 UpstreamError(Fault.CLOSED, _closed_words(_SENDING), stale=reused, unsent=True)
@@ -104,7 +106,7 @@ class HttpUpstreamConnection(Protocol):
         self._answered = False
         self._keep = outgoing.version >= (1, 1)
         self._parser = ResponseParser(outgoing.method, self._max_head)
-        self._writer = RequestWriter(self.transport, outgoing, self._writing)
+        self._writer = RequestWriter(self.transport, outgoing, self._writing, self.traffic)
         self._writer.start()
         return answer
 
@@ -151,6 +153,7 @@ class HttpUpstreamConnection(Protocol):
             self.transport.abortConnection()
             return
         self._answered = True
+        self.traffic.received += len(data)
         try:
             chunks = parser.feed(data)
         except InvalidResponse as error:
@@ -159,6 +162,7 @@ class HttpUpstreamConnection(Protocol):
             return
         if self._writer is not None and self._writer.done:
             self._watchdog.touch()
+        self.traffic.body += sum(map(len, chunks))
         self._deliver(parser, chunks)
 
     def _deliver(self, parser: ResponseParser, chunks: list[bytes]) -> None:

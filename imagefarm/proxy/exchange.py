@@ -17,7 +17,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
-from imagefarm.http.message import Attempt, Request, Response, discard
+from imagefarm.http.message import Attempt, Request, Response, Traffic, discard
 from imagefarm.http.upstream import (
     ExchangeRules,
     Fault,
@@ -80,7 +80,8 @@ class Exchange:
 
     __slots__ = (
         "_attempt", "_body", "_connected", "_current", "_group", "_key", "_left", "_link",
-        "_outgoing", "_peer", "_request", "_rules", "_started", "_tried", "_try_started", "answer",
+        "_outgoing", "_peer", "_recorded", "_request", "_rules", "_started", "_traffic", "_tried",
+        "_try_started", "answer",
     )  # fmt: skip
 
     log = Logger()
@@ -106,7 +107,10 @@ class Exchange:
         #: What to cancel: the connecting or the sending of this attempt.
         self._current: Deferred[Any] | None = None
         self._connected: float | None = None
-        #: Where in ``outcome.attempts`` this attempt was recorded, or -1.
+        self._traffic = Traffic()
+        #: Whether an attempt of ours was recorded in ``outcome.attempts``.
+        self._recorded = False
+        #: Where there this attempt was, or -1.
         self._attempt = -1
 
     def begin(self) -> None:
@@ -124,7 +128,7 @@ class Exchange:
         peer = self._choose()
         if peer is None:
             self._report("no live upstreams while connecting to upstream", self._group.name)
-            self._request.outcome.attempts.append(Attempt(self._group.name, 502, 0.0))
+            self._add(Attempt(self._group.name, 502, 0.0, first=not self._recorded))
             self._fail(NoLivePeers("no live upstreams"))
         else:
             self._try(peer)
@@ -136,6 +140,7 @@ class Exchange:
         self._peer = peer
         self._try_started = now
         self._connected = None
+        self._traffic = Traffic()
         self._attempt = -1
         self._request.outcome.upstream_headers = None
         link = self._group.idle_link(peer, self._rules)
@@ -163,6 +168,7 @@ class Exchange:
         link.exchange = self
         self._link = link
         sending = link.connection.send(outgoing, self._rules.timeouts, reused=reused)
+        self._traffic = link.connection.traffic
         self._current = sending
         sending.addCallbacks(
             self._answered, self._failed, callbackArgs=(peer,), errbackArgs=(peer,)
@@ -191,6 +197,7 @@ class Exchange:
 
     def _answered(self, response: Response, peer: Peer) -> None:
         self._request.outcome.upstream_headers = response.headers
+        self._request.outcome.upstream_length = response.length
         word = _STATUS_WORDS.get(response.status)
         if word is not None and self._left > 1 and self._may_go_on(word, unsent=False):
             following = self._choose()
@@ -300,8 +307,17 @@ class Exchange:
         return elapsed
 
     def _record(self, peer: Peer, status: int, header: float | None) -> int:
+        return self._add(
+            Attempt(
+                peer.name, status, self._elapsed(), self._connected, header, self._traffic,
+                first=not self._recorded,
+            )
+        )  # fmt: skip
+
+    def _add(self, attempt: Attempt) -> int:
         attempts = self._request.outcome.attempts
-        attempts.append(Attempt(peer.name, status, self._elapsed(), self._connected, header))
+        attempts.append(attempt)
+        self._recorded = True
         return len(attempts) - 1
 
     def _report(self, what: str, upstream: bytes, level: Any = LogLevel.error) -> None:

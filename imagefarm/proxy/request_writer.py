@@ -9,6 +9,7 @@ from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
 from imagefarm.http.chunked import LAST_CHUNK, encode_chunk
+from imagefarm.http.message import Traffic
 from imagefarm.http.upstream import Outgoing
 
 
@@ -19,6 +20,7 @@ class BodyMismatch(Exception):
 @implementer(IPushProducer)
 class RequestWriter:
     """One request. ``notify(writer, error)`` tells of each change of `done` and `stalled`.
+    ``traffic`` counts what is written.
 
     The framing is Content-Length where the body's length is known, chunked where it is not
     (RFC 9112 section 6); HTTP/1.0 has no way to send a body of unknown length, and
@@ -30,10 +32,12 @@ class RequestWriter:
         transport: Any,
         outgoing: Outgoing,
         notify: Callable[[RequestWriter, Exception | None], None],
+        traffic: Traffic,
     ) -> None:
         self._transport = transport
         self._outgoing = outgoing
         self._notify = notify
+        self._traffic = traffic
         self._body = outgoing.body
         self._length = None if self._body is None else self._body.length
         self._written = 0
@@ -47,13 +51,13 @@ class RequestWriter:
         """Write the head and let the body flow."""
         body, outgoing = self._body, self._outgoing
         if body is None:
-            self._transport.write(request_head(outgoing))
+            self._write(request_head(outgoing))
             self.done = True
         elif self._length is None and outgoing.version < (1, 1):
             self.fail(BodyMismatch("a body of unknown length cannot be sent over HTTP/1.0"))
             return
         else:
-            self._transport.write(request_head(outgoing))
+            self._write(request_head(outgoing))
             self._transport.registerProducer(self, True)
             self._registered = True
             body.start(self)
@@ -79,14 +83,14 @@ class RequestWriter:
         elif self._written > self._length:
             self.fail(BodyMismatch("the request body is longer than announced"))
             return
-        self._transport.write(chunk)
+        self._write(chunk)
 
     def end(self) -> None:
         """The body is complete."""
         if self._body is None:
             return
         if self._length is None:
-            self._transport.write(LAST_CHUNK)
+            self._write(LAST_CHUNK)
         elif self._written < self._length:
             self.fail(BodyMismatch("the request body is shorter than announced"))
             return
@@ -118,6 +122,10 @@ class RequestWriter:
     def stopProducing(self) -> None:
         """The transport is gone; the connection learns of it as well and calls `cancel`."""
         self._registered = False
+
+    def _write(self, data: bytes) -> None:
+        self._traffic.sent += len(data)
+        self._transport.write(data)
 
     def _unregister(self) -> None:
         if self._registered:

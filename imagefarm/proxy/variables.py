@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Final
 
 from imagefarm.config.variables import Getter
+from imagefarm.http.lookup import Variable
 from imagefarm.http.message import Request
 
 #: Where `ProxyPass` leaves the values for the getters.
@@ -13,15 +15,10 @@ PROXY_HOST: Final = "proxy_host"
 PROXY_PORT: Final = "proxy_port"
 
 
-def _proxy_host(request: Request) -> bytes:
-    return request.variables.get(PROXY_HOST, b"")
-
-
-def _proxy_port(request: Request) -> bytes:
-    return request.variables.get(PROXY_PORT, b"")
+def _kept(name: str, request: Request) -> bytes | None:
+    return request.variables.get(name)
 
 
 VARIABLES: Final[Mapping[str, Getter]] = {
-    "proxy_host": _proxy_host,
-    "proxy_port": _proxy_port,
+    name: Variable(partial(_kept, name)) for name in (PROXY_HOST, PROXY_PORT)
 }

@@ -77,8 +77,14 @@ class Dispatcher:
     def reject(self, request: Request, status: int) -> Response | Deferred[Response]:
         """The error page for a request that could not be read."""
         try:
-            self._choose_server(request)
+            host = self._choose_server(request)
             request.close = True
+            try:
+                request.uri, request.args = normalise(
+                    request.head.target, merge_slashes=host.settings.merge_slashes
+                )
+            except BadTarget:
+                request.uri = b""
             return self._settle(request, Response(status))
         except Exception:
             return self._broken(request, Failure())

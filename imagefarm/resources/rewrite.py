@@ -16,14 +16,15 @@ from attrs import field, frozen
 from imagefarm.config.variables import Template
 from imagefarm.http.headers import Headers
 from imagefarm.http.message import Request, Response
-from imagefarm.http.requestlog import printable
+from imagefarm.http.pacing import is_rate
+from imagefarm.http.requestlog import printable, report
 from imagefarm.http.uri import escape_args
 
 from .actions import Action
 from .conditions import Condition, remember
 
 #: The variables of ours that ``set`` may change.
-CHANGEABLE: Final = frozenset({"args"})
+CHANGEABLE: Final = frozenset({"args", "limit_rate"})
 
 Note = Callable[[str, Request], None]
 
@@ -188,9 +189,11 @@ def _escaping(request: Request) -> bool:
 
 
 def _assign(request: Request, name: str, value: bytes) -> None:
-    """``set``. Of nginx's own variables only ``$args`` may be set."""
+    """``set``. Of the engine's variables `CHANGEABLE` may be set."""
     if name == "args":
         request.args = value
+    elif name == "limit_rate" and not is_rate(value):
+        report(request, "error", f'invalid $limit_rate "{printable(value)}"')
     else:
         request.variables[name] = value
 

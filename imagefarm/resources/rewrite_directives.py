@@ -93,7 +93,7 @@ def _condition_names(directive: Directive) -> list[str]:
 SET: Final = ListRow(
     name="set", contexts=_EVERYWHERE, arity=(2, 2), convert=_set, syntax="$variable value",
     defines=lambda directive: [_set_name(directive)], doc="Gives a variable a value.",
-    inherits=False,
+    inherits=False, assigns=True,
 )  # fmt: skip
 BREAK: Final = ListRow(
     name="break", contexts=_EVERYWHERE, arity=(0, 0), convert=_break,

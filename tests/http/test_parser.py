@@ -34,6 +34,14 @@ def parse(data: bytes, limits: Limits | None = None) -> ParsedHead:
 
 
 class AcceptedTests(SynchronousTestCase):
+    def test_pipelined(self) -> None:
+        head = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+        parser = RequestParser(Limits(), head * 2)
+        found = [parser.next_head(), parser.next_head()]
+        parser.feed(head)
+        found.append(parser.next_head())
+        self.assertEqual([parsed and parsed.pipelined for parsed in found], [False, True, False])
+
     def test_head_is_known(self) -> None:
         with self.assertRaises(BadRequest) as caught:
             parse(b"GET /x HTTP/1.1\r\n\r\n")

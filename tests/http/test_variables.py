@@ -15,8 +15,18 @@ from twisted.trial.unittest import SynchronousTestCase
 from imagefarm import __version__
 from imagefarm.config.variables import Template
 from imagefarm.http.headers import Headers
-from imagefarm.http.message import Attempt, Peer, Request, RequestHead, Response
-from imagefarm.http.variables import Variable, lookup_of, variable_table
+from imagefarm.http.lookup import Variable, lookup_of
+from imagefarm.http.message import (
+    Attempt,
+    Peer,
+    Request,
+    RequestHead,
+    Response,
+    Traffic,
+    TransferSettings,
+)
+from imagefarm.http.transport import with_socket
+from imagefarm.http.variables import needs_socket, variable_table
 
 from .samples import NOW, Source, request
 
@@ -53,7 +63,7 @@ class VariableTests(SynchronousTestCase):
     def get(self, name: str, asked: Request | None = None) -> bytes | None:
         """The value, None if it is unset."""
         known = frozenset({"mine", "named"})
-        getter = self.table.getter(name, known)
+        getter = self.table.getter(name, known, frozenset({"mine"}))
         asked = asked or request()
         found = lookup_of(getter)(asked)
         self.assertEqual(getter(asked), found or b"")
@@ -141,7 +151,7 @@ class VariableTests(SynchronousTestCase):
         self.check(
             asked,
             cookie_a=b"1",
-            cookie_user=b"kim",
+            cookie_user=b"kim ",
             cookie_e=b"",
             cookie_b=b"x=y",
             cookie_flag=None,
@@ -253,23 +263,34 @@ class VariableTests(SynchronousTestCase):
         asked = request()
         unset: dict[str, Any] = dict.fromkeys(
             ["upstream_addr", "upstream_status", "upstream_response_time", "upstream_cache_status",
-             "upstream_connect_time", "upstream_header_time", "upstream_http_x_a"]
+             "upstream_connect_time", "upstream_header_time", "upstream_http_x_a",
+             "upstream_response_length", "upstream_bytes_sent", "upstream_cookie_a",
+             "upstream_http_content_length"]
         )  # fmt: skip
         self.check(asked, **unset)
         asked.outcome.attempts = [
             Attempt(b"127.0.0.1:8081", 502, 0.0004),
             Attempt(b"127.0.0.1:8082", 0, 1.5),
-            Attempt(b"127.0.0.1:8083", 200, 0.25, 0.001, 0.2),
+            Attempt(b"127.0.0.1:8083", 200, 0.25, 0.001, 0.2, Traffic(1, 3, 2), first=True),
         ]
         asked.outcome.cache_status = b"MISS"
-        asked.outcome.upstream_headers = Headers([(b"X-A", b"1")])
+        asked.outcome.upstream_headers = Headers(
+            [(b"X-A", b"1"), (b"Set-Cookie", b"b=2"), (b"Set-Cookie", b"A=3 ; path=/")]
+        )
+        asked.outcome.upstream_length = 2
         self.check(
             asked,
-            upstream_addr=b"127.0.0.1:8081, 127.0.0.1:8082, 127.0.0.1:8083",
-            upstream_status=b"502, -, 200",
-            upstream_response_time=b"0.000, 1.500, 0.250",
-            upstream_connect_time=b"-, -, 0.001",
-            upstream_header_time=b"-, -, 0.200",
+            upstream_addr=b"127.0.0.1:8081, 127.0.0.1:8082 : 127.0.0.1:8083",
+            upstream_status=b"502, - : 200",
+            upstream_response_time=b"0.000, 1.500 : 0.250",
+            upstream_connect_time=b"-, - : 0.001",
+            upstream_header_time=b"-, - : 0.200",
+            upstream_bytes_sent=b"0, 0 : 1",
+            upstream_bytes_received=b"0, 0 : 3",
+            upstream_response_length=b"0, 0 : 2",
+            upstream_cookie_a=b"3",
+            upstream_cookie_c=None,
+            upstream_http_content_length=b"2",
             upstream_cache_status=b"MISS",
             upstream_http_x_a=b"1",
             upstream_http_x_b=None,
@@ -290,7 +311,8 @@ class VariableTests(SynchronousTestCase):
     def test_captures_and_own_variables(self) -> None:
         asked = request()
         self.assertIsNone(self.get("1", asked))
-        self.assertEqual(self.get("mine", asked), b"")
+        self.assertEqual(self.get("mine", asked), b"")  # `set` was not reached
+        self.assertIsNone(self.get("named", asked))  # nothing was captured
         asked.captures = re.match(rb"(?P<named>a)(b)?(c)", b"ac")
         asked.variables["mine"] = b"m"
         self.assertEqual(self.get("1", asked), b"a")
@@ -300,11 +322,62 @@ class VariableTests(SynchronousTestCase):
         self.assertEqual(self.get("mine", asked), b"m")
         self.assertEqual(self.get("named", asked), b"a")
 
-    def test_the_proxying_leaf_names_its_upstream(self) -> None:
+    def test_rate(self) -> None:
         asked = request()
-        self.check(asked, proxy_host=None, proxy_port=None)
-        asked.variables.update(proxy_host=b"farm", proxy_port=b"80")
-        self.check(asked, proxy_host=b"farm", proxy_port=b"80")
+        asked.transfer = TransferSettings(limit_rate=2048)
+        self.check(asked, limit_rate=b"0")
+        asked.outcome.response = Response(200)
+        self.check(asked, limit_rate=b"2048")
+        asked.variables["limit_rate"] = b"1k"
+        self.check(asked, limit_rate=b"1024")
+
+    def test_compressed(self) -> None:
+        asked = request()
+        self.check(asked, gzip_ratio=None)
+        for before, after, ratio in (
+            (100, 40, b"2.50"), (1000, 300, b"3.33"), (2, 3, b"0.67"), (1999, 1000, b"2.00"),
+        ):  # fmt: skip
+            asked.outcome.compressed = before, after
+            self.check(asked, gzip_ratio=ratio)
+
+    def test_the_connections_own_end(self) -> None:
+        asked = request()
+        self.check(asked, server_addr=b"127.0.0.1", tcpinfo_rtt=None)
+        listener = socket.create_server(("127.0.0.1", 0))
+        client = socket.create_connection(listener.getsockname())
+        own, _ = listener.accept()
+        self.addCleanup(listener.close)
+        self.addCleanup(client.close)
+        transport = type("Transport", (), {"socket": own})
+        anywhere = Peer("192.0.2.1", 1, ("", 80), 1)
+        asked.peer = with_socket(anywhere, transport)
+        self.check(asked, server_addr=b"127.0.0.1")
+        for name in ("tcpinfo_rtt", "tcpinfo_rttvar", "tcpinfo_snd_cwnd", "tcpinfo_rcv_space"):
+            self.assertGreater(int(self.get(name, asked) or b""), 0, name)
+        own.close()
+        self.check(asked, server_addr=b"127.0.0.1", tcpinfo_rtt=None)
+        self.assertIs(with_socket(anywhere, transport), anywhere)
+
+    def test_who_needs_the_socket(self) -> None:
+        self.assertTrue(needs_socket({"server_addr"}, wildcard=True))
+        self.assertFalse(needs_socket({"server_addr"}, wildcard=False))
+        self.assertTrue(needs_socket({"tcpinfo_rtt"}, wildcard=False))
+        self.assertFalse(needs_socket({"server_port"}, wildcard=True))
+
+    def test_the_heads_own_fields(self) -> None:
+        asked = request()
+        names = ("sent_http_connection", "sent_http_keep_alive", "sent_http_transfer_encoding")
+        self.check(asked, **dict.fromkeys(names))
+        asked.outcome.response = Response(200)
+        self.check(asked, sent_http_connection=b"close", sent_http_keep_alive=None)
+        asked.transfer = TransferSettings(keepalive_header=9)
+        asked.outcome.keep = asked.outcome.chunked = True
+        self.check(
+            asked,
+            sent_http_connection=b"keep-alive",
+            sent_http_keep_alive=b"timeout=9",
+            sent_http_transfer_encoding=b"chunked",
+        )
 
     def test_extra_goes_first(self) -> None:
         table = variable_table(

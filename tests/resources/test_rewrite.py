@@ -31,6 +31,13 @@ class RewriteCase(SynchronousTestCase):
 
 
 class StepsTests(RewriteCase):
+    def test_only_a_rate_is_taken_for_one(self) -> None:
+        steps = "set $limit_rate $arg_a; set $limit_rate $arg_b; return 200 $limit_rate;"
+        for target, expected in (
+            ("/?a=2k&b=3k", "3072"), ("/?a=2k&b=fast", "2048"), ("/?a=&b=-1", "0"),
+        ):  # fmt: skip
+            self.assertEqual(self.body(f"location / {{ {steps} }}", target), expected, target)
+
     SHOW = 'location /show { return 200 "$uri|$args"; }'
 
     def rewritten(self, words: str, target: str) -> str:

@@ -341,10 +341,16 @@ def _compressed(
         whole = _whole(body, block)
         if whole is not None:
             discard(body)
-            return attrs.evolve(response, body=squeeze.compress(whole) + squeeze.flush())
+            packed = squeeze.compress(whole) + squeeze.flush()
+            request.outcome.compressed = len(whole), len(packed)
+            return attrs.evolve(response, body=packed)
     if isinstance(body, bytes | FileBody | PartsBody):
         body = BlockStream(body, block, settings.later)
-    return attrs.evolve(response, body=GzipStream(body, squeeze))
+
+    def compressed(before: int, after: int) -> None:
+        request.outcome.compressed = before, after
+
+    return attrs.evolve(response, body=GzipStream(body, squeeze, compressed))
 
 
 def _whole(body: Body, limit: int) -> bytes | None:

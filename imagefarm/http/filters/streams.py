@@ -199,11 +199,21 @@ class SliceStream(_Relay):
 
 
 class GzipStream(_Relay):
-    """A stream compressed on its way. ``compressor`` is a fresh zlib object that writes gzip."""
+    """A stream compressed on its way. ``compressor`` is a fresh zlib object that writes gzip.
 
-    def __init__(self, source: BodyStream, compressor: zlib._Compress) -> None:
+    ``done`` is told at the end how many bytes it has read and made.
+    """
+
+    def __init__(
+        self,
+        source: BodyStream,
+        compressor: zlib._Compress,
+        done: Callable[[int, int], None] = lambda before, after: None,
+    ) -> None:
         super().__init__(source)
         self._compressor = compressor
+        self._done = done
+        self._before = self._after = 0
         self._paused = False
         self._ended = False
 
@@ -228,6 +238,8 @@ class GzipStream(_Relay):
     def data(self, chunk: bytes) -> None:
         """From the source: some bytes."""
         out = self._compressor.compress(chunk)
+        self._before += len(chunk)
+        self._after += len(out)
         if out and self._sink is not None:
             self._sink.data(out)
 
@@ -239,5 +251,7 @@ class GzipStream(_Relay):
 
     def _finish(self) -> None:
         if self._sink is not None:
-            self._sink.data(self._compressor.flush())
+            out = self._compressor.flush()
+            self._done(self._before, self._after + len(out))
+            self._sink.data(out)
         super().end()

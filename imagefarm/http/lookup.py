@@ -1,0 +1,51 @@
+"""What a variable is: a getter that can tell unset from empty, and how stable its value is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+
+from attrs import frozen
+
+from imagefarm.config.variables import Getter
+
+from .headers import Headers
+from .message import Request
+
+Lookup = Callable[[Request], bytes | None]
+
+
+class Stability(Enum):
+    """What a variable's value depends on, for lines of answers that are repeated (`plans`)."""
+
+    REQUEST = "anything"
+    ANSWER = "the client's address, the header block, the target and the answer"
+    CLOCK = "the time of day alone"
+
+
+@frozen
+class Variable:
+    """A getter that can also tell unset from empty."""
+
+    lookup: Lookup
+    stability: Stability = Stability.REQUEST
+
+    def __call__(self, request: Request) -> bytes:
+        """The value; empty if unset."""
+        return self.lookup(request) or b""
+
+
+def stability_of(getter: Getter) -> Stability:
+    """What the value of ``getter`` depends on."""
+    return getter.stability if isinstance(getter, Variable) else Stability.REQUEST
+
+
+def lookup_of(getter: Getter) -> Lookup:
+    """The function that tells unset (None) from empty, if ``getter`` has one."""
+    return getter.lookup if isinstance(getter, Variable) else getter
+
+
+def field(headers: Headers, name: bytes) -> bytes | None:
+    """The field that ``$http_NAME`` means: dashes are underscores there."""
+    value = headers.get(name.replace(b"_", b"-"))
+    return headers.get(name) if value is None and b"_" in name else value
