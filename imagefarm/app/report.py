@@ -9,7 +9,7 @@ from attrs import asdict
 
 from imagefarm.cache.zone import Zone
 from imagefarm.proxy.group import Group
-from imagefarm.proxy.peers import Peer
+from imagefarm.proxy.peer import Peer
 
 
 def _peer(group: Group, peer: Peer) -> Mapping[str, Any]:

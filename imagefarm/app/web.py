@@ -174,6 +174,7 @@ class WebWork:
         for block in http:
             make = partial(Groups.from_scope, block, self.reactor)
             self.groups = self._tolerate(make) or self.groups
+            self.warnings += self.groups.warnings
         if len(self._found) > len(self.loaded.problems):
             self._raise_found()  # what follows would only blame others for it
         self.warnings += _missing_roots(self.loaded.root)

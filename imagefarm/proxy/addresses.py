@@ -14,7 +14,7 @@ from attrs import frozen
 
 from imagefarm.config.errors import Invalid
 
-from .peers import Address
+from .peer import Address
 
 _HOST_PORT: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]]*)(?::(.*))?", re.DOTALL)
 _HOST: Final = re.compile(r"[A-Za-z0-9._~\-]+")

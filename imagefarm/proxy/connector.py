@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 
 from imagefarm.http.upstream import ExchangeRules, Fault, UpstreamConnection, UpstreamError
 
-from .peers import Address
+from .peer import Address
 
 
 class _Handover(Protocol):

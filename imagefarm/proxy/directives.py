@@ -20,6 +20,7 @@ from imagefarm.config.variables import Template
 from imagefarm.http.upstream_rows import upstream_rows
 
 from .cookies import COOKIE_DIRECTIVES
+from .methods import METHOD_DIRECTIVES
 from .redirect import Redirect, Special, captures, convert_redirect
 from .target import Pass, parse_url
 from .upstream_directives import UPSTREAM_DIRECTIVES
@@ -113,6 +114,7 @@ _STREAMED: Final = "answers stream through with backpressure and are never writt
 DIRECTIVES: Final[tuple[AnyRow, ...]] = (
     *UPSTREAM_DIRECTIVES,
     *COMMON.every,
+    *METHOD_DIRECTIVES,
     PROXY_PASS,
     PROXY_REDIRECT,
     PROXY_SET_HEADER,

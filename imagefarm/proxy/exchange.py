@@ -27,7 +27,8 @@ from imagefarm.http.upstream import (
     UpstreamError,
 )
 
-from .peers import Peer, Peers
+from .peer import Peer
+from .peers import Peers
 from .policies import Policy
 from .replay import ReplayBody
 
@@ -177,11 +178,14 @@ class Exchange:
 
     def over(self) -> None:
         """The attempt's connection is idle or closed: it costs the peer nothing any more."""
+        peer = self._peer
         self._let_go()
         if self._attempt >= 0:
             attempts = self._request.outcome.attempts
-            done = attrs.evolve(attempts[self._attempt], response_time=self._elapsed())
-            attempts[self._attempt] = done
+            elapsed = self._elapsed()
+            attempts[self._attempt] = attrs.evolve(attempts[self._attempt], response_time=elapsed)
+            if peer is not None:
+                peer.counters.finished(elapsed)
             self._drop_body()
 
     def _let_go(self) -> None:
@@ -198,23 +202,27 @@ class Exchange:
     def _answered(self, response: Response, peer: Peer) -> None:
         self._request.outcome.upstream_headers = response.headers
         self._request.outcome.upstream_length = response.length
+        elapsed = self._elapsed()
+        peer.counters.answered(response.status, elapsed)
         word = _STATUS_WORDS.get(response.status)
         if word is not None and self._left > 1 and self._may_go_on(word, unsent=False):
             following = self._choose()
             # With nobody left to ask, this answer is better than none.
             if following is not None:
-                self._record(peer, response.status, self._elapsed())
+                self._record(peer, response.status, elapsed)
                 self._let_go()
                 discard(response.body)
                 if response.status not in _BLAMELESS:
-                    self._blame(peer)
+                    self._blame(peer, f"status {response.status}")
                 self._left -= 1
                 self._try(following)
                 return
-        peer.succeeded()
-        self._attempt = self._record(peer, response.status, self._elapsed())
+        peer.succeeded(self._group.reactor.seconds())
+        self._attempt = self._record(peer, response.status, elapsed)
         self._current = None
         if self._peer is None:
+            # The body came with the head, and the connection is idle already.
+            peer.counters.finished(elapsed)
             self._drop_body()
         self.answer.callback(response)
 
@@ -242,7 +250,7 @@ class Exchange:
             self._report(error.reason, peer.name)
             self._record(peer, 504 if error.fault is Fault.TIMEOUT else 502, None)
             self._let_go()
-            self._blame(peer)
+            self._blame(peer, error.reason)
             self._left -= 1
             if self._left > 0 and self._may_go_on(_FAULT_WORDS[error.fault], error.unsent):
                 self._try_next()
@@ -269,8 +277,8 @@ class Exchange:
             or "non_idempotent" in self._rules.next_upstream
         )
 
-    def _blame(self, peer: Peer) -> None:
-        if self._group.peers.failed(peer, self._group.reactor.seconds()):
+    def _blame(self, peer: Peer, reason: str) -> None:
+        if peer.failed(self._group.reactor.seconds(), reason):
             self._report("upstream server temporarily disabled", peer.name, LogLevel.warn)
 
     # -- the end -------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ Serves every protocol; what is spoken on a connection is `ExchangeRules.connecti
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -15,7 +16,8 @@ from imagefarm.http.upstream import ExchangeRules, Outgoing, UpstreamConnection
 
 from .connector import Connecting
 from .exchange import Exchange, Link
-from .peers import Peer, Peers
+from .peer import Peer
+from .peers import Peers
 from .policies import Policy
 from .pool import IdlePool, KeepaliveSettings
 
@@ -75,7 +77,7 @@ class Group:
         exchange, link.exchange = link.exchange, None
         if exchange is not None:
             exchange.over()
-        if self._stopped:
+        if self._stopped or link.peer.keeper is None:
             connection.abort()
             return
         for surplus in self._idle.put(link, self.reactor.seconds()):
@@ -88,6 +90,12 @@ class Group:
         exchange, link.exchange = link.exchange, None
         if exchange is not None:
             exchange.over()
+
+    def replace(self, peers: Iterable[Peer]) -> None:
+        """These are the peers now (`Peers.replace`). What goes finishes what it has."""
+        gone = set(self.peers.replace(peers))
+        for link in [link for link in self._idle if link.peer in gone]:
+            link.connection.abort()
 
     def _schedule_sweep(self) -> None:
         expiry = self._idle.next_expiry()

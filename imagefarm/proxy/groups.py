@@ -10,11 +10,12 @@ from imagefarm.config.table import Scope
 
 from .addresses import Authority, literal, parse_authority, resolve
 from .group import Group
-from .peers import Peer, Peers
-from .policies import IpHash, Policy, RoundRobin
+from .methods import method
+from .peer import Peer
+from .peers import Peers
+from .policies import RoundRobin
 from .pool import KeepaliveSettings
 from .upstream_directives import (
-    IP_HASH,
     KEEPALIVE,
     KEEPALIVE_REQUESTS,
     KEEPALIVE_TIME,
@@ -34,6 +35,8 @@ class Groups:
 
     def __init__(self, reactor: Any) -> None:
         self.reactor = reactor
+        #: Harmless defects of the blocks.
+        self.warnings: list[Problem] = []
         self._named: dict[str, Group] = {}
         self._implicit: dict[tuple[Authority, int], Group] = {}
         self._dynamic: dict[tuple[Authority, int], Group] = {}
@@ -49,7 +52,7 @@ class Groups:
             try:
                 if scope.value in groups._named:
                     raise Invalid(f'duplicate upstream "{scope.value}"')
-                groups._named[scope.value] = _group(scope, reactor)
+                groups._named[scope.value] = groups._block(scope)
             except Invalid as error:
                 problems.append(Problem(str(error), directive.file, directive.line))
         if problems:
@@ -116,40 +119,36 @@ class Groups:
     def _make(self, name: str, peers: list[Peer]) -> Group:
         return Group(self.reactor, name.encode(), Peers(peers), RoundRobin(), _IMPLICIT)
 
+    def _block(self, scope: Scope) -> Group:
+        """The group of one ``upstream`` block. Raises `Invalid`."""
+        servers = scope.all(UPSTREAM_SERVER)
+        name: str = scope.value
+        policy = method(scope, self.warnings)
+        peers = Peers(
+            Peer(
+                address,
+                weight=server.weight,
+                max_fails=server.max_fails,
+                fail_timeout=server.fail_timeout,
+                backup=server.backup,
+                down=server.down,
+                max_conns=server.max_conns,
+                slow_start=server.slow_start,
+                server=server.name,
+            )
+            for server in servers
+            for address in server.addresses
+        )
+        if not len(peers.primary):
+            raise Invalid(f'no servers are inside upstream "{name}"')
+        keepalive = KeepaliveSettings(
+            connections=scope[KEEPALIVE],
+            requests=scope[KEEPALIVE_REQUESTS],
+            time=scope[KEEPALIVE_TIME],
+            timeout=scope[KEEPALIVE_TIMEOUT],
+        )
+        encoded = name.encode("utf-8", "surrogateescape")
+        return Group(self.reactor, encoded, peers, policy, keepalive)
+
     def __repr__(self) -> str:
         return f"<Groups {sorted(self._named)}>"
-
-
-def _group(scope: Scope, reactor: Any) -> Group:
-    """The group of one ``upstream`` block. Raises `Invalid`."""
-    servers = scope.all(UPSTREAM_SERVER)
-    name: str = scope.value
-    if not servers:
-        raise Invalid(f'no servers are inside upstream "{name}"')
-    policy: Policy = RoundRobin()
-    if scope[IP_HASH]:
-        policy = IpHash()
-        if any(server.backup for server in servers):
-            raise Invalid('balancing method does not support parameter "backup"')
-    peers = Peers(
-        Peer(
-            address,
-            weight=server.weight,
-            max_fails=server.max_fails,
-            fail_timeout=server.fail_timeout,
-            backup=server.backup,
-            down=server.down,
-            max_conns=server.max_conns,
-        )
-        for server in servers
-        for address in server.addresses
-    )
-    if not peers.primary:
-        raise Invalid(f'no servers are inside upstream "{name}"')
-    keepalive = KeepaliveSettings(
-        connections=scope[KEEPALIVE],
-        requests=scope[KEEPALIVE_REQUESTS],
-        time=scope[KEEPALIVE_TIME],
-        timeout=scope[KEEPALIVE_TIMEOUT],
-    )
-    return Group(reactor, name.encode("utf-8", "surrogateescape"), peers, policy, keepalive)

@@ -6,7 +6,7 @@ answers what to use and what to close. Times are seconds of the caller's clock.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from typing import Generic, Protocol, TypeVar
 
 from attrs import frozen
@@ -58,6 +58,10 @@ class IdlePool(Generic[K]):
 
     def __len__(self) -> int:
         return len(self._since)
+
+    def __iter__(self) -> Iterator[K]:
+        """From the least to the most recently used."""
+        return iter(self._since)
 
     def take(self, key: Hashable) -> K | None:
         """The most recently used connection for ``key``, which leaves the pool."""

@@ -13,22 +13,29 @@ from imagefarm.config.errors import Invalid
 from imagefarm.config.table import HTTP, UPSTREAM, AnyRow, BlockRow, Environment, ListRow, Row
 
 from .addresses import parse_authority, resolve
-from .peers import Address
+from .peer import Address
 from .pool import KeepaliveSettings
 
 _INSIDE: Final = frozenset({UPSTREAM})
 _DEFAULTS: Final = KeepaliveSettings()
+#: nginx's: eight pages.
+_ZONE_LEAST: Final = 8 * 4096
 
 
 @frozen
 class ServerSpec:
-    """One ``server`` line; a name may stand for several addresses, each becomes a peer."""
+    """One ``server`` line; a name may stand for several addresses, each becomes a peer.
+
+    ``name`` is the address as it was written.
+    """
 
     addresses: tuple[Address, ...]
+    name: bytes = b""
     weight: int = 1
     max_fails: int = 1
     fail_timeout: float = 10.0
     max_conns: int = 0
+    slow_start: float = 0.0
     backup: bool = False
     down: bool = False
 
@@ -44,7 +51,7 @@ def _server(directive: Directive, env: Environment) -> ServerSpec:
             if not re.fullmatch(r"\d+", value, re.ASCII) or (name == "weight" and not int(value)):
                 raise Invalid(f'invalid parameter "{word}"')
             parameters[name] = int(value)
-        elif equals and name == "fail_timeout":
+        elif equals and name in ("fail_timeout", "slow_start"):
             try:
                 parameters[name] = values.parse_time(value)
             except Invalid:
@@ -54,17 +61,29 @@ def _server(directive: Directive, env: Environment) -> ServerSpec:
     addresses = resolve(parse_authority(where), 80, where)
     return ServerSpec(
         addresses,
+        where.encode("utf-8", "surrogateescape"),
         weight=int(parameters.get("weight", 1)),
         max_fails=int(parameters.get("max_fails", 1)),
         fail_timeout=float(parameters.get("fail_timeout", 10.0)),
         max_conns=int(parameters.get("max_conns", 0)),
+        slow_start=float(parameters.get("slow_start", 0.0)),
         backup="backup" in parameters,
         down="down" in parameters,
     )
 
 
-def _on(directive: Directive, env: Environment) -> bool:
-    return True
+def _zone(directive: Directive, env: Environment) -> str:
+    name, *size = directive.args
+    if not name:
+        raise Invalid(f'invalid zone name "{name}"')
+    if size:
+        try:
+            enough = values.parse_size(size[0]) >= _ZONE_LEAST
+        except Invalid:
+            raise Invalid(f'invalid zone size "{size[0]}"') from None
+        if not enough:
+            raise Invalid(f'zone "{name}" is too small')
+    return name
 
 
 UPSTREAM_BLOCK: Final = BlockRow[str](
@@ -83,19 +102,12 @@ UPSTREAM_SERVER: Final = ListRow[ServerSpec](
     convert=_server,
     inherits=False,
     syntax="address [weight=number] [max_fails=number] [fail_timeout=time] [max_conns=number] "
-    "[backup] [down]",
+    "[slow_start=time] [backup] [down]",
     doc="A server of the group: a host with an optional port (80), or ``unix:`` and a path. Names "
-    "are resolved when the configuration is read; each address is a peer of its own.",
-)
-IP_HASH: Final = Row[bool](
-    name="ip_hash",
-    contexts=_INSIDE,
-    arity=(0, 0),
-    convert=_on,
-    default=False,
-    inherits=False,
-    doc="Sends the requests of one client address to one server: the first three octets of an "
-    "IPv4 address or the whole IPv6 address decide.",
+    "are resolved when the configuration is read; each address is a peer of its own. After "
+    "``max_fails`` failures it is left alone for ``fail_timeout``; when it comes back it regains "
+    "its weight within ``slow_start``. ``backup`` and ``slow_start`` cannot be used with "
+    "``hash``, ``ip_hash`` and ``random``.",
 )
 KEEPALIVE: Final = Row[int](
     name="keepalive",
@@ -134,8 +146,18 @@ KEEPALIVE_TIMEOUT: Final = Row[float](
     syntax="timeout",
     doc="How long an idle connection to a server is kept open.",
 )
+ZONE: Final = Row[str](
+    name="zone",
+    contexts=_INSIDE,
+    arity=(1, 2),
+    convert=_zone,
+    default="",
+    inherits=False,
+    syntax="name [size]",
+    doc="Accepted so that configurations load: each worker has its own picture of the servers.",
+)
 
 UPSTREAM_DIRECTIVES: Final[tuple[AnyRow, ...]] = (
-    UPSTREAM_BLOCK, UPSTREAM_SERVER, IP_HASH, KEEPALIVE, KEEPALIVE_REQUESTS, KEEPALIVE_TIME,
-    KEEPALIVE_TIMEOUT,
+    UPSTREAM_BLOCK, UPSTREAM_SERVER, KEEPALIVE, KEEPALIVE_REQUESTS, KEEPALIVE_TIME,
+    KEEPALIVE_TIMEOUT, ZONE,
 )  # fmt: skip

@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from imagefarm.config.errors import ConfigurationError, Invalid
 from imagefarm.proxy.addresses import Authority, parse_authority, resolve
 from imagefarm.proxy.groups import MAX_DYNAMIC, Groups
-from imagefarm.proxy.peers import Address
+from imagefarm.proxy.peer import Address
 from imagefarm.proxy.policies import IpHash, RoundRobin
 from imagefarm.proxy.settings import ProxySettings, location_prefix
 from imagefarm.proxy.target import parse_url

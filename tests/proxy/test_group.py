@@ -24,7 +24,8 @@ from imagefarm.http.upstream import (
 from imagefarm.proxy.connection import HttpConnector
 from imagefarm.proxy.exchange import printable
 from imagefarm.proxy.group import Group
-from imagefarm.proxy.peers import Address, Peer, Peers
+from imagefarm.proxy.peer import Address, Peer
+from imagefarm.proxy.peers import Peers
 from imagefarm.proxy.policies import RoundRobin
 from imagefarm.proxy.pool import KeepaliveSettings
 
@@ -269,7 +270,7 @@ class StatusTests(GroupTestCase):
 
     def test_with_nobody_else_live_the_answer_is_passed_on(self) -> None:
         group = self.group()
-        group.peers.failed(group.peers.primary[1], 0.0)
+        group.peers.primary[1].failed(0.0)
         answer = self.exchange(group, words=frozenset({"http_500"}))
         self.accept().protocol.dataReceived(ERROR)
         self.assertEqual(self.successResultOf(answer).status, 500)

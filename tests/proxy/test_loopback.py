@@ -18,7 +18,8 @@ from imagefarm.proxy.connection import HttpConnector
 from imagefarm.proxy.group import Group
 from imagefarm.proxy.groups import Groups
 from imagefarm.proxy.handler import ProxyPass
-from imagefarm.proxy.peers import Address, Peer, Peers
+from imagefarm.proxy.peer import Address, Peer
+from imagefarm.proxy.peers import Peers
 from imagefarm.proxy.policies import RoundRobin
 from imagefarm.proxy.pool import KeepaliveSettings
 from imagefarm.proxy.settings import ProxySettings

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from imagefarm.proxy.peers import Address, Peer, Peers
+from imagefarm.proxy.peer import Address, Peer
+from imagefarm.proxy.peers import Peers
 from imagefarm.proxy.policies import IpHash, Policy, RoundRobin
 from imagefarm.proxy.policies.ip_hash import address_key
 
@@ -27,7 +28,7 @@ def choose(policy: Policy, peers: Peers, now: float = 0.0, key: bytes = b"") -> 
     assert peer is not None
     peer.take(now)
     peer.release()
-    peer.succeeded()
+    peer.succeeded(now)
     return peer
 
 
@@ -48,7 +49,7 @@ class PeerTests(SynchronousTestCase):
         self.assertTrue(peer.available(111.1))
         peer.take(111.1)
         self.assertFalse(peer.available(111.2), "one probe at a time")
-        peer.succeeded()
+        peer.succeeded(111.1)
         self.assertTrue(peer.available(111.2))
         self.assertEqual(peer.fails, 0)
 
@@ -65,10 +66,10 @@ class PeerTests(SynchronousTestCase):
         peer.take(0.0)
         peer.failed(1.0)
         peer.take(2.0)
-        peer.succeeded()
+        peer.succeeded(2.0)
         self.assertEqual(peer.fails, 1)
         peer.take(12.0)
-        peer.succeeded()
+        peer.succeeded(12.0)
         self.assertEqual(peer.fails, 0)
 
     def test_max_fails_zero_never_puts_out(self) -> None:
@@ -89,13 +90,14 @@ class PeerTests(SynchronousTestCase):
     def test_a_single_peer_is_never_put_out(self) -> None:
         peers = Peers(make(1))
         for _ in range(3):
-            self.assertFalse(peers.failed(peers.primary[0], 0.0))
+            self.assertFalse(peers.primary[0].failed(0.0))
         self.assertIs(RoundRobin().choose(peers, b"", 0.0, ()), peers.primary[0])
 
     def test_a_single_peer_may_be_down_or_full(self) -> None:
         for only in (make(1, down=True), make(1, max_conns=1)):
-            only[0].conns = 1
-            self.assertIsNone(RoundRobin().choose(Peers(only), b"", 0.0, ()))
+            peers = Peers(only)
+            only[0].take(0.0)
+            self.assertIsNone(RoundRobin().choose(peers, b"", 0.0, ()))
 
 
 class RoundRobinTests(SynchronousTestCase):
@@ -135,13 +137,13 @@ class RoundRobinTests(SynchronousTestCase):
         backup = Peer(backup.address, backup=True)
         peers = Peers([backup, primary])
         self.assertEqual({choose(RoundRobin(), peers) for _ in range(4)}, {primary})
-        self.assertTrue(peers.failed(primary, 0.0))
+        self.assertTrue(primary.failed(0.0))
         self.assertIs(choose(RoundRobin(), peers), backup)
         self.assertIs(choose(RoundRobin(), peers, now=11.0), primary)
 
     def test_a_peer_that_failed_comes_back_slowly(self) -> None:
         peers = Peers(make(10, 10))
-        peers.failed(peers.primary[0], 0.0)
+        peers.primary[0].failed(0.0)
         first = [choose(RoundRobin(), peers, now=11.0) for _ in range(8)]
         self.assertLess(first.count(peers.primary[0]), 4)
         for _ in range(20):
@@ -193,7 +195,7 @@ class IpHashTests(SynchronousTestCase):
     def test_another_peer_while_it_is_out_and_then_it_again(self, key: bytes) -> None:
         peers = Peers(make(1, 1, 1))
         home = choose(IpHash(), peers, key=key)
-        peers.failed(home, 0.0)
+        home.failed(0.0)
         away = choose(IpHash(), peers, now=1.0, key=key)
         self.assertIsNot(away, home)
         self.assertIs(choose(IpHash(), peers, now=20.0, key=key), home)

@@ -6,12 +6,19 @@ from collections.abc import Collection
 from typing import Protocol
 
 from imagefarm.http.message import Request
-from imagefarm.proxy.peers import Peer, Peers
+from imagefarm.proxy.peer import Peer
+from imagefarm.proxy.peers import Peers
 
+from .consistent import ConsistentHash
+from .hash import Hash
 from .ip_hash import IpHash
+from .least_conn import LeastConn
+from .random import Random
 from .round_robin import RoundRobin
 
-__all__ = ["IpHash", "Policy", "RoundRobin"]
+__all__ = [
+    "ConsistentHash", "Hash", "IpHash", "LeastConn", "Policy", "Random", "RoundRobin",
+]  # fmt: skip
 
 
 class Policy(Protocol):
