@@ -155,10 +155,13 @@ class Exchange:
         except Exception:
             log.failure("the application failed on {request!r}", request=self.request)
             result = Response(500, close=True)
-        if isinstance(result, Response):
-            self.answer(result)
-        else:
+        if not isinstance(result, Response):
             result.addCallbacks(self.answer, self._crashed).addErrback(self._broken)
+            return
+        try:
+            self.answer(result)
+        except Exception:
+            self._broken(Failure())
 
     def _crashed(self, failure: Failure) -> None:
         log.failure("no answer to {request!r}", failure=failure, request=self.request)
@@ -195,17 +198,19 @@ class Exchange:
             return
         try:
             head, body, framing = self._head(response)
-        except BadResponse as error:
-            log.error("bad response to {request!r}: {error}", request=self.request, error=error)
+            pace = pace_of(self.request, self.clock) if body else None
+        except Exception as error:
             discard(response.body)
-            response = Response(500, close=True)
+            if not isinstance(error, BadResponse):
+                raise
+            log.error("bad response to {request!r}: {error}", request=self.request, error=error)
+            response, pace = Response(500, close=True), None
             head, body, framing = self._head(response)
         outcome.status = response.status
         outcome.response = response
         outcome.keep, outcome.chunked = self.keep, framing is CHUNKED
         outcome.bytes_sent += len(head)
         self.phase = Phase.ANSWERING
-        pace = pace_of(self.request, self.clock) if body else None
         if response.headers_at is not None and pace is None and not self._varies:
             self._carrier.learn(self.request, evolve(response, body=body), framing)
         if isinstance(body, bytes) and pace is None:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from attrs import frozen
 from twisted.internet.defer import Deferred
 
+from imagefarm.http.headers import Headers
 from imagefarm.http.message import Response
+
+#: The methods of what can only be read.
+READ_ONLY: Final = b"GET, HEAD"
 
 
 @frozen
@@ -21,6 +27,11 @@ class NamedRedirect:
     """Go on in the location ``@name``; the URI stays."""
 
     name: bytes
+
+
+def not_allowed() -> Response:
+    """405 with Allow (RFC 9110 section 15.5.6) from content that can only be read."""
+    return Response(405, Headers([(b"Allow", READ_ONLY)]))
 
 
 Redirect = InternalRedirect | NamedRedirect

@@ -28,7 +28,15 @@ from imagefarm.http.message import Request, Response, discard
 from imagefarm.http.requestlog import context, printable, report
 from imagefarm.http.uri import BadTarget, normalise, split_unsafe
 
-from .actions import Action, InternalRedirect, NamedRedirect, Redirect, Result
+from .actions import (
+    READ_ONLY,
+    Action,
+    InternalRedirect,
+    NamedRedirect,
+    Redirect,
+    Result,
+    not_allowed,
+)
 from .location import Location
 from .redirects import absolute_location
 from .rewrite import Flow, Note, run
@@ -44,7 +52,9 @@ _DATED: Final = frozenset({200, 206, 304})
 
 _CHALLENGE: Final = frozenset({b"www-authenticate"})
 #: What stays with an answer whose page is replaced.
-_CARRIED: Final = frozenset({b"location", b"content-range", b"www-authenticate", b"retry-after"})
+_CARRIED: Final = frozenset(
+    {b"location", b"content-range", b"www-authenticate", b"retry-after", b"allow"}
+)
 
 _log: Final = Logger(namespace="imagefarm.dispatch")
 
@@ -85,7 +95,7 @@ class Dispatcher:
                 )
             except BadTarget:
                 request.uri = b""
-            return self._settle(request, Response(status))
+            return self._settle(request, not_allowed() if status == 405 else Response(status))
         except Exception:
             return self._broken(request, Failure())
 
@@ -145,6 +155,10 @@ class Dispatcher:
 
     def _begin(self, request: Request) -> Result:
         host = self._choose_server(request)
+        if request.head.target == b"*":
+            # RFC 9110 section 9.3.7: OPTIONS asks what holds for all of the server.
+            request.uri = b"*"
+            return Response(200, Headers([(b"Allow", READ_ONLY + b", OPTIONS")]))
         try:
             request.uri, request.args = normalise(
                 request.head.target, merge_slashes=host.settings.merge_slashes
@@ -336,6 +350,16 @@ class Dispatcher:
     def _complete(
         self, request: Request, response: Response, *, special: bool = False
     ) -> Response | Deferred[Response]:
+        """Filter the answer. What it holds is released where a filter fails."""
+        try:
+            return self._filtered(request, response, special)
+        except Exception:
+            discard(response.body)
+            raise
+
+    def _filtered(
+        self, request: Request, response: Response, special: bool
+    ) -> Response | Deferred[Response]:
         location: Location = request.location
         if request.error_status and not special:
             response = evolve(response, status=request.error_status)
@@ -390,7 +414,8 @@ def _trim(request: Request, response: Response) -> None:
     if response.status == 204:
         response.headers.remove(b"content-type")
     for name, value in request.carried:
-        if name.lower() not in response.headers:
+        fits = name.lower() != b"allow" or response.status == 405
+        if fits and name.lower() not in response.headers:
             response.headers.add(name, value)
 
 

@@ -21,7 +21,7 @@ from imagefarm.http.message import FileBody, OpenFile, Request, Response
 from imagefarm.http.requestlog import printable, report
 from imagefarm.http.uri import escape_uri
 
-from .actions import Action, InternalRedirect
+from .actions import Action, InternalRedirect, not_allowed
 from .files import Directory, Forbidden, NotFound, open_file, reason
 from .location import Location
 
@@ -53,7 +53,7 @@ def exists(request: Request, path: bytes, directory: bool) -> bool:
 def serve(request: Request) -> Action:
     """The content handler."""
     if request.head.method not in (b"GET", b"HEAD", b"POST"):
-        return Response(405)
+        return not_allowed()
     if request.uri.endswith(b"/"):
         return _index(request)
     if request.head.method == b"POST":
@@ -138,7 +138,7 @@ def _not_allowed(request: Request) -> Response:
     if isinstance(opened, Response):
         return opened
     opened.close()
-    return Response(405)
+    return not_allowed()
 
 
 def _add_slash(request: Request) -> Response:

@@ -11,6 +11,7 @@ from attrs import frozen
 from imagefarm.http.headers import Headers
 from imagefarm.http.message import Request, Response
 
+from .actions import not_allowed
 from .location import Content
 
 
@@ -32,7 +33,7 @@ def stub_status(counts: Callable[[], ConnectionCounts]) -> Content:
 
     def serve(request: Request) -> Response:
         if request.head.method not in (b"GET", b"HEAD"):
-            return Response(405, Headers([(b"Allow", b"GET, HEAD")]))
+            return not_allowed()
         now = counts()
         text = (
             f"Active connections: {now.active} \n"
@@ -50,7 +51,7 @@ def json_status(report: Callable[[], Mapping[str, Any]]) -> Content:
 
     def serve(request: Request) -> Response:
         if request.head.method not in (b"GET", b"HEAD"):
-            return Response(405, Headers([(b"Allow", b"GET, HEAD")]))
+            return not_allowed()
         body = json.dumps(report(), indent=2).encode() + b"\n"
         headers = [(b"Content-Type", b"application/json"), (b"Cache-Control", b"no-store")]
         return Response(200, Headers(headers), body)

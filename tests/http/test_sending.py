@@ -84,6 +84,19 @@ class KeepingTests(SynchronousTestCase):
             else:
                 self.assertIn(line, answer)
 
+    def test_what_can_not_be_sent_is_released(self) -> None:
+        """A setting that raises: the connection breaks off, the file is closed."""
+        broken = Template("$x", (lambda request: b"%d" % (1 // 0),), None)
+        for settings in ({"server_tokens": broken}, {"limit_rate": broken}):
+            client = self.client(**settings)
+            body = file_body(b"content")
+            client.app.answers[b"/"] = Response(200, body=body)
+            client.get()
+            self.assertTrue(client.transport.aborted)
+            self.assertEqual(body.file.fd, -1)
+            self.assertEqual(len(client.app.done), 1)
+            self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
     def test_a_server_field_of_the_application(self) -> None:
         for tokens in (True, b"", b"us"):
             client = self.client(server_tokens=tokens)

@@ -467,7 +467,7 @@ PIPELINES = family(
 WHOLE_SERVER = (
     *family(
         "Request target", "RFC 9112 section 3.2.4",
-        line("asterisk for OPTIONS", b"OPTIONS * HTTP/1.1"),
+        line("asterisk for OPTIONS", b"OPTIONS * HTTP/1.1", SERVED, "400 closed"),
     ),
     *family(
         "Body that nobody reads", "RFC 9112 section 9.3",

@@ -66,6 +66,13 @@ def _server_token(case: Case, theirs: View, ours: View) -> None:
         _drop(ours, "content-length")
 
 
+def _allow(case: Case, theirs: View, ours: View) -> None:
+    """A 405 of ours says what is allowed instead."""
+    if theirs["status"] == ours["status"] == 405 and "allow" not in theirs["headers"]:
+        assert ours["headers"].get("allow") in (["GET, HEAD"], None), ours
+        _drop(ours, "allow")
+
+
 def _drop(view: View, *names: str) -> None:
     for name in names:
         view["headers"].pop(name, None)
@@ -77,6 +84,7 @@ DIFFERENCES: tuple[Difference, ...] = (
     _ranges_of_cached,
     _reason_of_applications,
     _server_token,
+    _allow,
 )
 
 

@@ -19,7 +19,7 @@ from tests.support.processes import imagefarm as start_imagefarm
 from .routing.section import FILES
 from .routing.table import DIFFERENT, configuration, requests
 
-IGNORED = frozenset({"server", "date", "expires"})
+IGNORED = frozenset({"server", "date", "expires", "allow"})
 
 
 class Site:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
+from imagefarm.http import filters
 from imagefarm.http.headers import Headers
 from imagefarm.http.message import BodySink, Request, Response
 from imagefarm.resources.dispatch import MAX_REDIRECTS
@@ -101,6 +103,19 @@ class HandlerTests(DispatchCase):
         self.assertEqual((answer.status, answer.close), (499, True))
         self.assertEqual(self.flushLoggedErrors(), [])
 
+    def test_a_filter_that_raises_leaves_no_file_open(self) -> None:
+        def broken(request: Request, response: Response, settings: object) -> Response:
+            raise ZeroDivisionError("oh")
+
+        site = self.site("location / { }", files=["a.txt"])
+        site.ask("/a.txt")
+        self.patch(filters, "FILTERS", (*filters.FILTERS, broken))
+        before = os.listdir("/proc/self/fd")
+        for _ in range(5):
+            self.assertEqual(site.ask("/a.txt").status, 500)
+        self.assertEqual(os.listdir("/proc/self/fd"), before)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 5)
+
     def test_final_answers_have_no_error_page(self) -> None:
         shown, _ = self.answer(
             lambda request: Response(404, Headers(), b"mine", final=True),
@@ -115,6 +130,23 @@ class PhaseTests(DispatchCase):
         for target in ("/%", "/%zz", "/%00", "/../x", "/a/../../b"):
             shown = site.ask(target)
             self.assertEqual((shown.status, shown.close), (400, True), target)
+
+    def test_options_of_the_whole_server(self) -> None:
+        site = self.site("add_header X-A b; location / { return 403; }")
+        shown = site.ask("*", method=b"OPTIONS")
+        self.assertEqual((shown.status, shown.body, shown.close), (200, b"", False))
+        self.assertEqual(shown.header("allow"), "GET, HEAD, OPTIONS")
+        self.assertEqual(shown.header("x-a"), "b")
+
+    def test_refused_methods(self) -> None:
+        """RFC 9110 section 15.5.6: with Allow, whatever page takes the built-in one's place."""
+        for text in ("", 'error_page 405 /p; location /p { return 200 "page"; }'):
+            site = self.site(text)
+            answer = site.dispatcher.reject(site.request("/x", method=b"TRACE"), 405)
+            assert isinstance(answer, Response)
+            self.assertEqual((answer.status, answer.close), (405, True))
+            self.assertEqual(answer.headers.get(b"allow"), b"GET, HEAD")
+            self.assertEqual(site.ask("/x", method=b"PUT").header("allow"), "GET, HEAD")
 
     def test_internal(self) -> None:
         site = self.site(
