@@ -149,6 +149,8 @@ class WebWork:
     warnings: list[Problem] = field(factory=list)
     started: float = 0.0
     _found: list[Problem] = field(factory=list)
+    #: Where temporary files may be made.
+    _temporary: set[bytes] = field(factory=set)
     _file_caches: tuple[OpenFileCache, ...] = ()
     _ports: list[Any] = field(factory=list)
     _serials: Any = field(factory=lambda: itertools.count(1))
@@ -231,16 +233,18 @@ class WebWork:
     # Content handlers
 
     def _proxy(self, scope: Scope) -> Content | None:
-        settings = ProxySettings.from_scope(scope)
+        settings = ProxySettings.from_scope(scope, self.prefix)
         if settings is None:
             return None
+        self._temporary.update(settings.streaming.directories)
         handler = ProxyPass(settings, self.groups)
         return self._cached("proxy", scope, handler, settings.ignore_headers)
 
     def _fastcgi(self, scope: Scope) -> Content | None:
-        settings = FastCGISettings.from_scope(scope)
+        settings = FastCGISettings.from_scope(scope, self.prefix)
         if settings.address is None:
             return None
+        self._temporary.update(settings.streaming.directories)
         handler = FastCGIPass(settings, self._group_for(scope, settings.address), self.reactor)
         return self._cached("fastcgi", scope, handler, settings.ignore_headers)
 
@@ -354,10 +358,15 @@ class WebWork:
             fault(failure)
 
     def belongings(self) -> Belongings:
-        """Access logs with fixed names, and the caches."""
+        """Access logs with fixed names, the caches, and where temporary files go."""
         return Belongings(
             logs=tuple(map(os.fsdecode, self.logs.paths())),
-            directories=tuple(os.fsdecode(zone.directory.path) for zone in self.zones.values()),
+            directories=tuple(
+                map(
+                    os.fsdecode,
+                    (*(zone.directory.path for zone in self.zones.values()), *self._temporary),
+                )
+            ),
         )
 
     # Status

@@ -17,7 +17,6 @@ from imagefarm.config.table import (
     LOCATION_IF,
     AnyRow,
     Environment,
-    Ignored,
     ListRow,
     Row,
     Scope,
@@ -111,24 +110,6 @@ KEEP_CONN: Final = Row[bool](
     "again.",
 )
 
-_STREAMS = "answers stream through as fast as the client takes them, without such buffers"
-_UNBUFFERED: Final = tuple(
-    Ignored(name=name, contexts=HSL, why=_STREAMS)
-    for name in (
-        "fastcgi_buffering",
-        "fastcgi_buffers",
-        "fastcgi_busy_buffers_size",
-        "fastcgi_max_temp_file_size",
-        "fastcgi_temp_file_write_size",
-        "fastcgi_temp_path",
-    )
-)
-_REQUEST_BUFFERING: Final = Ignored(
-    name="fastcgi_request_buffering",
-    contexts=HSL,
-    why="request bodies of known length stream through, others are collected first",
-)
-
 DIRECTIVES: Final[tuple[AnyRow, ...]] = (
     PASS,
     INDEX,
@@ -136,8 +117,6 @@ DIRECTIVES: Final[tuple[AnyRow, ...]] = (
     SPLIT_PATH_INFO,
     KEEP_CONN,
     *COMMON.every,
-    *_UNBUFFERED,
-    _REQUEST_BUFFERING,
 )
 
 
@@ -156,13 +135,16 @@ class FastCGISettings(UpstreamSettings):
     hidden: frozenset[bytes] = HIDDEN
 
     @classmethod
-    def from_scope(cls, scope: Scope) -> FastCGISettings:
-        """The settings in force in ``scope``."""
+    def from_scope(cls, scope: Scope, prefix: str = "") -> FastCGISettings:
+        """The settings in force in ``scope``. Raises `ConfigurationError`.
+
+        Temporary files are in the directory ``prefix`` by default.
+        """
         return cls(
             address=scope[PASS],
             index=encode(scope[INDEX]),
             split_path_info=scope[SPLIT_PATH_INFO],
             params=scope.all(PARAM),
             keep_conn=scope[KEEP_CONN],
-            **common_settings(COMMON, scope, HIDDEN),
+            **common_settings(COMMON, scope, HIDDEN, prefix),
         )

@@ -7,12 +7,11 @@ from typing import Final
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from imagefarm.config.errors import Invalid
-from imagefarm.http.body import BytesBody
 from imagefarm.http.message import BodyStream, Request, Response
 from imagefarm.http.requestlog import report
+from imagefarm.http.spool import SpooledBody, spool
 from imagefarm.http.upstream import (
     Outgoing,
     UpstreamGroup,
@@ -21,7 +20,6 @@ from imagefarm.http.upstream_answer import Presenter, failure_response
 from imagefarm.http.upstream_rows import exchange_rules
 
 from .client import ConnectionFactory
-from .collect import TooMuch, collect
 from .directives import FastCGISettings
 from .params import build_params
 from .wire import Clock
@@ -54,34 +52,38 @@ class FastCGIPass:
             clock, keep=settings.keep_conn, head_limit=settings.buffer_size
         )
         self._rules = exchange_rules(settings, connection, "fastcgi")
-        self._presenter = Presenter(settings)
+        self._presenter = Presenter(settings, clock)
 
     def __call__(self, request: Request) -> Response | Deferred[Response]:
         """Answer ``request``. The Deferred never fails; where the application does, 502 or 504."""
+        body = request.body
+        if not self._settings.pass_request_body or body.length == 0:
+            return self._ask(None, request)
+        spooling = self._settings.streaming.spooling
+        if body.length is not None and not spooling.enabled:
+            return self._ask(body, request)
+        # CGI applications read as many bytes as CONTENT_LENGTH says (RFC 3875 section 4.2), so
+        # a chunked body is always read whole first.
+        asking: Deferred[Response] = spool(body, request, spooling).addCallback(self._ask, request)
+        return asking.addErrback(failure_response, request)
+
+    def _ask(self, body: BodyStream | None, request: Request) -> Response | Deferred[Response]:
         address = self._address(request)
         try:
             group = self._group_for(address)
         except Invalid as error:
             report(request, "error", f"{error} while connecting to upstream")
             return Response(502)
-        body = request.body
-        if not self._settings.pass_request_body or body.length == 0:
-            return self._exchange(request, group, None, None)
-        if body.length is not None:
-            return self._exchange(request, group, body, None)
-        collecting: Deferred[Response] = collect(body).addCallback(
-            lambda data: self._exchange(request, group, BytesBody(data), len(data))
-        )
-        return collecting.addErrback(self._not_collected, request)
+        return self._exchange(request, group, body)
 
     def _exchange(
         self,
         request: Request,
         group: UpstreamGroup,
         body: BodyStream | None,
-        collected: int | None,
     ) -> Deferred[Response]:
         head = request.head
+        collected = body.length if isinstance(body, SpooledBody) else None
         outgoing = Outgoing(
             head.method,
             head.target,
@@ -95,9 +97,6 @@ class FastCGIPass:
             callbackArgs=(request,),
             errbackArgs=(request,),
         )
-
-    def _not_collected(self, failure: Failure, request: Request) -> Response:
-        return Response(411) if failure.check(TooMuch) else failure_response(failure, request)
 
     def __repr__(self) -> str:
         return f"<FastCGIPass {self._address.source}>"

@@ -32,7 +32,8 @@ def _parsed(text: bytes) -> int | None:
         return None
 
 
-def _value(size: int | Template, request: Request) -> int:
+def size_of(size: int | Template, request: Request) -> int:
+    """What a size comes to for ``request``; 0 where variables have made none of it."""
     return size if isinstance(size, int) else _parsed(size(request)) or 0
 
 
@@ -54,7 +55,7 @@ def rate_of(request: Request) -> int:
     is 0 in the directive, as in nginx, and not taken by ``set``.
     """
     own = own_rate(request)
-    return _value(request.transfer.limit_rate, request) if own is None else own
+    return size_of(request.transfer.limit_rate, request) if own is None else own
 
 
 def pace_of(request: Request, clock: Clock) -> Pace | None:
@@ -62,7 +63,7 @@ def pace_of(request: Request, clock: Clock) -> Pace | None:
     rate = rate_of(request)
     if not rate:
         return None
-    return Pace(rate, _value(request.transfer.limit_rate_after, request), clock)
+    return Pace(rate, size_of(request.transfer.limit_rate_after, request), clock)
 
 
 class Pace:

@@ -23,6 +23,7 @@ from imagefarm.config.table import (
 from imagefarm.config.variables import Template
 
 from .message import TransferSettings
+from .tempfiles import TempPath, temp_path
 
 #: Where the head is not read yet only the server can be known.
 _HS: Final = frozenset({HTTP, SERVER})
@@ -35,7 +36,8 @@ def _keepalive(directive: Directive, env: Environment) -> tuple[float, int | Non
     return timeout, int(values.parse_time(directive.args[1]))
 
 
-def _buffers(directive: Directive, env: Environment) -> tuple[int, int]:
+def buffers(directive: Directive, env: Environment) -> tuple[int, int]:
+    """A number of buffers, and the size of one in bytes."""
     number, size = directive.args
     if not number.isdecimal() or int(number) == 0:
         raise Invalid(f'invalid value "{number}" in "{directive.name}" directive')
@@ -49,7 +51,8 @@ def _browsers(directive: Directive, env: Environment) -> frozenset[str]:
     return frozenset(directive.args) - {"none"}
 
 
-def _rate(directive: Directive, env: Environment) -> int | Template:
+def rate(directive: Directive, env: Environment) -> int | Template:
+    """Bytes a second, or so many as variables will say."""
     template = env.template(directive.args[0])
     if template.constant is None:
         return template
@@ -65,17 +68,6 @@ def _tokens(directive: Directive, env: Environment) -> bool | bytes | Template:
         return text != "off"
     template = env.template(text)
     return template if template.constant is None else template.constant
-
-
-def _in_file_only(directive: Directive, env: Environment) -> str:
-    value = directive.args[0]
-    if value == "clean":
-        env.warn('"client_body_in_file_only clean" has no effect: bodies are never spooled')
-    elif value == "on":
-        raise Invalid('"client_body_in_file_only on" is not supported: bodies are never spooled')
-    elif value != "off":
-        raise Invalid(f'invalid value "{value}"')
-    return value
 
 
 KEEPALIVE_TIMEOUT: Final = Row[tuple[float, int | None]](
@@ -139,17 +131,37 @@ CLIENT_BODY_BUFFER_SIZE: Final = Row[int](
     default=16384,
     default_text="16k",
     syntax="size",
-    doc="How much of a request body is read ahead of whoever consumes it. Bodies are streamed: "
-    "when so much is waiting, the client has to.",
+    doc="How much of a request body is kept in memory: before an upstream gets it, what is more "
+    "goes to a temporary file; where it streams, the client has to wait.",
+)
+CLIENT_BODY_TEMP_PATH: Final = Row[TempPath | None](
+    name="client_body_temp_path",
+    contexts=HSL,
+    arity=(1, 4),
+    convert=temp_path,
+    default=None,
+    default_text="client_body_temp",
+    syntax="path [level1 [level2 [level3]]]",
+    doc="Where request bodies wait for an upstream if they are larger than "
+    "``client_body_buffer_size``. The files lose their name at once.",
 )
 CLIENT_BODY_IN_FILE_ONLY: Final = Row[str](
     name="client_body_in_file_only",
     contexts=HSL,
-    convert=_in_file_only,
+    convert=values.choice(("on", "clean", "off")),
     default="off",
     syntax="on | clean | off",
-    doc="Only ``off`` has a meaning here, because bodies are streamed: ``clean`` loads with a "
-    "warning, ``on`` is an error.",
+    doc="Puts every request body for an upstream into a file, whose name is "
+    "$request_body_file; ``clean`` removes it after the request, ``on`` never. Without effect "
+    "where bodies stream.",
+)
+CLIENT_BODY_IN_SINGLE_BUFFER: Final = Row[bool](
+    name="client_body_in_single_buffer",
+    contexts=HSL,
+    convert=values.flag,
+    default=False,
+    syntax="on | off",
+    doc="Whether a request body in memory is one piece. It always is.",
 )
 SEND_TIMEOUT: Final = Row[float](
     name="send_timeout",
@@ -216,7 +228,7 @@ SENDFILE_MAX_CHUNK: Final = Row[int](
 LIMIT_RATE: Final = Row[int | Template](
     name="limit_rate",
     contexts=HSLI,
-    convert=_rate,
+    convert=rate,
     default=0,
     syntax="rate",
     doc="How many bytes a second of an answer's body are sent to the client; 0 is no limit. May "
@@ -225,7 +237,7 @@ LIMIT_RATE: Final = Row[int | Template](
 LIMIT_RATE_AFTER: Final = Row[int | Template](
     name="limit_rate_after",
     contexts=HSLI,
-    convert=_rate,
+    convert=rate,
     default=0,
     syntax="size",
     doc="How many bytes of a body are sent before ``limit_rate`` applies.",
@@ -287,7 +299,7 @@ LARGE_CLIENT_HEADER_BUFFERS: Final = Row[tuple[int, int]](
     default_text="4 8k",
     contexts=_HS,
     arity=(2, 2),
-    convert=_buffers,
+    convert=buffers,
     default=(4, 8192),
     syntax="number size",
     doc="No line of a request's head may be longer than ``size`` (414 for the request line, "
@@ -318,7 +330,6 @@ IGNORE_INVALID_HEADERS: Final = Row[bool](
     doc="Whether fields with an invalid name are dropped in silence.",
 )
 
-_STREAMS: Final = "bodies are streamed and never spooled"
 _PAGES: Final = "files are sent from the kernel's page cache, which O_DIRECT would go past"
 _COPIES: Final = "output is not copied through buffers of this kind"
 
@@ -330,7 +341,9 @@ DIRECTIVES: Final[tuple[AnyRow, ...]] = (
     CLIENT_MAX_BODY_SIZE,
     CLIENT_BODY_TIMEOUT,
     CLIENT_BODY_BUFFER_SIZE,
+    CLIENT_BODY_TEMP_PATH,
     CLIENT_BODY_IN_FILE_ONLY,
+    CLIENT_BODY_IN_SINGLE_BUFFER,
     SEND_TIMEOUT,
     LINGERING_CLOSE,
     LINGERING_TIME,
@@ -350,8 +363,6 @@ DIRECTIVES: Final[tuple[AnyRow, ...]] = (
     MERGE_SLASHES,
     UNDERSCORES_IN_HEADERS,
     IGNORE_INVALID_HEADERS,
-    Ignored(name="client_body_temp_path", contexts=HSL, why=_STREAMS),
-    Ignored(name="client_body_in_single_buffer", contexts=HSL, why=_STREAMS),
     Ignored(name="directio", contexts=HSL, why=_PAGES),
     Ignored(name="directio_alignment", contexts=HSL, why=_PAGES),
     Ignored(name="read_ahead", contexts=HSL, why=_PAGES),

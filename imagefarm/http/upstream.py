@@ -119,6 +119,8 @@ class ExchangeRules:
     scheme: str = "http"
     #: SO_KEEPALIVE on the connections.
     socket_keepalive: bool = False
+    #: Go on when the client has gone.
+    ignore_client_abort: bool = False
 
 
 class UpstreamGroup(Protocol):

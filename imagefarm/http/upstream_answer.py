@@ -15,9 +15,11 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from .body import BodyError
+from .buffering import buffer
 from .dates import parse_http
 from .headers import Headers
 from .message import Request, Response, discard
+from .timers import Clock
 from .upstream import Fault, NoLivePeers, UpstreamError
 from .upstream_rows import UpstreamSettings
 
@@ -43,9 +45,13 @@ class Presenter:
     """
 
     def __init__(
-        self, settings: UpstreamSettings, rewrites: Mapping[bytes, Rewrite] | None = None
+        self,
+        settings: UpstreamSettings,
+        clock: Clock,
+        rewrites: Mapping[bytes, Rewrite] | None = None,
     ) -> None:
         self._settings = settings
+        self._clock = clock
         self._rewrites = rewrites or {}
         self._obeyed = settings.obeyed
         self._hidden = settings.hidden
@@ -81,6 +87,7 @@ class Presenter:
 
     def _own(self, response: Response, request: Request) -> None:
         """What is for answers that end here."""
+        buffer(response, request, self._settings.streaming.buffering, self._clock)
         if request.preset and b"content-type" in response.headers:
             request.preset.remove(b"content-type")
         if self._settings.force_ranges:

@@ -14,6 +14,7 @@ from imagefarm.config.table import HSL, AnyRow, Environment, ListRow, Row, Scope
 from imagefarm.config.variables import encode
 
 from .headers import MAX_HEAD
+from .streaming import Streaming, StreamingRows, streaming_of, streaming_rows
 from .upstream import ExchangeRules, Timeouts, UpstreamConnection
 
 #: Fields that speak to the server and not to the client; never passed on by default.
@@ -51,6 +52,7 @@ class UpstreamRows:
     buffer_size: Row[int]
     force_ranges: Row[bool]
     socket_keepalive: Row[bool]
+    streaming: StreamingRows
 
     @property
     def every(self) -> tuple[AnyRow, ...]:
@@ -60,6 +62,7 @@ class UpstreamRows:
             self.next_upstream_tries, self.next_upstream_timeout, self.intercept_errors,
             self.hide_header, self.pass_header, self.ignore_headers, self.pass_request_headers,
             self.pass_request_body, self.buffer_size, self.force_ranges, self.socket_keepalive,
+            *self.streaming.rows,
         )  # fmt: skip
 
 
@@ -83,6 +86,7 @@ class UpstreamSettings:
     buffer_size: int = MAX_HEAD
     force_ranges: bool = False
     socket_keepalive: bool = False
+    streaming: Streaming = field(factory=Streaming)
 
     @property
     def obeyed(self) -> frozenset[bytes]:
@@ -91,9 +95,12 @@ class UpstreamSettings:
 
 
 def common_settings(
-    rows: UpstreamRows, scope: Scope, hidden: frozenset[bytes] = ACCEL
+    rows: UpstreamRows, scope: Scope, hidden: frozenset[bytes] = ACCEL, prefix: str = ""
 ) -> dict[str, Any]:
-    """The fields of `UpstreamSettings` in ``scope``; ``hidden`` is hidden by default."""
+    """The fields of `UpstreamSettings` in ``scope``; ``hidden`` is hidden by default.
+
+    Temporary files are in the directory ``prefix`` by default. Raises `ConfigurationError`.
+    """
     more: tuple[bytes, ...] = scope.all(rows.hide_header)
     fewer: tuple[bytes, ...] = scope.all(rows.pass_header)
     return {
@@ -111,6 +118,7 @@ def common_settings(
         "buffer_size": scope[rows.buffer_size],
         "force_ranges": scope[rows.force_ranges],
         "socket_keepalive": scope[rows.socket_keepalive],
+        "streaming": streaming_of(scope, rows.streaming, prefix, scope[rows.buffer_size]),
     }
 
 
@@ -126,6 +134,7 @@ def exchange_rules(
         settings.next_upstream_timeout,
         scheme,
         settings.socket_keepalive,
+        settings.streaming.ignore_client_abort,
     )
 
 
@@ -235,4 +244,5 @@ def upstream_rows(prefix: str, words: tuple[str, ...]) -> UpstreamRows:
             "socket_keepalive", False,
             "Whether the kernel probes idle connections to the servers (SO_KEEPALIVE).",
         ),
+        streaming=streaming_rows(prefix),
     )  # fmt: skip

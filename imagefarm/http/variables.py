@@ -23,6 +23,7 @@ from .lookup import Lookup, Stability, Variable, field
 from .message import ForwardedPeer, Peer, Request
 from .outcome_variables import OUTCOME, OUTCOME_PREFIXES, seconds
 from .proxy_protocol import ProxyHeader
+from .spool import REQUEST_BODY, REQUEST_BODY_FILE
 from .uri import BadTarget, split_absolute
 
 
@@ -290,10 +291,9 @@ _FIXED: Final[Mapping[str, Lookup]] = {
     "remote_port": lambda request: _port(request.peer.port),
     "remote_user": _remote_user,
     "request": _request_line,
-    # Bodies are streamed: there is never one in memory as a whole, nor in a file.
-    "request_body": lambda request: None,
-    "request_body_file": lambda request: None,
     "request_filename": _filename,
+    "request_body": lambda request: request.variables.get(REQUEST_BODY) or None,
+    "request_body_file": lambda request: request.variables.get(REQUEST_BODY_FILE) or None,
     "request_length": lambda request: b"%d" % request.length,
     "request_method": lambda request: request.head.method or None,
     "request_uri": _request_uri,

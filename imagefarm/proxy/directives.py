@@ -109,7 +109,6 @@ def _ignored(name: str, why: str) -> Ignored:
 
 
 _HASHED: Final = "our tables of fields need no sizes"
-_STREAMED: Final = "answers stream through with backpressure and are never written to disk"
 
 DIRECTIVES: Final[tuple[AnyRow, ...]] = (
     *UPSTREAM_DIRECTIVES,
@@ -122,14 +121,6 @@ DIRECTIVES: Final[tuple[AnyRow, ...]] = (
     PROXY_METHOD,
     PROXY_SET_BODY,
     *COOKIE_DIRECTIVES,
-    _ignored("proxy_buffering", _STREAMED),
-    _ignored("proxy_buffers", _STREAMED),
-    _ignored("proxy_busy_buffers_size", _STREAMED),
-    _ignored("proxy_max_temp_file_size", _STREAMED),
-    _ignored("proxy_temp_file_write_size", _STREAMED),
-    _ignored("proxy_temp_path", _STREAMED),
-    _ignored("proxy_request_buffering", "requests stream to the upstream"),
     _ignored("proxy_headers_hash_max_size", _HASHED),
     _ignored("proxy_headers_hash_bucket_size", _HASHED),
-    _ignored("proxy_ignore_client_abort", "a client that leaves cancels the upstream request"),
 )

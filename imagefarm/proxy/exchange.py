@@ -18,6 +18,7 @@ from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
 from imagefarm.http.message import Attempt, Request, Response, Traffic, discard
+from imagefarm.http.spool import OnceBody, SpooledBody
 from imagefarm.http.upstream import (
     ExchangeRules,
     Fault,
@@ -30,7 +31,6 @@ from imagefarm.http.upstream import (
 from .peer import Peer
 from .peers import Peers
 from .policies import Policy
-from .replay import ReplayBody
 
 #: nginx's NGX_HTTP_UPSTREAM_FT_NON_IDEMPOTENT.
 _NON_IDEMPOTENT: Final = frozenset({b"POST", b"LOCK", b"PATCH"})
@@ -93,9 +93,13 @@ class Exchange:
         self.answer: Deferred[Response] = Deferred(self._cancelled)
         self._group = group
         self._request = request
+        body = outgoing.body
+        if body is not None and not isinstance(body, SpooledBody):
+            body = OnceBody(body)
+            outgoing = attrs.evolve(outgoing, body=body)
         self._outgoing = outgoing
         self._rules = rules
-        self._body = None if outgoing.body is None else ReplayBody(outgoing.body)
+        self._body = body
         self._key = group.policy.key(request)
         self._tried: set[Peer] = set()
         self._left = group.peers.tries
@@ -116,7 +120,8 @@ class Exchange:
 
     def begin(self) -> None:
         """Make the first attempt."""
-        self._request.on_gone.append(self.answer.cancel)
+        if not self._rules.ignore_client_abort:
+            self._request.on_gone.append(self.answer.cancel)
         self._try_next()
 
     # -- an attempt ----------------------------------------------------------------------------
@@ -161,14 +166,11 @@ class Exchange:
     def _send(self, link: Link, peer: Peer) -> None:
         if self._connected is None:
             self._connected = self._elapsed()
-        outgoing = self._outgoing
-        if self._body is not None:
-            outgoing = attrs.evolve(outgoing, body=self._body.view())
         reused = link.served > 0
         link.served += 1
         link.exchange = self
         self._link = link
-        sending = link.connection.send(outgoing, self._rules.timeouts, reused=reused)
+        sending = link.connection.send(self._outgoing, self._rules.timeouts, reused=reused)
         self._traffic = link.connection.traffic
         self._current = sending
         sending.addCallbacks(
@@ -308,7 +310,7 @@ class Exchange:
     def _drop_body(self) -> None:
         body, self._body = self._body, None
         if body is not None:
-            body.cancel()
+            body.close()
 
     def _elapsed(self) -> float:
         elapsed: float = self._group.reactor.seconds() - self._try_started

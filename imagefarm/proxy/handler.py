@@ -10,9 +10,9 @@ from twisted.internet.ssl import CertificateOptions
 from twisted.logger import Logger
 
 from imagefarm.config.errors import ConfigurationError, Invalid, Problem
-from imagefarm.http.body import BytesBody
 from imagefarm.http.headers import Headers
 from imagefarm.http.message import BodyStream, Request, Response
+from imagefarm.http.spool import SpooledBody, spool
 from imagefarm.http.upstream import (
     ExchangeRules,
     Outgoing,
@@ -66,7 +66,7 @@ class ProxyPass:
             rewrites = dict.fromkeys((b"location", b"refresh"), self._redirected)
         if settings.cookies:
             rewrites[b"set-cookie"] = self._cookie
-        self._presenter = Presenter(settings, rewrites)
+        self._presenter = Presenter(settings, groups.reactor, rewrites)
         self._group: UpstreamGroup | None = None
         target = settings.target.target
         if target is not None:
@@ -78,6 +78,15 @@ class ProxyPass:
 
     def __call__(self, request: Request) -> Response | Deferred[Response]:
         """`http.message.Handler`."""
+        body = self._body(request)
+        if body is None or not self._spools(body):
+            return self._ask(body, request)
+        asking: Deferred[Response] = spool(
+            body, request, self._settings.streaming.spooling
+        ).addCallback(self._ask, request)
+        return asking.addErrback(failure_response, request)
+
+    def _ask(self, body: BodyStream | None, request: Request) -> Response | Deferred[Response]:
         settings = self._settings
         try:
             target = settings.target(request)
@@ -92,15 +101,12 @@ class ProxyPass:
         request.variables[PROXY_HOST] = target.host_header
         request.variables[PROXY_PORT] = target.port
         try:
-            outgoing = self._outgoing(request, target)
+            outgoing = self._outgoing(request, target, body)
         except BadValue as error:
             self.log.error(
                 "{error}, client: {client}", error=str(error), client=request.peer.address
             )
             return Response(400)
-        body = outgoing.body
-        if body is not None and body.length is None and settings.version < (1, 1):
-            return Response(411)  # HTTP/1.0 cannot frame it (RFC 9112 section 6.1)
         rules = self._http if target.scheme == "http" else self._secure()
         answering = group.exchange(request, outgoing, rules)
         return answering.addCallbacks(
@@ -123,7 +129,7 @@ class ProxyPass:
             self._https = self._rules(connector, "https")
         return self._https
 
-    def _outgoing(self, request: Request, target: Target) -> Outgoing:
+    def _outgoing(self, request: Request, target: Target, body: BodyStream | None) -> Outgoing:
         settings = self._settings
         method = request.head.method
         if settings.method is not None:
@@ -140,7 +146,7 @@ class ProxyPass:
             method,
             path,
             self._headers(request, target),
-            body=self._body(request),
+            body=body,
             version=settings.version,
         )
 
@@ -174,13 +180,21 @@ class ProxyPass:
     def _body(self, request: Request) -> BodyStream | None:
         settings = self._settings
         if settings.set_body is not None:
-            return BytesBody(settings.set_body(request))
+            return SpooledBody(settings.set_body(request))
         if not settings.pass_request_body:
             return None
         headers = request.head.headers
         if b"content-length" in headers or b"transfer-encoding" in headers:
             return request.body
         return None
+
+    def _spools(self, body: BodyStream) -> bool:
+        """Whether the body is read whole first: asked for, or HTTP/1.0 needs its length."""
+        if isinstance(body, SpooledBody):
+            return False
+        chunked = body.length is None
+        enabled = self._settings.streaming.spooling.enabled
+        return enabled or (chunked and self._settings.version < (1, 1))
 
     # -- its answer ----------------------------------------------------------------------------
 

@@ -43,31 +43,31 @@ class ProxySettings(UpstreamSettings):
     cookies: CookieRules = field(factory=CookieRules)
 
     @classmethod
-    def from_scope(cls, scope: Scope) -> ProxySettings | None:
+    def from_scope(cls, scope: Scope, prefix: str = "") -> ProxySettings | None:
         """The settings of a location or an ``if`` in one; None without ``proxy_pass``.
 
-        Raises `ConfigurationError`.
+        Temporary files are in the directory ``prefix`` by default. Raises `ConfigurationError`.
         """
         target = scope[d.PROXY_PASS]
-        prefix = None if scope.context == LOCATION_IF else location_prefix(scope.directive)
+        location = None if scope.context == LOCATION_IF else location_prefix(scope.directive)
         if target is None and scope.context == LOCATION_IF and scope.parent is not None:
             # An "if" without a handler of its own has its location's.
             target = scope.parent[d.PROXY_PASS]
-            prefix = location_prefix(scope.parent.directive)
+            location = location_prefix(scope.parent.directive)
         if target is None:
             return None
-        if prefix is None and target.target is not None and target.target.uri:
+        if location is None and target.target is not None and target.target.uri:
             raise _problem(_NO_URI_HERE, target)
         return cls(
             target=target,
-            location=prefix or b"",
-            redirects=_redirects(scope, target, prefix or b""),
+            location=location or b"",
+            redirects=_redirects(scope, target, location or b""),
             set_headers=tuple((encode(n), value) for n, value in scope.all(d.PROXY_SET_HEADER)),
             version=scope[d.PROXY_HTTP_VERSION],
             method=scope[d.PROXY_METHOD],
             cookies=CookieRules.from_scope(scope),
             set_body=scope[d.PROXY_SET_BODY],
-            **common_settings(d.COMMON, scope, HIDDEN),
+            **common_settings(d.COMMON, scope, HIDDEN, prefix),
         )
 
 

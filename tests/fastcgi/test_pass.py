@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from attrs import frozen
@@ -25,14 +24,14 @@ from imagefarm.config.table import (
     Scope,
 )
 from imagefarm.fastcgi import directives
-from imagefarm.fastcgi.collect import MAX_COLLECTED
 from imagefarm.fastcgi.directives import FastCGISettings
 from imagefarm.fastcgi.handler import FastCGIPass
 from imagefarm.fastcgi.params import build_params
 from imagefarm.fastcgi.variables import VARIABLES
-from imagefarm.http.body import BytesBody, ClientGone
+from imagefarm.http.body import ClientGone
 from imagefarm.http.headers import Headers
 from imagefarm.http.message import BodyStream, Peer, Request, RequestHead, Response
+from imagefarm.http.spool import SpooledBody
 from imagefarm.http.upstream import (
     ExchangeRules,
     Fault,
@@ -98,7 +97,7 @@ def make_request(
 ) -> Request:
     head = RequestHead(method, uri, (1, 1), Headers(fields))
     peer = Peer("127.0.0.1", 1, ("127.0.0.1", 80), 1)
-    body = BytesBody(b"") if body is None else body
+    body = SpooledBody(b"") if body is None else body
     return Request(head, peer, body, 0.0, uri=uri, location=Place(config))
 
 
@@ -373,17 +372,19 @@ class HandlerTests(HandlerCase):
 
 
 class BodyTests(HandlerCase):
-    def test_a_known_length_streams(self) -> None:
+    def test_a_known_length_streams_if_asked_to(self) -> None:
         body = Stream(5)
-        self.ask(method=b"POST", body=body)
+        self.ask("fastcgi_request_buffering off;", method=b"POST", body=body)
         self.assertIs(self.group.asked[0][0].body, body)
 
     def test_a_body_may_be_withheld(self) -> None:
         self.ask("fastcgi_pass_request_body off;", method=b"POST", body=Stream(5))
         self.assertIsNone(self.group.asked[0][0].body)
 
-    def test_an_unknown_length_is_collected(self) -> None:
-        answer = self.ask(method=b"POST", body=Instant([b"abc", b"de"]))
+    def test_an_unknown_length_is_read_first(self) -> None:
+        answer = self.ask(
+            "fastcgi_request_buffering off;", method=b"POST", body=Instant([b"abc", b"de"])
+        )
         ((outgoing, _),) = self.group.asked
         self.assertEqual(outgoing.params, ((b"CONTENT_LENGTH", b"5"),))
         sink = Sink()
@@ -394,30 +395,9 @@ class BodyTests(HandlerCase):
         self.group.answer.callback(Response(200))
         self.assertEqual(self.successResultOf(answer).status, 200)
 
-    def test_too_much_to_collect(self) -> None:
-        body = Stream()
-        answer = self.ask(method=b"POST", body=body)
-        assert body.sink is not None
-        body.sink.data(bytes(MAX_COLLECTED))
-        self.assertNoResult(answer)
-        body.sink.data(b"x")
-        self.assertEqual(self.successResultOf(answer).status, 411)
-        self.assertTrue(body.cancelled)
-        self.assertEqual(self.group.asked, [])
-
-    def test_a_client_that_leaves_while_it_is_collected(self) -> None:
+    def test_a_client_that_leaves_while_it_is_read(self) -> None:
         body = Stream()
         answer = self.ask(method=b"POST", body=body)
         assert body.sink is not None
         body.sink.fail(ClientGone())
         self.assertEqual(self.successResultOf(answer).status, 499)
-
-    def test_bytes_as_a_stream(self) -> None:
-        body, sink = BytesBody(b"abc"), Sink()
-        pauses: list[Callable[[], None]] = [body.pause]
-        sink.data = lambda chunk: [sink.chunks.append(chunk), pauses[0]()]  # type: ignore
-        body.start(sink)
-        self.assertEqual((sink.bytes, sink.outcome), (b"abc", None))
-        body.resume()
-        self.assertEqual(sink.outcome, "end")
-        body.cancel()

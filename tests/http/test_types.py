@@ -160,7 +160,7 @@ class TransferTests(SynchronousTestCase):
             "keepalive_disable opera;",
             "limit_rate fast;",
             "limit_rate 1k$nothing;",
-            "client_body_in_file_only on;",
+            "client_body_temp_path /t 4;",
             "client_body_in_file_only maybe;",
             "lingering_close never;",
         ):

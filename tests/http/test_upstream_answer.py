@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.defer import CancelledError
+from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -25,7 +26,7 @@ class PresenterTests(SynchronousTestCase):
         self.request = make_request()
 
     def present(self, fields: Fields, status: int = 200, **settings: Any) -> Response:
-        presenter = Presenter(UpstreamSettings(**settings))
+        presenter = Presenter(UpstreamSettings(**settings), Clock())
         return presenter.present(Response(status, Headers(fields), b"body"), self.request)
 
     def test_hidden_fields_and_flags(self) -> None:
@@ -39,7 +40,9 @@ class PresenterTests(SynchronousTestCase):
 
     def test_rewrites(self) -> None:
         presenter = Presenter(
-            UpstreamSettings(), {b"location": lambda request, name, value: name + b"!" + value}
+            UpstreamSettings(),
+            Clock(),
+            {b"location": lambda request, name, value: name + b"!" + value},
         )
         response = Response(302, Headers([(b"Location", b"/x"), (b"Other", b"/y")]))
         self.assertEqual(

@@ -26,9 +26,9 @@ from imagefarm.fastcgi.directives import FastCGISettings, Param
 from imagefarm.fastcgi.handler import FastCGIPass
 from imagefarm.fastcgi.responder import ResponderFactory
 from imagefarm.fastcgi.session import FastCGIRequest, ResponderLimits
-from imagefarm.http.body import BytesBody
 from imagefarm.http.headers import Headers
 from imagefarm.http.message import BodyStream, Peer, Request, RequestHead, Response
+from imagefarm.http.spool import SpooledBody
 from imagefarm.http.upstream import Outgoing, Timeouts, UpstreamError
 from imagefarm.proxy.groups import Groups
 from tests.support import farmsite, rawhttp, tools
@@ -325,7 +325,7 @@ class PhpTests(InteropCase):
         outgoing = Outgoing(
             method,
             params=self.params(script, method, None if body is None else len(body)),
-            body=None if body is None else BytesBody(body),
+            body=None if body is None else SpooledBody(body),
         )
         return connection.send(outgoing, Timeouts(10, 10, timeout), reused=False)
 
@@ -429,7 +429,7 @@ class PhpTests(InteropCase):
         handler = FastCGIPass(settings, lambda name: groups.find(name.decode()), reactor)
         head = RequestHead(b"POST", b"/echo.php", (1, 1), Headers())
         peer = Peer("127.0.0.1", 1, ("127.0.0.1", 80), 1)
-        request = Request(head, peer, BytesBody(b"hello"), 0.0)
+        request = Request(head, peer, SpooledBody(b"hello"), 0.0)
         response = yield handler(request)
         told = json.loads((yield read(response)))
         self.assertEqual(response.status, 200)

@@ -12,7 +12,8 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from imagefarm.http.headers import Headers
-from imagefarm.http.message import Request, Response
+from imagefarm.http.message import BodyStream, Request, Response
+from imagefarm.http.spool import SpooledBody
 from imagefarm.http.upstream import (
     ExchangeRules,
     Fault,
@@ -56,7 +57,7 @@ class GroupTestCase(SynchronousTestCase):
         self,
         group: Group,
         request: Request | None = None,
-        body: Source | None = None,
+        body: BodyStream | None = None,
         words: frozenset[str] = DEFAULT,
         **rules: Any,
     ) -> Deferred[Response]:
@@ -199,7 +200,7 @@ class FailoverTests(GroupTestCase):
         ):
             self.setUp()
             answer = self.exchange(
-                self.group(), make_request(b"POST"), Source([b"x"]), words=frozenset(words)
+                self.group(), make_request(b"POST"), SpooledBody(b"x"), words=frozenset(words)
             )
             if sent:
                 self.lose(self.accept())

@@ -212,7 +212,8 @@ class RequestTests(HandlerTestCase):
         body = Source([b"abc"])
         proxy = "proxy_pass http://backend;"
         length = {"headers": [(b"Content-Length", b"3")], "body": body, "method": b"PUT"}
-        self.assertIs(self.outgoing(proxy, **length).body, body)
+        streamed = self.outgoing(proxy + "proxy_request_buffering off;", **length)
+        self.assertIs(streamed.body, body)
         self.assertIsNone(self.outgoing(proxy, body=body).body)
         self.assertIsNone(self.outgoing(proxy + "proxy_pass_request_body off;", **length).body)
         fixed = self.outgoing(proxy + "proxy_set_body X$request_method;", **length).body
@@ -221,15 +222,28 @@ class RequestTests(HandlerTestCase):
         sink = self.successResultOf(read(Response(200, body=fixed)))
         self.assertEqual((sink.received, sink.ended), (b"XPUT", 1))
 
-    def test_unknown_length_needs_http_1_1(self) -> None:
-        handler = self.handler("proxy_pass http://backend; proxy_http_version 1.0;")
-        response = handler(
-            make_request(
-                b"POST", headers=[(b"Transfer-Encoding", b"chunked")], body=Source(known=False)
-            )
-        )
-        assert isinstance(response, Response)
-        self.assertEqual(response.status, 411)
+    def test_a_body_is_read_whole_before_the_upstream_gets_it(self) -> None:
+        for more in ("", "proxy_request_buffering off; proxy_http_version 1.0;"):
+            handler = self.handler("proxy_pass http://backend;" + more)
+            body = Source([b"ab"], known=False, held=True)
+            chunked = [(b"Transfer-Encoding", b"chunked")]
+            handler(make_request(b"POST", headers=chunked, body=body))
+            self.assertEqual(self.group.outgoing, [])
+            body.more(b"c")
+            body.finish()
+            (outgoing,) = self.group.outgoing
+            assert outgoing.body is not None
+            self.assertEqual(outgoing.body.length, 3)
+
+    def test_a_client_that_breaks_off_its_body(self) -> None:
+        handler = self.handler("proxy_pass http://backend;")
+        body = Source(known=False, held=True)
+        chunked = [(b"Transfer-Encoding", b"chunked")]
+        answer = handler(make_request(b"POST", headers=chunked, body=body))
+        assert isinstance(answer, Deferred) and body.sink is not None
+        body.sink.fail(BodyTooLarge("more than 1 bytes"))
+        self.assertEqual(self.successResultOf(answer).status, 413)
+        self.assertEqual(self.group.outgoing, [])
 
     def test_method_and_version(self) -> None:
         outgoing = self.outgoing(

@@ -12,7 +12,8 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from imagefarm.http.headers import Headers
-from imagefarm.http.message import Request
+from imagefarm.http.message import BodyStream, Request
+from imagefarm.http.spool import SpooledBody
 from imagefarm.http.upstream import ExchangeRules, Fault, Outgoing, Timeouts, UpstreamError
 from imagefarm.proxy.connection import HttpConnector
 from imagefarm.proxy.group import Group
@@ -94,7 +95,7 @@ class GroupTests(LoopbackTestCase):
         self,
         group: Group,
         request: Request | None = None,
-        body: Source | None = None,
+        body: BodyStream | None = None,
         read_timeout: float = 5.0,
         next_upstream: frozenset[str] = frozenset({"error", "timeout"}),
     ) -> Deferred[Any]:
@@ -241,12 +242,20 @@ class GroupTests(LoopbackTestCase):
         first = self.serve(answer(b"", "loseConnection"))
         second = self.serve(answer(OK))
         group = self.group(first.port, second.port)
-        body = Source([b"da", b"ta"])
+        body = SpooledBody(b"data")
         response = yield self.exchange(group, make_request(b"PUT"), body)
         self.assertEqual(response.status, 200)
         self.assertIn(b"Content-Length: 4", second.requests[0])
         self.assertEqual(second.connections[0].buffer, b"data")
-        self.assertEqual(body.starts, 1)
+
+    @inlineCallbacks
+    def test_what_streams_is_not_repeated(self) -> Any:
+        first = self.serve(answer(b"", "loseConnection"))
+        second = self.serve(answer(OK))
+        group = self.group(first.port, second.port)
+        failing = self.exchange(group, make_request(b"PUT"), Source([b"data"]))
+        yield self.assertFailure(failing, UpstreamError)
+        self.assertEqual(second.requests, [])
 
     @inlineCallbacks
     def test_status_goes_to_the_next_peer(self) -> Any:
