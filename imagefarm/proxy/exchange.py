@@ -197,6 +197,8 @@ class Exchange:
             link.exchange = None
         peer, self._peer = self._peer, None
         if peer is not None:
+            peer.counters.sent += self._traffic.sent
+            peer.counters.received += self._traffic.received
             peer.release()
 
     # -- its result ----------------------------------------------------------------------------

@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Collection
+from typing import Final
 
 from .peer import Peer
 from .turn import Turn
+
+#: Emptied turns that are kept for the next load that occurs.
+_SPARE: Final = 16
 
 
 class ByLoad:
     """Chooses among the least busy of the peers that were added. A `peers.Arrangement`."""
 
-    __slots__ = ("_known", "_loads", "_of", "_turns")
+    __slots__ = ("_known", "_loads", "_of", "_spare", "_turns")
 
     by_load = True
 
@@ -27,13 +31,14 @@ class ByLoad:
         self._loads: list[float] = []
         self._known: set[float] = set()
         self._of: dict[Peer, float] = {}
+        self._spare: list[Turn] = []
 
     def add(self, peer: Peer) -> None:
         """`peers.Arrangement`."""
         load = peer.load
         turn = self._turns.get(load)
         if turn is None:
-            turn = self._turns[load] = Turn()
+            turn = self._turns[load] = self._spare.pop() if self._spare else Turn()
             if load not in self._known:
                 self._known.add(load)
                 heapq.heappush(self._loads, load)
@@ -47,6 +52,8 @@ class ByLoad:
         turn.remove(peer)
         if not turn:
             del self._turns[load]
+            if len(self._spare) < _SPARE:
+                self._spare.append(turn)
 
     def loaded(self, peer: Peer) -> None:
         """`peers.Arrangement`."""

@@ -5,10 +5,10 @@ weight grows by its effective weight; the largest, the first of several, wins an
 all. With weights 5, 1, 1 this gives a a b a c a a, not a a a a a b c. A failure lowers the
 effective weight, each round afterwards restores one unit of it.
 
-Here a round costs the same however many peers there are, and the sequence is nginx's to the
-last request. Peers with equal shares grow in step, so that among them nothing changes but for
-the one that pays: they are a `_Lane` with a heap. What a peer has is ``base + share * round``.
-Of the lanes' heads the largest wins; lanes are as many as there are different weights.
+Here a round does not look at all of them, and the sequence is nginx's to the last request. What
+a peer has is ``base + share * round``. Peers with equal shares grow in step, so that among them
+nothing changes but for the one that pays: they are a `_Lane` with a heap. The lanes' first ones
+meet in a `Tournament`. So a round costs the logarithm of the number of peers.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from itertools import count
 from attrs import define
 
 from .peer import Peer
+from .tournament import Line, Tournament
 
 
 @define(eq=False)
@@ -41,20 +42,18 @@ class _Seat:
 _Entry = tuple[int, int, int, _Seat]
 
 
-@define(eq=False)
-class _Lane:
-    """The peers with one share. Some entries of ``heap`` may be of seats that are dead."""
+class _Lane(Line):
+    """The peers with one share; as a `Line` it is the first of them.
 
-    share: int
-    heap: list[_Entry]
-    living: int = 0
+    Some entries of ``heap`` may be of seats that are dead.
+    """
 
-    def head(self) -> _Seat:
-        """Who has most. There is someone alive."""
-        heap = self.heap
-        while not heap[0][3].alive:
-            heapq.heappop(heap)
-        return heap[0][3]
+    __slots__ = ("heap", "living")
+
+    def __init__(self, share: int) -> None:
+        super().__init__(share)
+        self.heap: list[_Entry] = []
+        self.living = 0
 
     def push(self, seat: _Seat) -> None:
         """Add an entry for ``seat``."""
@@ -63,11 +62,24 @@ class _Lane:
             heapq.heapify(self.heap)
         heapq.heappush(self.heap, seat.entry)
 
+    def settle(self) -> bool:
+        """Find who is first now, of at least one alive; returns whether that changed anything."""
+        heap = self.heap
+        while not heap[0][3].alive:
+            heapq.heappop(heap)
+        first = heap[0][3]
+        if first.base == self.base and first.peer.order == self.order:
+            return False
+        self.base, self.order = first.base, first.peer.order
+        return True
+
 
 class Turn:
     """Chooses in turn among the peers that were added. A `peers.Arrangement`."""
 
-    __slots__ = ("_lanes", "_recovering", "_round", "_seats", "_serials", "_total")
+    __slots__ = (
+        "_lanes", "_recovering", "_round", "_seats", "_serials", "_total", "_tournament",
+    )  # fmt: skip
 
     by_load = False
 
@@ -76,6 +88,7 @@ class Turn:
         self._total = 0
         self._serials = count()
         self._lanes: dict[int, _Lane] = {}
+        self._tournament: Tournament[_Lane] = Tournament()
         self._seats: dict[Peer, _Seat] = {}
         #: Whose effective weight is below the weight.
         self._recovering: dict[Peer, None] = {}
@@ -90,11 +103,17 @@ class Turn:
         """`peers.Arrangement`; it goes on with the current weight it has."""
         share = peer.share
         lane = self._lanes.get(share)
+        new = lane is None
         if lane is None:
-            lane = self._lanes[share] = _Lane(share, [])
+            lane = self._lanes[share] = _Lane(share)
         seat = _Seat(peer, lane, peer.current_weight - share * self._round, next(self._serials))
         lane.push(seat)
         lane.living += 1
+        settled = lane.settle()
+        if new:
+            self._tournament.add(lane, self._round)
+        elif settled:
+            self._tournament.changed(lane, self._round)
         self._seats[peer] = seat
         self._total += share
         if peer.effective_weight < peer.weight:
@@ -107,9 +126,12 @@ class Turn:
         lane = seat.lane
         lane.living -= 1
         if not lane.living:
-            del self._lanes[lane.share]
-        peer.current_weight = seat.base + lane.share * self._round
-        self._total -= lane.share
+            del self._lanes[lane.slope]
+            self._tournament.remove(lane, self._round)
+        elif lane.settle():
+            self._tournament.changed(lane, self._round)
+        peer.current_weight = seat.base + lane.slope * self._round
+        self._total -= lane.slope
         self._recovering.pop(peer, None)
 
     def loaded(self, peer: Peer) -> None:
@@ -133,29 +155,18 @@ class Turn:
         return best
 
     def _next(self) -> Peer | None:
-        if not self._seats:
-            return None
         self._round += 1
-        best, most = self._most()
-        lane = best.lane
-        best.base = most - self._total - lane.share * self._round
+        lane = self._tournament.highest(self._round)
+        if lane is None:
+            return None
+        best = lane.heap[0][3]
+        best.base -= self._total
         heapq.heapreplace(lane.heap, best.entry)
+        if lane.settle():
+            self._tournament.changed(lane, self._round)
         if self._recovering:
             self._recover()
         return best.peer
-
-    def _most(self) -> tuple[_Seat, int]:
-        """The seat that has most in this round, and how much."""
-        best: _Seat | None = None
-        most = first = 0
-        now = self._round
-        for lane in self._lanes.values():
-            seat = lane.head()
-            has = seat.base + lane.share * now
-            if best is None or has > most or (has == most and seat.peer.order < first):
-                best, most, first = seat, has, seat.peer.order
-        assert best is not None
-        return best, most
 
     def _recover(self) -> None:
         """After a round everyone in it has one unit of its effective weight back."""

@@ -1,0 +1,242 @@
+"""Who gets which request: nginx and imagefarm in front of the same servers.
+
+Each request is asked of both, and the addresses that were tried (``$upstream_addr``) have to be
+the same ones in the same order. ``fail=PORT,...`` makes servers answer with 500.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+import socket
+import tempfile
+import time
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support import farmsite, rawhttp, tools
+from tests.support.processes import Daemon, free_ports
+from tests.support.processes import imagefarm as start_imagefarm
+
+SERVERS = r"""
+worker_processes 1;
+error_log %(here)s/error.log info;
+pid %(here)s/pid;
+events { worker_connections 256; }
+http {
+    access_log off;
+    keepalive_requests 100000;
+    %(servers)s
+}
+"""
+SERVER = r"""
+    server {
+        listen 127.0.0.1:%(port)d;
+        location / {
+            if ($arg_fail ~ "%(port)d") { return 500; }
+            return 200 %(port)d;
+        }
+        location /least/held {
+            limit_rate_after 1k;
+            limit_rate 1;
+            return 200 %(long)s;
+        }
+    }
+"""
+CONFIGURATION = r"""
+worker_processes 1;
+error_log %(here)s/error.log info;
+pid %(here)s/pid;
+events { worker_connections 256; }
+http {
+    access_log off;
+    keepalive_requests 100000;
+    proxy_http_version 1.1;
+    postpone_output 0;
+    proxy_set_header Connection "";
+    proxy_next_upstream error timeout http_500;
+    add_header X-Peers $upstream_addr always;
+
+    upstream plain {
+        hash $arg_k;
+        server 127.0.0.1:%(a)d max_fails=0;
+        server 127.0.0.1:%(b)d max_fails=0 weight=3;
+        server 127.0.0.1:%(dead)d max_fails=0 weight=2;
+        server 127.0.0.1:%(c)d max_fails=0 down;
+        server localhost:%(d)d max_fails=0 weight=2;
+        keepalive 8;
+    }
+    upstream ring {
+        hash $arg_k consistent;
+        server 127.0.0.1:%(a)d max_fails=0;
+        server 127.0.0.1:%(b)d max_fails=0 weight=3;
+        server 127.0.0.1:%(dead)d max_fails=0 weight=2;
+        server 127.0.0.1:%(c)d max_fails=0 down;
+        server localhost:%(d)d max_fails=0 weight=2;
+        server unix:%(nobody)s max_fails=0;
+        keepalive 8;
+    }
+    upstream turns {
+        server 127.0.0.1:%(a)d weight=5 max_fails=2 fail_timeout=2s;
+        server 127.0.0.1:%(b)d fail_timeout=2s;
+        server 127.0.0.1:%(c)d weight=2 max_fails=0;
+        server 127.0.0.1:%(d)d weight=7 max_fails=3 fail_timeout=2s;
+        keepalive 8;
+    }
+    upstream equals {
+        server 127.0.0.1:%(a)d fail_timeout=2s;
+        server 127.0.0.1:%(b)d fail_timeout=2s;
+        server 127.0.0.1:%(c)d fail_timeout=2s;
+        server 127.0.0.1:%(d)d fail_timeout=2s backup;
+    }
+    upstream least {
+        least_conn;
+        server 127.0.0.1:%(a)d weight=2;
+        server 127.0.0.1:%(b)d;
+        server 127.0.0.1:%(c)d weight=3;
+        server 127.0.0.1:%(d)d max_conns=1;
+    }
+    server {
+        listen 127.0.0.1:%(listen)d;
+        location /plain { proxy_pass http://plain; }
+        location /ring { proxy_pass http://ring; }
+        location /turns { proxy_pass http://turns; }
+        location /equals { proxy_pass http://equals; }
+        location /least/ { proxy_pass http://least; }
+    }
+}
+"""
+
+
+class Side:
+    """A balancer, and a connection to it that is kept."""
+
+    def __init__(self, here: Path, **values: object) -> None:
+        here.mkdir()
+        here.chmod(0o755)
+        self.here = here
+        (self.port,) = free_ports(1)
+        self.config = here / "balancer.conf"
+        values |= {"here": str(here), "listen": self.port}
+        self.config.write_text(CONFIGURATION % values)
+        self._reader: rawhttp.Reader | None = None
+
+    def connect(self) -> socket.socket:
+        sock = socket.create_connection(("127.0.0.1", self.port), rawhttp.TIMEOUT)
+        self._sock, self._reader = sock, rawhttp.Reader(sock)
+        return sock
+
+    def peers(self, target: str) -> str | None:
+        """Which servers were tried for a request."""
+        assert self._reader is not None
+        self._sock.sendall(rawhttp.request(target))
+        answer = self._reader.answer()
+        assert answer is not None, target
+        return answer.header("X-Peers")
+
+    def hold(self, target: str) -> str:
+        """The same for a request whose answer does not end; the connection stays open."""
+        sock = socket.create_connection(("127.0.0.1", self.port), rawhttp.TIMEOUT)
+        self.held.append(sock)
+        sock.sendall(rawhttp.request(target))
+        head = b""
+        while b"\r\n\r\n" not in head:
+            head += sock.recv(4096)
+        (line,) = [line for line in head.split(b"\r\n") if line.startswith(b"X-Peers: ")]
+        return line.decode()
+
+    held: list[socket.socket]
+
+
+class BalancingTests(SynchronousTestCase):
+    maxDiff = None
+
+    def setUp(self) -> None:
+        tools.nginx()
+        directory = Path(tempfile.mkdtemp(prefix="balancing-"))
+        self.addCleanup(shutil.rmtree, directory, ignore_errors=True)
+        directory.chmod(0o755)
+        names = ("a", "b", "c", "d", "dead")
+        self.ports = dict(zip(names, free_ports(len(names)), strict=True))
+        values = {**self.ports, "nobody": directory / "nobody"}
+        self.theirs = Side(directory / "nginx", **values)
+        self.ours = Side(directory / "imagefarm", **values)
+        for daemon in (
+            self._servers(directory / "servers"),
+            farmsite.nginx(
+                tools.nginx(), self.theirs.here, self.theirs.config, [self.theirs.port]
+            ),
+            start_imagefarm(
+                "master", self.ours.here, "--config", str(self.ours.config), ports=[self.ours.port]
+            ),
+        ):
+            self.addCleanup(daemon.stop)
+            daemon.started()
+        for side in (self.theirs, self.ours):
+            side.held = []
+            self.addCleanup(side.connect().close)
+            self.addCleanup(lambda side=side: [sock.close() for sock in side.held])
+
+    def _servers(self, here: Path) -> Daemon:
+        here.mkdir()
+        here.chmod(0o755)
+        ports = [self.ports[name] for name in "abcd"]
+        servers = "".join(SERVER % {"port": port, "long": "x" * 1500} for port in ports)
+        config = here / "servers.conf"
+        config.write_text(SERVERS % {"here": str(here), "servers": servers})
+        return farmsite.nginx(tools.nginx(), here, config, ports)
+
+    def compare(self, *targets: str) -> list[str | None]:
+        """Ask both in turn; returns what they agree on."""
+        seen = []
+        for number, target in enumerate(targets):
+            theirs, ours = self.theirs.peers(target), self.ours.peers(target)
+            self.assertEqual(theirs, ours, f"{number}: {target}, after {seen[-9:]}")
+            seen.append(ours)
+        return seen
+
+    def test_everyone_gets_what_nginx_gives_them(self) -> None:
+        """One test, so that the daemons start once."""
+        self.hashes()
+        self.turns()
+        self.least()
+
+    def hashes(self) -> None:
+        """Thousands of keys, some of which meet a server that is not there."""
+        keys = [f"/photos/{number}.jpg" for number in range(1500)]
+        for name in ("plain", "ring"):
+            seen = self.compare(*(f"/{name}?k={key}" for key in keys))
+            self.assertEqual(len({str(peers).rpartition(" ")[2] for peers in seen}), 3)
+            self.assertTrue(any(", " in str(peers) for peers in seen))
+            # Several failures for one request; and no key, which is round robin.
+            fail = f"fail={self.ports['b']}"
+            self.compare(*(f"/{name}?{fail}&k={key}" for key in keys[:150]))
+            self.compare(*[f"/{name}?k="] * 30)
+
+    def turns(self) -> None:
+        """Weights, while servers fail and come back; one of them never fails.
+
+        (Where all have failed nginx answers 502 at the next attempt; we pass on the last answer.)
+        """
+        port = {name: str(self.ports[name]) for name in "abcd"}
+        dice = random.Random(4)
+        failable = {"turns": "abd", "equals": "abc"}
+        for _ in range(2):
+            for name, servers in failable.items():
+                failing = [
+                    ",".join(port[server] for server in servers if dice.random() < 0.2)
+                    for _ in range(30)
+                ]
+                self.compare(*[f"/{name}"] * 40)
+                self.compare(*(f"/{name}?fail={some}" for some in failing), *[f"/{name}"] * 20)
+            time.sleep(3.1)  # fail_timeout
+        for name in failable:
+            self.compare(*[f"/{name}"] * 40)
+
+    def least(self) -> None:
+        """Some servers are busy."""
+        self.compare(*["/least/"] * 20)
+        for _ in range(9):
+            self.assertEqual(self.theirs.hold("/least/held"), self.ours.hold("/least/held"))
+            self.compare(*["/least/"] * 5)
