@@ -52,6 +52,7 @@ from imagefarm.process.privileges import Belongings
 from imagefarm.process.sockets import Endpoint
 from imagefarm.proxy.groups import Groups
 from imagefarm.proxy.handler import ProxyPass
+from imagefarm.proxy.names.directives import ResolverSettings
 from imagefarm.proxy.settings import ProxySettings
 from imagefarm.resources import directives as rows
 from imagefarm.resources.build import Builder, ContentFactory, Listener
@@ -248,10 +249,13 @@ class WebWork:
         handler = FastCGIPass(settings, self._group_for(scope, settings.address), self.reactor)
         return self._cached("fastcgi", scope, handler, settings.ignore_headers)
 
-    def _group_for(self, scope: Scope, address: Template) -> Callable[[bytes], UpstreamGroup]:
+    def _group_for(
+        self, scope: Scope, address: Template
+    ) -> Callable[[bytes], UpstreamGroup | Deferred[Any]]:
         """How ``fastcgi_pass`` finds its group: now, unless the address has variables."""
         if address.constant is None:
-            return lambda value: self.groups.dynamic(value.decode("latin-1"))
+            names = ResolverSettings.from_scope(scope)
+            return lambda value: self.groups.dynamic(value.decode("latin-1"), None, names)
         try:
             group = self.groups.find(address.source)
         except Invalid as error:

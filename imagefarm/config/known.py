@@ -45,7 +45,7 @@ HARMLESS: Final = _names(
     output_buffers pcre_jit pid postpone_gzipping postpone_output queue
     quic_active_connection_id_limit quic_bpf quic_gso quic_host_key quic_retry random
     read_ahead referer_hash_bucket_size referer_hash_max_size request_pool_size
-    reset_timedout_connection resolver resolver_timeout rewrite_log send_lowat sendfile
+    reset_timedout_connection rewrite_log send_lowat sendfile
     sendfile_max_chunk server_names_hash_bucket_size server_names_hash_max_size session_log
     session_log_format session_log_zone spdy_chunk_size spdy_headers_comp
     ssi_ignore_recycled_buffers ssi_min_file_chunk ssi_value_length ssl_buffer_size

@@ -7,13 +7,14 @@ from typing import Final
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from imagefarm.config.errors import Invalid
 from imagefarm.http.message import BodyStream, Request, Response
-from imagefarm.http.requestlog import report
 from imagefarm.http.spool import SpooledBody, spool
 from imagefarm.http.upstream import (
     Outgoing,
+    UnknownHost,
     UpstreamGroup,
 )
 from imagefarm.http.upstream_answer import Presenter, failure_response
@@ -34,13 +35,14 @@ class FastCGIPass:
     """A `Handler`. ``settings.address`` must be there; it is the group's name or an address.
 
     ``group_for`` finds the group of an address and may raise `Invalid` for one that a variable
-    made. Retries, balancing and pooling are the group's; so are the log lines of its failures.
+    made, or `UnknownHost`; where it has to ask for a name it answers later. Retries, balancing and
+    pooling are the group's; so are the log lines of its failures.
     """
 
     def __init__(
         self,
         settings: FastCGISettings,
-        group_for: Callable[[bytes], UpstreamGroup],
+        group_for: Callable[[bytes], UpstreamGroup | Deferred[UpstreamGroup]],
         clock: Clock,
     ) -> None:
         if settings.address is None:
@@ -71,15 +73,18 @@ class FastCGIPass:
         address = self._address(request)
         try:
             group = self._group_for(address)
-        except Invalid as error:
-            report(request, "error", f"{error} while connecting to upstream")
-            return Response(502)
-        return self._exchange(request, group, body)
+        except (Invalid, UnknownHost):
+            return failure_response(Failure(), request)
+        if isinstance(group, Deferred):
+            request.on_gone.append(group.cancel)
+            exchange: Deferred[Response] = group.addCallback(self._exchange, request, body)
+            return exchange.addErrback(failure_response, request)
+        return self._exchange(group, request, body)
 
     def _exchange(
         self,
-        request: Request,
         group: UpstreamGroup,
+        request: Request,
         body: BodyStream | None,
     ) -> Deferred[Response]:
         head = request.head

@@ -51,6 +51,10 @@ class NoLivePeers(Exception):
     """Every peer is down: nginx's "no live upstreams", 502."""
 
 
+class UnknownHost(Exception):
+    """A name that a variable made has no address, or nobody may be asked: nginx's 502."""
+
+
 @frozen(eq=False)
 class Outgoing:
     """A request to an upstream, in terms both protocols share.

@@ -14,13 +14,16 @@ from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from imagefarm.config.errors import Invalid
+
 from .body import BodyError
 from .buffering import buffer
 from .dates import parse_http
 from .headers import Headers
 from .message import Request, Response, discard
+from .requestlog import report
 from .timers import Clock
-from .upstream import Fault, NoLivePeers, UpstreamError
+from .upstream import Fault, NoLivePeers, UnknownHost, UpstreamError
 from .upstream_rows import UpstreamSettings
 
 #: The fields that stay with an answer which X-Accel-Redirect sends elsewhere (nginx).
@@ -149,6 +152,10 @@ def failure_response(failure: Failure, request: Request) -> Response:
         return Response(504 if error.fault is Fault.TIMEOUT else 502)
     if isinstance(error, NoLivePeers):
         return Response(502)
+    if isinstance(error, UnknownHost | Invalid):
+        # What a variable made of the *_pass is no address, or leads nowhere: 500 and 502 in nginx.
+        report(request, "error", str(error))
+        return Response(502 if isinstance(error, UnknownHost) else 500)
     if isinstance(error, CancelledError):
         return Response(_GONE, close=True)
     if isinstance(error, BodyError):

@@ -1,6 +1,6 @@
-"""Addresses of upstream servers as the configuration writes them, and their resolution.
+"""Addresses of servers as the configuration writes them, and their resolution.
 
-Names are resolved once, when the configuration is read, as nginx does without ``resolver``.
+Names are resolved here once, when the configuration is read; `names` resolves at run time.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from imagefarm.config.errors import Invalid
 
 from .peer import Address
 
-_HOST_PORT: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]]*)(?::(.*))?", re.DOTALL)
+_HOST_PORT: Final = re.compile(r"(\[[^]/]*\]|[^:\[\]]*)(?::(.*))?", re.DOTALL)
 _HOST: Final = re.compile(r"[A-Za-z0-9._~\-]+")
 
 
@@ -29,30 +29,33 @@ class Authority:
     path: str = ""
 
 
-def parse_authority(text: str, whole: str | None = None) -> Authority:
-    """Read an address. ``whole`` is what an error message quotes. Raises `Invalid`."""
+def parse_authority(text: str, whole: str | None = None, *, where: str = "upstream") -> Authority:
+    """Read an address. ``whole`` and ``where`` are what an error message tells.
+
+    Raises `Invalid` in nginx's words.
+    """
     whole = text if whole is None else whole
     if text.startswith("unix:"):
         if len(text) == len("unix:"):
-            raise Invalid(f'no path in the unix domain socket in upstream "{whole}"')
+            raise Invalid(f'no path in the unix domain socket in {where} "{whole}"')
         return Authority(path=text.removeprefix("unix:"))
     match = _HOST_PORT.fullmatch(text)
     if match is None:
-        raise Invalid(f'invalid host in upstream "{whole}"')
+        raise Invalid(f'invalid host in {where} "{whole}"')
     host, port = match[1], match[2]
     if not host:
-        raise Invalid(f'no host in upstream "{whole}"')
+        raise Invalid(f'no host in {where} "{whole}"')
     number = None
     if port is not None:
         if not re.fullmatch(r"\d{1,5}", port, re.ASCII) or not 0 < int(port) < 65536:
-            raise Invalid(f'invalid port in upstream "{whole}"')
+            raise Invalid(f'invalid port in {where} "{whole}"')
         number = int(port)
     if host.startswith("["):
         host = host[1:-1]
         if literal(host) is None:
-            raise Invalid(f'invalid host in upstream "{whole}"')
+            raise Invalid(f'invalid IPv6 address in {where} "{whole}"')
     elif not _HOST.fullmatch(host):
-        raise Invalid(f'invalid host in upstream "{whole}"')
+        raise Invalid(f'invalid host in {where} "{whole}"')
     return Authority(host, number)
 
 
@@ -64,7 +67,9 @@ def literal(host: str) -> str | None:
         return None
 
 
-def resolve(authority: Authority, default_port: int, whole: str) -> tuple[Address, ...]:
+def resolve(
+    authority: Authority, default_port: int, whole: str, *, where: str = "upstream"
+) -> tuple[Address, ...]:
     """All addresses of ``authority``, in the resolver's order. Raises `Invalid`."""
     if authority.path:
         return (Address(path=authority.path),)
@@ -75,5 +80,5 @@ def resolve(authority: Authority, default_port: int, whole: str) -> tuple[Addres
     try:
         found = socket.getaddrinfo(authority.host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
-        raise Invalid(f'host not found in upstream "{whole}"') from None
+        raise Invalid(f'host not found in {where} "{whole}"') from None
     return tuple(dict.fromkeys(Address(str(info[4][0]), port) for info in found))

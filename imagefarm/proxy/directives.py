@@ -21,6 +21,7 @@ from imagefarm.http.upstream_rows import upstream_rows
 
 from .cookies import COOKIE_DIRECTIVES
 from .methods import METHOD_DIRECTIVES
+from .names.directives import RESOLVER_DIRECTIVES
 from .redirect import Redirect, Special, captures, convert_redirect
 from .target import Pass, parse_url
 from .upstream_directives import UPSTREAM_DIRECTIVES
@@ -114,6 +115,7 @@ DIRECTIVES: Final[tuple[AnyRow, ...]] = (
     *UPSTREAM_DIRECTIVES,
     *COMMON.every,
     *METHOD_DIRECTIVES,
+    *RESOLVER_DIRECTIVES,
     PROXY_PASS,
     PROXY_REDIRECT,
     PROXY_SET_HEADER,

@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from attrs import evolve
+from twisted.internet.defer import Deferred
+
 from imagefarm.config.errors import ConfigurationError, Invalid, Problem
 from imagefarm.config.table import Scope
 
-from .addresses import Authority, literal, parse_authority, resolve
+from .addresses import Authority, parse_authority, resolve
+from .destinations import Destinations
 from .group import Group
 from .methods import method
+from .names.directives import ResolverSettings
+from .names.resolvers import Resolvers
 from .peer import Peer
 from .peers import Peers
 from .policies import RoundRobin
@@ -24,8 +30,6 @@ from .upstream_directives import (
     UPSTREAM_SERVER,
 )
 
-#: Groups that variables in ``proxy_pass`` may bring into being; the oldest makes room.
-MAX_DYNAMIC: Final = 1000
 #: As in nginx, an address that no ``upstream`` block names keeps no connections.
 _IMPLICIT: Final = KeepaliveSettings(connections=0)
 
@@ -38,8 +42,9 @@ class Groups:
         #: Harmless defects of the blocks.
         self.warnings: list[Problem] = []
         self._named: dict[str, Group] = {}
-        self._implicit: dict[tuple[Authority, int], Group] = {}
-        self._dynamic: dict[tuple[Authority, int], Group] = {}
+        self._implicit: dict[Authority, Group] = {}
+        self.resolvers = Resolvers(reactor)
+        self._destinations = Destinations(self.resolvers, self._make)
 
     @classmethod
     def from_scope(cls, http: Scope, reactor: Any) -> Groups:
@@ -70,34 +75,35 @@ class Groups:
             return named
         if parsed.port is None and default_port is None and not parsed.path:
             raise Invalid(f'no port in upstream "{authority}"')
-        key = (parsed, default_port or 0)
+        port = parsed.port or default_port
+        key = evolve(parsed, port=port)
         group = self._implicit.get(key)
         if group is None:
-            addresses = resolve(parsed, default_port or 0, parsed.host)
+            addresses = resolve(parsed, port or 0, parsed.host)
             group = self._implicit[key] = self._make(authority, [Peer(a) for a in addresses])
         return group
 
-    def dynamic(self, authority: str, default_port: int | None = None) -> Group:
-        """The group that the value of a variable means; names are not resolved.
+    def dynamic(
+        self,
+        authority: str,
+        default_port: int | None = None,
+        names: ResolverSettings | None = None,
+    ) -> Group | Deferred[Group]:
+        """The group that the value of a variable means; ``names`` tells whom to ask for a name.
 
-        Raises `Invalid`, also for a name that is not an ``upstream`` block's.
+        Raises `Invalid`, and `UnknownHost` if there is nobody to ask. The Deferred errs with
+        `UnknownHost`; it may be cancelled.
         """
         parsed = parse_authority(authority)
-        named = self._by_name(parsed, authority)
-        if named is not None:
-            return named
-        if not parsed.path and literal(parsed.host) is None:
-            raise Invalid(f"no resolver defined to resolve {parsed.host}")
-        if parsed.port is None and default_port is None and not parsed.path:
-            raise Invalid(f'no port in upstream "{authority}"')
-        key = (parsed, default_port or 0)
-        group = self._dynamic.get(key)
-        if group is None:
-            if len(self._dynamic) >= MAX_DYNAMIC:
-                self._dynamic.pop(next(iter(self._dynamic))).stop()
-            (address,) = resolve(parsed, default_port or 0, authority)
-            group = self._dynamic[key] = self._make(authority, [Peer(address)])
-        return group
+        if parsed.port is None and parsed.host in self._named:
+            return self._named[parsed.host]
+        if parsed.port is None and not parsed.path:
+            if default_port is None:
+                raise Invalid(f'no port in upstream "{authority}"')
+            parsed = evolve(parsed, port=default_port)
+        # As in nginx: what some other line names without variables was resolved there.
+        fixed = self._implicit.get(parsed)
+        return fixed or self._destinations.find(parsed, authority, names)
 
     @property
     def named(self) -> Mapping[str, Group]:
@@ -106,7 +112,9 @@ class Groups:
 
     def stop(self) -> None:
         """Close all idle connections, and the others when they have finished."""
-        for groups in (self._named, self._implicit, self._dynamic):
+        self.resolvers.stop()
+        self._destinations.stop()
+        for groups in (self._named, self._implicit):
             for group in groups.values():
                 group.stop()
 

@@ -8,6 +8,7 @@ from typing import Any, Final
 from twisted.internet.defer import Deferred
 from twisted.internet.ssl import CertificateOptions
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from imagefarm.config.errors import ConfigurationError, Invalid, Problem
 from imagefarm.http.headers import Headers
@@ -16,6 +17,7 @@ from imagefarm.http.spool import SpooledBody, spool
 from imagefarm.http.upstream import (
     ExchangeRules,
     Outgoing,
+    UnknownHost,
     UpstreamGroup,
 )
 from imagefarm.http.upstream_answer import Presenter, Rewrite, failure_response
@@ -23,6 +25,7 @@ from imagefarm.http.upstream_rows import exchange_rules
 
 from .connection import HttpConnector
 from .exchange import printable
+from .group import Group
 from .groups import Groups
 from .redirect import rewrite_location, rewrite_refresh
 from .settings import ProxySettings
@@ -90,14 +93,22 @@ class ProxyPass:
         settings = self._settings
         try:
             target = settings.target(request)
-            group = self._group
+            group: UpstreamGroup | Deferred[Group] | None = self._group
             if group is None:
-                group = self._groups.dynamic(target.authority, target.default_port)
-        except Invalid as error:
-            self.log.error(
-                "{error}, client: {client}", error=str(error), client=request.peer.address
-            )
-            return Response(502)
+                group = self._groups.dynamic(
+                    target.authority, target.default_port, settings.resolver
+                )
+        except (Invalid, UnknownHost):
+            return failure_response(Failure(), request)
+        if isinstance(group, Deferred):
+            request.on_gone.append(group.cancel)
+            passing: Deferred[Response] = group.addCallback(self._pass, request, target, body)
+            return passing.addErrback(failure_response, request)
+        return self._pass(group, request, target, body)
+
+    def _pass(
+        self, group: UpstreamGroup, request: Request, target: Target, body: BodyStream | None
+    ) -> Response | Deferred[Response]:
         request.variables[PROXY_HOST] = target.host_header
         request.variables[PROXY_PORT] = target.port
         try:

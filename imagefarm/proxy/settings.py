@@ -14,6 +14,7 @@ from imagefarm.http.upstream_rows import ACCEL, UpstreamSettings, common_setting
 
 from . import directives as d
 from .cookies import CookieRules
+from .names.directives import ResolverSettings
 from .redirect import PrefixRedirect, Redirect, Special
 from .target import Pass
 
@@ -41,6 +42,7 @@ class ProxySettings(UpstreamSettings):
     method: Template | None = None
     set_body: Template | None = None
     cookies: CookieRules = field(factory=CookieRules)
+    resolver: ResolverSettings | None = None
 
     @classmethod
     def from_scope(cls, scope: Scope, prefix: str = "") -> ProxySettings | None:
@@ -68,6 +70,7 @@ class ProxySettings(UpstreamSettings):
             cookies=CookieRules.from_scope(scope),
             set_body=scope[d.PROXY_SET_BODY],
             **common_settings(d.COMMON, scope, HIDDEN, prefix),
+            resolver=ResolverSettings.from_scope(scope),
         )
 
 

@@ -82,7 +82,10 @@ class Pass:
         """The target for ``request``. Raises `Invalid`."""
         if self.target is not None:
             return self.target
-        return parse_url(self.template(request).decode("utf-8", "surrogateescape"))
+        text = self.template(request).decode("utf-8", "surrogateescape")
+        if text.endswith("://"):
+            raise Invalid("invalid URL prefix")  # in a line without variables: no host
+        return parse_url(text)
 
 
 def request_target(request: Request, target: Target, *, constant: bool, location: bytes) -> bytes:

@@ -38,6 +38,7 @@ from imagefarm.http.upstream import (
     NoLivePeers,
     Outgoing,
     Timeouts,
+    UnknownHost,
     UpstreamError,
 )
 from imagefarm.http.variables import variable_table
@@ -358,13 +359,38 @@ class HandlerTests(HandlerCase):
     def test_an_address_that_a_variable_made(self) -> None:
         config = settings("fastcgi_pass $http_where;")
 
-        def refuse(address: bytes) -> Group:
-            raise Invalid("no resolver defined to resolve there")
+        for error, status in ((Invalid("no port"), 500), (UnknownHost("no resolver"), 502)):
 
-        request = make_request(config, fields=((b"Where", b"there"),))
-        response = FastCGIPass(config, refuse, Clock())(request)
-        assert isinstance(response, Response)
-        self.assertEqual(response.status, 502)
+            def refuse(address: bytes, error: Exception = error) -> Group:
+                raise error
+
+            request = make_request(config, fields=((b"Where", b"there"),))
+            response = FastCGIPass(config, refuse, Clock())(request)
+            assert isinstance(response, Response)
+            self.assertEqual(response.status, status)
+
+    def test_an_address_that_has_to_be_asked_for(self) -> None:
+        config = settings("fastcgi_pass $http_where;")
+        finding: list[Deferred[Any]] = []
+
+        def ask(address: bytes) -> Deferred[Any]:
+            finding.append(Deferred())
+            return finding[-1]
+
+        handler = FastCGIPass(config, ask, Clock())
+        found = handler(make_request(config, fields=((b"Where", b"there"),)))
+        missing = handler(make_request(config, fields=((b"Where", b"there"),)))
+        gone_request = make_request(config, fields=((b"Where", b"there"),))
+        gone = handler(gone_request)
+        assert isinstance(found, Deferred) and isinstance(missing, Deferred)
+        assert isinstance(gone, Deferred)
+        finding[0].callback(self.group_for(b""))
+        self.assertEqual(len(self.group.asked), 1)
+        finding[1].errback(UnknownHost("there could not be resolved"))
+        self.assertEqual(self.successResultOf(missing).status, 502)
+        gone_request.on_gone[0]()
+        self.assertEqual(self.successResultOf(gone).status, 499)
+        self.assertNoResult(found)
 
     def test_no_address(self) -> None:
         with self.assertRaises(ValueError):

@@ -6,8 +6,10 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
 from imagefarm.config.errors import ConfigurationError, Invalid
+from imagefarm.http.upstream import UnknownHost
 from imagefarm.proxy.addresses import Authority, parse_authority, resolve
-from imagefarm.proxy.groups import MAX_DYNAMIC, Groups
+from imagefarm.proxy.destinations import MAX_DESTINATIONS
+from imagefarm.proxy.groups import Groups
 from imagefarm.proxy.peer import Address
 from imagefarm.proxy.policies import IpHash, RoundRobin
 from imagefarm.proxy.settings import ProxySettings, location_prefix
@@ -64,7 +66,7 @@ class UpstreamTests(SynchronousTestCase):
             ("server 127.0.0.1:99999;", 'invalid port in upstream "127.0.0.1:99999"'),
             ("server :80;", 'no host in upstream ":80"'),
             ("server [::1;", 'invalid host in upstream "[::1"'),
-            ("server [x]:1;", 'invalid host in upstream "[x]:1"'),
+            ("server [x]:1;", 'invalid IPv6 address in upstream "[x]:1"'),
             ("server a/b;", 'invalid host in upstream "a/b"'),
             ("server unix:;", 'no path in the unix domain socket in upstream "unix:"'),
             ("server nowhere.invalid;", 'host not found in upstream "nowhere.invalid"'),
@@ -100,13 +102,24 @@ class UpstreamTests(SynchronousTestCase):
         group = every.dynamic("127.0.0.1:81")
         self.assertIs(every.dynamic("127.0.0.1:81"), group)
         self.assertEqual(every.dynamic("unix:/x").peers.primary[0].name, b"unix:/x")
-        with self.assertRaises(Invalid) as caught:
+        with self.assertRaises(UnknownHost) as caught:
             every.dynamic("localhost", 80)
         self.assertEqual(str(caught.exception), "no resolver defined to resolve localhost")
-        for port in range(1, MAX_DYNAMIC + 5):
+        for port in range(1, MAX_DESTINATIONS + 5):
             every.dynamic(f"127.0.0.2:{port}")
-        self.assertEqual(len(every._dynamic), MAX_DYNAMIC)
+        self.assertEqual(len(every._destinations._made), MAX_DESTINATIONS)
         every.stop()
+
+    def test_a_variable_that_names_what_another_line_names_without(self) -> None:
+        """As in nginx it is the same group, and its name was resolved at the start."""
+        every = groups("upstream u { server 127.0.0.1; }")
+        fixed = every.find("localhost", 80)
+        self.assertIs(every.dynamic("localhost", 80), fixed)
+        self.assertIs(every.dynamic("localhost:80", 80), fixed)
+        with self.assertRaises(UnknownHost):
+            every.dynamic("localhost:81", 80)
+        with self.assertRaises(UnknownHost):
+            every.dynamic("u:80", 80)
 
 
 class AddressTests(SynchronousTestCase):
