@@ -195,6 +195,7 @@ class WebWork:
             self.clock,
         )
         tree = builder.build(http)
+        self.warnings += tree.warnings
         self.dispatcher = Dispatcher(tree.farm)
         self._file_caches = tree.file_caches
         doors = [self._tolerate(partial(self._door, listener)) for listener in tree.listeners]

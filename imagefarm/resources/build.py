@@ -10,6 +10,7 @@ from typing import Final
 
 from attrs import evolve, field, frozen
 
+from imagefarm.config.errors import Problem
 from imagefarm.config.table import LOCATION_IF, SERVER, Scope
 from imagefarm.config.variables import Template
 from imagefarm.fastcgi.directives import PASS as FASTCGI_PASS
@@ -46,6 +47,8 @@ _VARIABLE: Final = re.compile(r"\$\{?(\w+)")
 _OF_TARGET: Final = {"uri", "document_uri", "request_uri", "args", "query_string", "is_args"}
 #: What ``expires`` writes anew each second, and ``add_header`` must not have written.
 _TIMED: Final = frozenset({b"expires", b"cache-control"})
+#: The name of servers that are given none: they get the requests without Host.
+_NAMELESS: Final = (ServerName(b""),)
 #: Where servers without ``listen`` are: for root, and for others.
 _DEFAULT_LISTENS: Final = (Listen(("", 80)), Listen(("", 8000)))
 
@@ -65,6 +68,8 @@ class Tree:
     farm: Farm
     listeners: tuple[Listener, ...]
     file_caches: tuple[OpenFileCache, ...] = ()
+    #: What an operator should know of.
+    warnings: tuple[Problem, ...] = ()
 
 
 class Builder:
@@ -103,15 +108,23 @@ class Builder:
                 listen = evolve(listen, ssl=listen.ssl or scope[SSL_ON])
                 addresses.setdefault(listen.address, []).append((listen, scope, host))
         names, listeners = {}, []
+        warnings: list[Problem] = []
         for address, entries in addresses.items():
             first = next((entry for entry in entries if entry[0].default), entries[0])
-            names[address] = ServerNames(
-                [(_names(scope), host) for _, scope, host in entries], first[2]
+            names[address] = known = ServerNames(
+                [(_names(scope) or _NAMELESS, host) for _, scope, host in entries], first[2]
             )
+            scopes = {host: scope for _, scope, host in entries}
             ordered = [first, *(entry for entry in entries if entry is not first)]
             listen = merged([entry[0] for entry in ordered])
+            if len(entries) > 1:  # else the name does not matter, nor to nginx
+                warnings += [
+                    _conflict(name, scopes[host], listen) for name, host in known.conflicts
+                ]
             listeners.append(Listener(listen=listen, servers=tuple(e[1] for e in ordered)))
-        return Tree(Farm(names), tuple(listeners), tuple(self._file_caches.values()))
+        return Tree(
+            Farm(names), tuple(listeners), tuple(self._file_caches.values()), tuple(warnings)
+        )
 
     def server(self, scope: Scope) -> VirtualHost:
         """One ``server`` block."""
@@ -235,6 +248,15 @@ def _slashless(
                 content=_add_slash,
             )  # fmt: skip
             yield Entry(Modifier.EXACT, name, LocationLeaf(location))
+
+
+def _conflict(name: bytes, scope: Scope, listen: Listen) -> Problem:
+    lines = (directive for row, _, directive in scope.items if row is rows.SERVER_NAME)
+    place = next(lines, None) or scope.directive
+    assert place is not None
+    text = name.decode("utf-8", "replace")
+    message = f'conflicting server name "{text}" on {listen.text}, ignored'
+    return Problem(message, place.file, place.line)
 
 
 def _names(scope: Scope) -> tuple[ServerName, ...]:

@@ -70,6 +70,10 @@ def parse_address(text: str) -> tuple[str, int]:
     Raises `Invalid` in nginx's words.
     """
     if text.startswith("unix:"):
+        if text == "unix:":
+            raise Invalid(
+                f'no path in the unix domain socket in "{text}" of the "listen" directive'
+            )
         if not text[5:].startswith("/"):
             raise Invalid(f'the "{text}" socket path must be absolute in "listen" directive')
         return text, 0

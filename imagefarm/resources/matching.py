@@ -47,7 +47,11 @@ class Found(Generic[T]):
 
 
 class ServerNames(Generic[T]):
-    """The servers of one listening address, by name."""
+    """The servers of one listening address, by name.
+
+    A name that another server has already is ignored, as by nginx; ``conflicts`` has those, with
+    the servers that they were meant for.
+    """
 
     def __init__(self, servers: Iterable[tuple[Sequence[ServerName], T]], default: T) -> None:
         self._default: Found[T] = Found(default)
@@ -55,23 +59,32 @@ class ServerNames(Generic[T]):
         self._leading: dict[bytes, Found[T]] = {}  # b".example.com"
         self._trailing: dict[bytes, Found[T]] = {}  # b"mail."
         self._patterns: list[tuple[re.Pattern[bytes], T]] = []
-        for names, item in servers:
-            for name in names:
-                self._add(name, item)
+        self.conflicts = [
+            (name.text, item)
+            for names, item in servers
+            for name in names
+            if self._taken(name, item)
+        ]
 
-    def _add(self, name: ServerName, item: T) -> None:
+    def _taken(self, name: ServerName, item: T) -> bool:
+        """Add a name, if it is still free."""
         text, found = name.text, Found(item)
         if name.pattern is not None:
             self._patterns.append((name.pattern, item))
-        elif text.startswith(b"*."):
-            self._leading.setdefault(text[1:], found)
+            return False
+        if text.startswith(b"*."):
+            places = [(self._leading, text[1:])]
         elif text.startswith(b"."):
-            self._exact.setdefault(text[1:], found)
-            self._leading.setdefault(text, found)
+            places = [(self._exact, text[1:]), (self._leading, text)]
         elif text.endswith(b".*"):
-            self._trailing.setdefault(text[:-1], found)
+            places = [(self._trailing, text[:-1])]
         else:
-            self._exact.setdefault(text, found)
+            places = [(self._exact, text)]
+        if any(key in known for known, key in places):
+            return True
+        for known, key in places:
+            known[key] = found
+        return False
 
     def find(self, host: bytes) -> Found[T]:
         """The server for ``host`` (lower case, no port)."""

@@ -121,6 +121,9 @@ http {
     }
     server { listen 127.0.0.1:%(names)d; server_name [2001:db8::1] ~^\[fe80::; }
     server { listen 127.0.0.1:%(names)d; server_name exact.test second.test; }
+
+    server { listen 127.0.0.1:%(nameless)d; server_name first; }
+    server { listen 127.0.0.1:%(nameless)d; add_header X-Server nameless; }
 }
 """
 
@@ -192,7 +195,7 @@ class Side:
         (here / "www" / "a.txt").write_text("a\n")
         now = datetime.datetime.now(datetime.UTC)
         ensure_self_signed(str(here / "pem"), str(here / "key"), now)
-        names = ("plain", "proxied", "tls", "many", "names")
+        names = ("plain", "proxied", "tls", "many", "names", "nameless")
         self.ports = dict(zip(names, free_ports(len(names)), strict=True))
         self.config = here / "server.conf"
         self.config.write_text(CONFIGURATION % {"here": str(here), **self.ports})
@@ -345,6 +348,9 @@ class ClientTests(SynchronousTestCase):
                 self.compare(f"http://{name}", target, where="names")
         self.compare("no Host", b"GET /a.txt HTTP/1.0\r\n\r\n", where="names")
         self.compare("empty Host", b"GET /a.txt HTTP/1.0\r\nHost:\r\n\r\n", where="names")
+        self.compare("to the nameless", b"GET /a.txt HTTP/1.0\r\n\r\n", where="nameless")
+        for name in ("first", "other"):
+            self.compare(name, rawhttp.request("/a.txt", host=name), where="nameless")
 
     def logs(self) -> None:
         """The same clients in the access logs, line by line."""

@@ -67,6 +67,20 @@ class ServerNamesTests(SynchronousTestCase):
     def test_first_server_with_a_name_wins(self) -> None:
         both = ServerNames([(names(b"a"), 1), (names(b"a"), 2)], 0)
         self.assertEqual(both.find(b"a"), Found(1))
+        self.assertEqual(both.conflicts, [(b"a", 2)])
+
+    def test_a_name_of_which_half_is_taken_is_ignored(self) -> None:
+        both = ServerNames(
+            [(names(b"c", b"*.d", b"e.*", b"~f"), 1), (names(b".c", b".d", b"e.*", b"~f"), 2)], 0
+        )
+        self.assertEqual(both.conflicts, [(b".c", 2), (b".d", 2), (b"e.*", 2)])
+        self.assertEqual(
+            [both.find(host).item for host in (b"c", b"a.c", b"d", b"a.d")], [1, 0, 0, 1]
+        )
+
+    def test_no_name(self) -> None:
+        some = ServerNames([(names(b"a"), 1), (names(b""), 2)], 1)
+        self.assertEqual(some.find(b"").item, 2)
 
 
 def location(text: str, inner: Locations[str] | None = None) -> Entry[str]:
