@@ -35,21 +35,23 @@ _NEVER: Final = ":!aNULL:!eNULL:!EXPORT:!LOW:!DES:!3DES:!RC4:!RC2:!MD5:!SEED:!ID
 _WEAK_WORDS: Final = ("RC4", "EXP", "LOW", "SSLv2", "DES", "MD5", "NULL", "MEDIUM", "aNULL")
 
 
-def _protocols(directive: Directive, env: Environment) -> tuple[str, ...]:
+def protocols(directive: Directive, env: Environment) -> tuple[str, ...]:
+    """The versions of a ``*_protocols`` line that are offered."""
     offered = []
     for word in directive.args:
         if word in _OFFERED:
             offered.append(word)
         elif word in _OBSOLETE:
-            env.warn(f'"{word}" in "ssl_protocols" is obsolete and is not offered')
+            env.warn(f'"{word}" in "{directive.name}" is obsolete and is not offered')
         else:
             raise Invalid(f'invalid value "{word}"')
     if not offered:
-        env.warn('"ssl_protocols" names only obsolete ones: TLSv1.2 and TLSv1.3 are offered')
+        env.warn(f'"{directive.name}" names only obsolete ones: TLSv1.2 and TLSv1.3 are offered')
     return tuple(offered) or tuple(_OFFERED)
 
 
-def _ciphers(directive: Directive, env: Environment) -> str:
+def ciphers(directive: Directive, env: Environment) -> str:
+    """The list of a ``*_ciphers`` line, with what is never offered taken away."""
     text = directive.args[0]
     weak = [
         word
@@ -57,7 +59,7 @@ def _ciphers(directive: Directive, env: Environment) -> str:
         if not word.startswith(("!", "-")) and any(name in word for name in _WEAK_WORDS)
     ]
     if weak:
-        env.warn(f'unsafe ciphers in "ssl_ciphers" are not offered: {", ".join(weak)}')
+        env.warn(f'unsafe ciphers in "{directive.name}" are not offered: {", ".join(weak)}')
     context = SSL.Context(SSL.TLS_SERVER_METHOD)
     try:
         context.set_cipher_list((text + _NEVER).encode())
@@ -84,13 +86,13 @@ CERTIFICATE_KEY: Final[Row[str | None]] = Row(
     syntax="file", doc="The certificate's private key, PEM.",
 )  # fmt: skip
 PROTOCOLS: Final = Row(
-    name="ssl_protocols", contexts=_CONTEXTS, arity=(1, None), convert=_protocols,
+    name="ssl_protocols", contexts=_CONTEXTS, arity=(1, None), convert=protocols,
     default_text="TLSv1.2 TLSv1.3",
     default=tuple(_OFFERED), syntax="[TLSv1.2] [TLSv1.3]",
     doc="Protocol versions offered. Older ones load with a warning and are never offered.",
 )  # fmt: skip
 CIPHERS: Final = Row(
-    name="ssl_ciphers", contexts=_CONTEXTS, convert=_ciphers, default=DEFAULT_CIPHERS,
+    name="ssl_ciphers", contexts=_CONTEXTS, convert=ciphers, default=DEFAULT_CIPHERS,
     syntax="ciphers", doc="Cipher suites for TLS 1.2, as OpenSSL lists them.",
 )  # fmt: skip
 PREFER_SERVER_CIPHERS: Final = Row(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum
-from typing import Protocol
+from typing import Any, Protocol
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
@@ -125,6 +125,8 @@ class ExchangeRules:
     socket_keepalive: bool = False
     #: Go on when the client has gone.
     ignore_client_abort: bool = False
+    #: What secures the connections, if anything does; `proxy` knows what it is.
+    tls: Any = None
 
 
 class UpstreamGroup(Protocol):

@@ -123,7 +123,10 @@ def common_settings(
 
 
 def exchange_rules(
-    settings: UpstreamSettings, connection: Callable[[], UpstreamConnection], scheme: str
+    settings: UpstreamSettings,
+    connection: Callable[[], UpstreamConnection],
+    scheme: str,
+    tls: Any = None,
 ) -> ExchangeRules:
     """How exchanges are done over connections that ``connection`` makes."""
     return ExchangeRules(
@@ -135,6 +138,7 @@ def exchange_rules(
         scheme,
         settings.socket_keepalive,
         settings.streaming.ignore_client_abort,
+        tls,
     )
 
 

@@ -15,7 +15,6 @@ from typing import Any
 from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 
@@ -26,6 +25,7 @@ from imagefarm.http.upstream import Fault, Outgoing, Timeouts, UpstreamConnectio
 from .request_writer import RequestWriter
 from .response_body import ResponseBody
 from .response_parser import InvalidResponse, ResponseHead, ResponseParser
+from .tls_client import TlsClient
 from .watchdog import Watchdog
 
 #: Fields that speak of the connection, not of the message (RFC 9110 section 7.6.1).
@@ -42,17 +42,17 @@ _SENDING = "sending request to upstream"
 class HttpConnector:
     """Makes connections of one kind; equal connectors share a group's idle connections.
 
-    ``max_head`` is ``proxy_buffer_size`` in bytes. ``tls`` starts TLS on each connection
-    (``proxy_pass https://``).
+    ``max_head`` is ``proxy_buffer_size`` in bytes. ``tls`` is what the connections were secured
+    with (``proxy_pass https://``): one for another name is not to be used.
     """
 
     clock: Any
     max_head: int = MAX_HEAD
-    tls: IOpenSSLClientConnectionCreator | None = None
+    tls: TlsClient | None = None
 
     def __call__(self) -> UpstreamConnection:
         """A connection that is not made yet."""
-        return HttpUpstreamConnection(self.clock, self.max_head, self.tls)
+        return HttpUpstreamConnection(self.clock, self.max_head)
 
 
 class HttpUpstreamConnection(Protocol):
@@ -60,16 +60,10 @@ class HttpUpstreamConnection(Protocol):
 
     transport: Any
 
-    def __init__(
-        self,
-        clock: Any,
-        max_head: int = MAX_HEAD,
-        tls: IOpenSSLClientConnectionCreator | None = None,
-    ) -> None:
+    def __init__(self, clock: Any, max_head: int = MAX_HEAD) -> None:
         self.on_idle: Callable[[UpstreamConnection], None] | None = None
         self.on_closed: Callable[[UpstreamConnection], None] | None = None
         self._max_head = max_head
-        self._tls = tls
         self._watchdog = Watchdog(clock, self._timed_out)
         self._timeouts = Timeouts()
         self.traffic = Traffic()
@@ -85,8 +79,6 @@ class HttpUpstreamConnection(Protocol):
 
     def connectionMade(self) -> None:
         """`Protocol`."""
-        if self._tls is not None:
-            self.transport.startTLS(self._tls)
         set_no_delay = getattr(self.transport, "setTcpNoDelay", None)
         if set_no_delay is not None:
             set_no_delay(True)

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Final
 
+from OpenSSL import SSL
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectError, TimeoutError
-from twisted.internet.interfaces import IAddress, IConnector
-from twisted.internet.protocol import ClientFactory, Protocol
+from twisted.internet.interfaces import IAddress, IConnector, IHandshakeListener
+from twisted.internet.protocol import ClientFactory, Protocol, connectionDone
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from imagefarm.http.upstream import ExchangeRules, Fault, UpstreamConnection, UpstreamError
 
 from .peer import Address
+from .tls_client import Handshake, TlsClient
+
+_HANDSHAKING: Final = "SSL handshaking to upstream"
 
 
 class _Handover(Protocol):
@@ -23,17 +29,70 @@ class _Handover(Protocol):
     between afterwards (endpoints keep a wrapper there).
     """
 
+    transport: Any
+
     def __init__(self, connecting: Connecting) -> None:
-        self._connecting = connecting
+        self.connecting = connecting
 
     def connectionMade(self) -> None:
-        connection: Any = self._connecting.rules.connection()
-        transport: Any = self.transport
-        if self._connecting.rules.socket_keepalive and hasattr(transport, "setTcpKeepAlive"):
-            transport.setTcpKeepAlive(True)
-        transport.protocol = connection
-        connection.makeConnection(transport)
-        self._connecting.connected(connection)
+        if self.connecting.rules.socket_keepalive and hasattr(self.transport, "setTcpKeepAlive"):
+            self.transport.setTcpKeepAlive(True)
+        self.begin()
+
+    def begin(self) -> None:
+        """The transport is there."""
+        self.hand_over(self.transport, "protocol")
+
+    def hand_over(self, holder: Any, name: str) -> None:
+        """Let the connection take our place, which is ``holder``'s ``name``."""
+        connection: Any = self.connecting.rules.connection()
+        setattr(holder, name, connection)
+        connection.makeConnection(self.transport)
+        self.connecting.connected(connection)
+
+
+@implementer(IHandshakeListener)
+class _SecureHandover(_Handover):
+    """The same after a TLS handshake that has shown the right server.
+
+    As in nginx the handshake may take as long as the connecting (``connect_timeout``).
+    """
+
+    def __init__(self, connecting: Connecting, handshake: Handshake) -> None:
+        super().__init__(connecting)
+        self._handshake = handshake
+        self._failure: str | None = None
+        self._patience: Any = None
+
+    def begin(self) -> None:
+        connecting = self.connecting
+        self._patience = connecting.reactor.callLater(
+            connecting.rules.timeouts.connect, self._timed_out
+        )
+        connecting.cancel = self.transport.abortConnection
+        self.transport.startTLS(self._handshake.creator)
+
+    def handshakeCompleted(self) -> None:
+        """`IHandshakeListener`."""
+        self._failure = self._handshake.problem()
+        if self._failure is not None:
+            self.transport.abortConnection()
+            return
+        self._patience.cancel()
+        self.hand_over(self.transport.protocol, "wrappedProtocol")
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self._patience.active():
+            self._patience.cancel()
+        words = self._failure or _handshake_words(reason.value)
+        self.connecting.failed(
+            UpstreamError(Fault.CONNECT, f"{words} while {_HANDSHAKING}", unsent=True)
+        )
+
+    def _timed_out(self) -> None:
+        words = f"upstream timed out (110: Connection timed out) while {_HANDSHAKING}"
+        self.connecting.failed(UpstreamError(Fault.TIMEOUT, words, unsent=True))
+        self.transport.abortConnection()
 
 
 class Connecting(ClientFactory):
@@ -46,9 +105,10 @@ class Connecting(ClientFactory):
 
     def __init__(self, reactor: Any, address: Address, rules: ExchangeRules) -> None:
         self.rules = rules
-        self._reactor = reactor
+        self.reactor = reactor
         self._address = address
-        self._connector: Any = None
+        #: Ends what is under way.
+        self.cancel: Callable[[], object] = lambda: None
         self._done: Deferred[UpstreamConnection] | None = None
 
     def start(self) -> Deferred[UpstreamConnection]:
@@ -57,14 +117,18 @@ class Connecting(ClientFactory):
         self._done = done
         address, timeout = self._address, self.rules.timeouts.connect
         if address.path:
-            self._connector = self._reactor.connectUNIX(address.path, self, timeout)
+            connector = self.reactor.connectUNIX(address.path, self, timeout)
         else:
-            self._connector = self._reactor.connectTCP(address.host, address.port, self, timeout)
+            connector = self.reactor.connectTCP(address.host, address.port, self, timeout)
+        self.cancel = connector.disconnect
         return done
 
     def buildProtocol(self, addr: IAddress | None = None) -> Protocol:
         """`ClientFactory`."""
-        return _Handover(self)
+        tls: TlsClient | None = self.rules.tls
+        if tls is None:
+            return _Handover(self)
+        return _SecureHandover(self, tls.open(self._address))
 
     def connected(self, connection: UpstreamConnection) -> None:
         """The connection is ready."""
@@ -76,14 +140,17 @@ class Connecting(ClientFactory):
 
     def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
         """`ClientFactory`."""
+        self.failed(_error(reason.value))
+
+    def failed(self, error: UpstreamError) -> None:
+        """There will be no connection."""
         done, self._done = self._done, None
         if done is not None:
-            done.errback(_error(reason.value))
+            done.errback(error)
 
     def _cancelled(self, done: Deferred[UpstreamConnection]) -> None:
         self._done = None
-        if self._connector is not None:
-            self._connector.disconnect()
+        self.cancel()
 
 
 def _error(error: BaseException | None) -> UpstreamError:
@@ -95,3 +162,11 @@ def _error(error: BaseException | None) -> UpstreamError:
     number = error.osError if isinstance(error, ConnectError) else None
     why = f"{number}: {os.strerror(number)}" if isinstance(number, int) else str(error)
     return UpstreamError(Fault.CONNECT, f"connect() failed ({why}) {doing}", unsent=True)
+
+
+def _handshake_words(error: BaseException | None) -> str:
+    """nginx's words for a handshake that did not come to its end."""
+    if isinstance(error, SSL.Error) and error.args and error.args[0]:
+        reasons = ", ".join(entry[-1] for entry in error.args[0])
+        return f"SSL_do_handshake() failed (SSL: {reasons})"
+    return "peer closed connection in SSL handshake"

@@ -24,6 +24,7 @@ from .methods import METHOD_DIRECTIVES
 from .names.directives import RESOLVER_DIRECTIVES
 from .redirect import Redirect, Special, captures, convert_redirect
 from .target import Pass, parse_url
+from .tls import TLS_DIRECTIVES
 from .upstream_directives import UPSTREAM_DIRECTIVES
 
 #: The rows that FastCGI has as well.
@@ -123,6 +124,7 @@ DIRECTIVES: Final[tuple[AnyRow, ...]] = (
     PROXY_METHOD,
     PROXY_SET_BODY,
     *COOKIE_DIRECTIVES,
+    *TLS_DIRECTIVES,
     _ignored("proxy_headers_hash_max_size", _HASHED),
     _ignored("proxy_headers_hash_bucket_size", _HASHED),
 )

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Final
+from typing import Final
 
 from twisted.internet.defer import Deferred
-from twisted.internet.ssl import CertificateOptions
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from imagefarm.config.errors import ConfigurationError, Invalid, Problem
 from imagefarm.http.headers import Headers
 from imagefarm.http.message import BodyStream, Request, Response
+from imagefarm.http.requestlog import report
 from imagefarm.http.spool import SpooledBody, spool
 from imagefarm.http.upstream import (
     ExchangeRules,
@@ -30,6 +29,8 @@ from .groups import Groups
 from .redirect import rewrite_location, rewrite_refresh
 from .settings import ProxySettings
 from .target import Target, request_target
+from .tls import MAX_CLIENTS, TlsClients
+from .tls_client import TlsClient
 from .variables import PROXY_HOST, PROXY_PORT
 
 #: Fields of the client's request that are never passed on: those that speak of its connection
@@ -56,13 +57,11 @@ class ProxyPass:
     ``groups`` are the configuration's; its reactor drives the connections.
     """
 
-    log = Logger()
-
     def __init__(self, settings: ProxySettings, groups: Groups) -> None:
         self._settings = settings
         self._groups = groups
-        self._http = self._rules(HttpConnector(groups.reactor, settings.buffer_size), "http")
-        self._https: ExchangeRules | None = None
+        self._http = self._rules("http")
+        self._https: dict[TlsClient, ExchangeRules] = {}
         self._set_names = frozenset(name.lower() for name, _ in settings.set_headers)
         rewrites: dict[bytes, Rewrite] = {}
         if settings.redirects:
@@ -72,12 +71,15 @@ class ProxyPass:
         self._presenter = Presenter(settings, groups.reactor, rewrites)
         self._group: UpstreamGroup | None = None
         target = settings.target.target
-        if target is not None:
-            try:
+        self._tls: TlsClients | None = None
+        try:
+            if target is None or target.scheme == "https":
+                self._tls = TlsClients(settings.tls)
+            if target is not None:
                 self._group = groups.find(target.authority, target.default_port)
-            except Invalid as error:
-                place = settings.target
-                raise ConfigurationError([Problem(str(error), place.file, place.line)]) from None
+        except Invalid as error:
+            place = settings.target
+            raise ConfigurationError([Problem(str(error), place.file, place.line)]) from None
 
     def __call__(self, request: Request) -> Response | Deferred[Response]:
         """`http.message.Handler`."""
@@ -113,12 +115,13 @@ class ProxyPass:
         request.variables[PROXY_PORT] = target.port
         try:
             outgoing = self._outgoing(request, target, body)
+            rules = self._http if target.scheme == "http" else self._secure(request, target)
         except BadValue as error:
-            self.log.error(
-                "{error}, client: {client}", error=str(error), client=request.peer.address
-            )
+            report(request, "error", str(error))
             return Response(400)
-        rules = self._http if target.scheme == "http" else self._secure()
+        except Invalid as error:
+            report(request, "error", str(error))
+            return Response(500)
         answering = group.exchange(request, outgoing, rules)
         return answering.addCallbacks(
             self._presenter.present,
@@ -129,16 +132,21 @@ class ProxyPass:
 
     # -- the request to the upstream -----------------------------------------------------------
 
-    def _rules(self, connector: HttpConnector, scheme: str) -> ExchangeRules:
-        return exchange_rules(self._settings, connector, scheme)
+    def _rules(self, scheme: str, tls: TlsClient | None = None) -> ExchangeRules:
+        settings = self._settings
+        connector = HttpConnector(self._groups.reactor, settings.buffer_size, tls)
+        return exchange_rules(settings, connector, scheme, tls)
 
-    def _secure(self) -> ExchangeRules:
-        """The rules for ``https://``; as ``proxy_ssl_verify off``, nginx's default."""
-        if self._https is None:
-            options: Any = CertificateOptions()
-            connector = HttpConnector(self._groups.reactor, self._settings.buffer_size, options)
-            self._https = self._rules(connector, "https")
-        return self._https
+    def _secure(self, request: Request, target: Target) -> ExchangeRules:
+        """The rules for ``https://``. Raises `Invalid` for files that can't be used."""
+        assert self._tls is not None
+        client = self._tls.find(request, target.host_header)
+        rules = self._https.get(client)
+        if rules is None:
+            if len(self._https) >= MAX_CLIENTS:
+                self._https.clear()
+            rules = self._https[client] = self._rules("https", client)
+        return rules
 
     def _outgoing(self, request: Request, target: Target, body: BodyStream | None) -> Outgoing:
         settings = self._settings

@@ -17,6 +17,7 @@ from .cookies import CookieRules
 from .names.directives import ResolverSettings
 from .redirect import PrefixRedirect, Redirect, Special
 from .target import Pass
+from .tls import TlsSettings
 
 #: Fields of an upstream's answer that nginx never passes on by itself.
 HIDDEN: Final = ACCEL | {b"date", b"server", b"x-pad"}
@@ -43,6 +44,7 @@ class ProxySettings(UpstreamSettings):
     set_body: Template | None = None
     cookies: CookieRules = field(factory=CookieRules)
     resolver: ResolverSettings | None = None
+    tls: TlsSettings = field(factory=TlsSettings)
 
     @classmethod
     def from_scope(cls, scope: Scope, prefix: str = "") -> ProxySettings | None:
@@ -68,6 +70,7 @@ class ProxySettings(UpstreamSettings):
             version=scope[d.PROXY_HTTP_VERSION],
             method=scope[d.PROXY_METHOD],
             cookies=CookieRules.from_scope(scope),
+            tls=TlsSettings.from_scope(scope),
             set_body=scope[d.PROXY_SET_BODY],
             **common_settings(d.COMMON, scope, HIDDEN, prefix),
             resolver=ResolverSettings.from_scope(scope),

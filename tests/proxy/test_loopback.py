@@ -301,9 +301,7 @@ class GroupTests(LoopbackTestCase):
         self.assertEqual(group.peers.primary[0].conns, 0)
 
 
-class ProxyPassTests(LoopbackTestCase):
-    """The handler, the group and the connection together."""
-
+class ProxyingTestCase(LoopbackTestCase):
     def proxy(self, inside: str, http: str = "") -> ProxyPass:
         scope = load_location("/", inside, http)
         settings = ProxySettings.from_scope(scope)
@@ -313,6 +311,10 @@ class ProxyPassTests(LoopbackTestCase):
         groups = Groups.from_scope(outer, reactor)
         self.groups.append(groups)
         return ProxyPass(settings, groups)
+
+
+class ProxyPassTests(ProxyingTestCase):
+    """The handler, the group and the connection together."""
 
     @inlineCallbacks
     def test_two_peers_one_dead_under_load(self) -> Any:
