@@ -2,7 +2,8 @@
 
 What the client's socket takes goes straight on. What it does not take waits in memory, up to
 ``*_buffers``, then in a temporary file, up to ``*_max_temp_file_size``; only beyond that does the
-upstream have to wait. So a slow client holds no connection of a slave's.
+upstream have to wait. So a slow client holds no connection of a slave's. A client that is behind
+for a moment only costs no file: the upstream waits for that moment.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from .timers import Call, Clock
 
 #: Bytes read back from a file at once.
 READ_SIZE: Final = 65536
+#: Seconds that the upstream waits for the client before a file is begun.
+GRACE: Final = 0.01
 #: Bytes delivered from memory and file before other connections have their turn.
 TURN: Final = 1 << 20
 
@@ -82,15 +85,15 @@ class BufferedStream:
     """A `BodyStream` that reads another one ahead of its sink, which it stops when full.
 
     In order: ``_head`` in memory, then the file, then ``_tail`` in memory, which holds what the
-    file could not take, a read of the source at most. ``tell`` writes to the log: a level and a
+    file has not taken, a read of the source at most. ``tell`` writes to the log: a level and a
     message. A file that can't be written, on a full disk, is done without: then the source is
     held at the sink's pace.
     """
 
     __slots__ = (
-        "_call", "_clock", "_delivering", "_end", "_file", "_head", "_held", "_memory",
-        "_paused", "_read", "_room", "_settings", "_sink", "_source", "_tail", "_tell",
-        "_written",
+        "_call", "_clock", "_delivering", "_end", "_file", "_grace", "_head", "_held", "_memory",
+        "_paused", "_read", "_room", "_settings", "_sink", "_source", "_stalled", "_tail",
+        "_tell", "_written",
     )  # fmt: skip
 
     def __init__(
@@ -109,6 +112,8 @@ class BufferedStream:
         self._held = False  # the source is paused
         self._delivering = False
         self._call: Call | None = None
+        self._grace: Call | None = None
+        self._stalled = 0.0  # since when the source is held
         self._end: _End | None = None
         self._head: deque[bytes] = deque()
         self._memory = 0  # bytes in it
@@ -174,15 +179,33 @@ class BufferedStream:
         return bool(self._head or self._tail or self._read < self._written)
 
     def _keep(self, chunk: bytes) -> None:
-        filed = self._tail or self._read < self._written
-        if not filed and self._memory < self._settings.memory:
+        filed = self._read < self._written
+        if not filed and not self._tail and self._memory < self._settings.memory:
             self._head.append(chunk)
             self._memory += len(chunk)
             return
-        rest = chunk if self._tail else self._spill(chunk)
+        rest = self._spill(chunk) if filed and not self._tail else chunk
         if rest:
             self._tail.append(rest)
             self._hold()
+            if self._room and not filed and self._grace is None:
+                self._grace = self._clock.callLater(GRACE, self._waited)
+
+    def _waited(self) -> None:
+        """The sink has had its time: what it has not taken goes to the file."""
+        self._grace = None
+        if not self._tail or self._sink is None:
+            return
+        left = self._stalled + GRACE - self._clock.seconds()
+        if left > 0:  # that was for an earlier stall
+            self._grace = self._clock.callLater(left, self._waited)
+            return
+        rest = self._spill(b"".join(self._tail))
+        self._tail.clear()
+        if rest:
+            self._tail.append(rest)
+        else:
+            self._flow()
 
     def _spill(self, chunk: bytes) -> bytes:
         """Write to the file what it has room for; the rest comes back."""
@@ -213,7 +236,13 @@ class BufferedStream:
     def _hold(self) -> None:
         if not self._held and self._end is None:
             self._held = True
+            self._stalled = self._clock.seconds()
             self._source.pause()
+
+    def _flow(self) -> None:
+        if self._held and self._end is None:
+            self._held = False
+            self._source.resume()
 
     # Delivering.
 
@@ -236,9 +265,8 @@ class BufferedStream:
             return
         if self._end is not None:
             self._finish(self._end)
-        elif self._held:
-            self._held = False
-            self._source.resume()
+        else:
+            self._flow()
 
     def _called(self) -> None:
         self._call = None
@@ -288,9 +316,10 @@ class BufferedStream:
         self._head.clear()
         self._tail.clear()
         self._memory = self._read = self._written = 0
-        if self._call is not None:
-            self._call.cancel()
-            self._call = None
+        for call in (self._call, self._grace):
+            if call is not None:
+                call.cancel()
+        self._call = self._grace = None
         if self._file is not None:
             self._file.close()
             self._file = None

@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from imagefarm.config.variables import Template
-from imagefarm.http.buffering import TURN, BufferedStream, Buffering, SpoolError, buffer
+from imagefarm.http.buffering import GRACE, TURN, BufferedStream, Buffering, SpoolError, buffer
 from imagefarm.http.message import Response
 from imagefarm.http.tempfiles import TempFile, TempPath
 from tests.proxy.support import Sink, Source, make_request
@@ -83,6 +83,10 @@ class BufferedTests(SynchronousTestCase):
         stream.start(self.sink)
         return stream
 
+    def wait(self) -> None:
+        """Until the sink's time is over."""
+        self.clock.advance(GRACE * 1.01)
+
     def test_what_can_go_goes_at_once(self) -> None:
         self.stream()
         self.source.more(b"x" * 1000)
@@ -95,6 +99,8 @@ class BufferedTests(SynchronousTestCase):
         stream.pause()
         for chunk in (b"ab", b"cd", b"efghi"):
             self.source.more(chunk)
+        self.assertTrue(self.source.paused)
+        self.wait()
         self.assertEqual(repr(stream), "<BufferedStream memory=4 file=5>")
         (file,) = self.disk.files
         self.assertEqual(file.writes, [3, 2])
@@ -113,10 +119,30 @@ class BufferedTests(SynchronousTestCase):
         for chunk in (b"abcd", b"efgh"):
             stream.pause()
             self.source.more(chunk)
+            self.wait()
             self.assertFalse(self.source.paused)
             stream.resume()
         self.assertEqual(self.sink.received, b"abcdefgh")
         self.assertEqual([file.largest for file in self.disk.files], [4])
+
+    def test_a_moment_behind_is_no_reason_for_a_file(self) -> None:
+        stream = self.stream(memory=2)
+        for _ in range(5):
+            stream.pause()
+            self.source.more(b"abc")
+            self.source.more(b"d")
+            self.clock.advance(GRACE / 2)
+            self.assertTrue(self.source.paused)
+            stream.resume()
+            self.assertFalse(self.source.paused)
+        self.assertEqual((self.sink.received, self.disk.files), (b"abcd" * 5, []))
+        stream.pause()
+        self.source.more(b"abc")
+        self.source.more(b"d")
+        self.clock.advance(GRACE * 0.9)
+        self.assertEqual(self.disk.files, [], "each stall has its own time")
+        self.clock.advance(GRACE * 0.2)
+        self.assertEqual(len(self.disk.files), 1)
 
     def test_no_file(self) -> None:
         stream = self.stream(max_file=0)
@@ -124,6 +150,7 @@ class BufferedTests(SynchronousTestCase):
         self.source.more(b"abcdef")
         self.assertFalse(self.source.paused)
         self.source.more(b"g")
+        self.wait()
         self.assertTrue(self.source.paused)
         stream.resume()
         self.assertEqual(self.sink.received, b"abcdefg")
@@ -156,6 +183,7 @@ class BufferedTests(SynchronousTestCase):
         stream = self.stream(memory=0)
         stream.pause()
         self.source.more(b"abc")
+        self.wait()
         stream.cancel()
         self.assertTrue(self.source.cancelled)
         self.assertTrue(self.disk.files[0].closed)
@@ -167,6 +195,7 @@ class BufferedTests(SynchronousTestCase):
         stream.pause()
         for chunk in (b"ab", b"cdefghij"):
             self.source.more(chunk)
+        self.wait()
         self.assertTrue(self.source.paused)
         self.assertEqual([level for level, _ in self.lines], ["warn", "crit"])
         self.assertIn("failed (28: No space left on device)", self.lines[1][1])
@@ -186,6 +215,7 @@ class BufferedTests(SynchronousTestCase):
         self.disk.directory = b"/dev/null/x"
         stream.pause()
         self.source.more(b"abc")
+        self.wait()
         self.assertTrue(self.source.paused)
         stream.resume()
         self.assertEqual(self.sink.received, b"abc")
@@ -195,6 +225,7 @@ class BufferedTests(SynchronousTestCase):
         stream = self.stream(memory=0)
         stream.pause()
         self.source.more(b"abc")
+        self.wait()
         self.disk.broken = True
         stream.resume()
         self.assertIsInstance(self.sink.error, SpoolError)
@@ -207,6 +238,7 @@ class BufferedTests(SynchronousTestCase):
         stream.pause()
         for _ in range(3):
             self.source.more(bytes(TURN))
+            self.wait()
         self.source.finish()
         stream.resume()
         self.assertLess(len(self.sink.received), 2 * TURN + 100)
@@ -216,14 +248,16 @@ class BufferedTests(SynchronousTestCase):
 
     @settings(max_examples=60, deadline=None)
     @given(
-        st.lists(st.one_of(st.binary(min_size=1, max_size=20), st.booleans()), max_size=40),
+        st.lists(
+            st.one_of(st.binary(min_size=1, max_size=20), st.booleans(), st.none()), max_size=40
+        ),
         st.integers(0, 30),
         st.sampled_from([0, 7, 40, 1000]),
         st.sampled_from([0, 10, 1000]),
         st.integers(0, 3),
     )
     def test_nothing_is_lost_or_moved(
-        self, steps: list[bytes | bool], memory: int, max_file: int, left: int, eager: int
+        self, steps: list[bytes | bool | None], memory: int, max_file: int, left: int, eager: int
     ) -> None:
         stream = self.stream(memory, max_file, 6, left)
         turns = 0
@@ -240,6 +274,8 @@ class BufferedTests(SynchronousTestCase):
             if isinstance(step, bytes):
                 sent += step
                 self.source.more(step)
+            elif step is None:
+                self.wait()
             elif step:
                 stream.resume()
             else:
@@ -250,6 +286,7 @@ class BufferedTests(SynchronousTestCase):
         while not self.sink.ended:
             stream.resume()
         self.assertEqual((self.sink.received, self.sink.ended), (sent, 1))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
         self.assertTrue(all(file.closed for file in self.disk.files))
         self.assertEqual(list(Path(self.directory).iterdir()), [])
 

@@ -22,6 +22,7 @@ from imagefarm.config.parse import parse_text
 from imagefarm.config.table import BlockRow, DirectiveTable, Scope
 from imagefarm.http.headers import Headers
 from imagefarm.http.message import BodySink, BodyStream, Peer, Request, RequestHead, Response
+from imagefarm.http.transfer import DIRECTIVES as TRANSFER
 from imagefarm.http.variables import variable_table
 from imagefarm.proxy.directives import DIRECTIVES
 from imagefarm.proxy.variables import VARIABLES
@@ -286,7 +287,7 @@ _IF = BlockRow[Any](
 _LOCATION = _block("location", "server location", (1, 2))
 _SERVER = _block("server", "http", (0, 0))
 _HTTP = _block("http", "main", (0, 0))
-_TABLE = DirectiveTable({"": (_HTTP, _SERVER, _LOCATION, _IF, *DIRECTIVES)})
+_TABLE = DirectiveTable({"": (_HTTP, _SERVER, _LOCATION, _IF, *DIRECTIVES, *TRANSFER)})
 
 
 def load(text: str) -> Scope:

@@ -437,6 +437,14 @@ class ResourceTests(GroupTestCase):
         self.lose(transport)
         self.assertEqual(group.peers.primary[0].conns, 0)
 
+    def test_a_client_that_has_gone_may_be_ignored(self) -> None:
+        answer = self.exchange(self.group(), ignore_client_abort=True)
+        transport = self.accept()
+        for gone in self.request.on_gone:
+            gone()
+        transport.protocol.dataReceived(OK)
+        self.assertEqual(self.successResultOf(answer).status, 200)
+
     def test_client_gone_after_the_answer_changes_nothing(self) -> None:
         answer = self.exchange(self.group())
         self.accept().protocol.dataReceived(OK)
