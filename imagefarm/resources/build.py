@@ -19,13 +19,10 @@ from imagefarm.http.accesslog import AccessLogs
 from imagefarm.http.errorpages import MSIE_PADDING
 from imagefarm.http.filters import FilterSettings, headers
 from imagefarm.http.filters.streams import Later
-from imagefarm.http.headers import Headers
-from imagefarm.http.message import Request, Response
 from imagefarm.http.realip import PROXY_PROTOCOL, RealIp
 from imagefarm.http.tls import SSL_ON
 from imagefarm.http.transfer import MERGE_SLASHES, transfer_settings
 from imagefarm.http.types import MimeTypes
-from imagefarm.http.uri import escape_uri
 from imagefarm.proxy.directives import PROXY_PASS
 
 from . import directives as rows
@@ -35,6 +32,7 @@ from .listen import Listen, merged
 from .location import AccessRule, Content, Location, TryFiles
 from .matching import Entry, Locations, Modifier, ServerName, ServerNames
 from .open_file_cache import OPEN_FILE_CACHE, OpenFileCache, Rules, Size
+from .redirects import add_slash
 from .rewrite_directives import DIRECTIVES as STEP_ROWS
 from .rewrite_directives import compile_steps
 from .server import Farm, LocationLeaf, ServerSettings, VirtualHost
@@ -221,14 +219,6 @@ class Builder:
         return static.serve
 
 
-def _add_slash(request: Request) -> Response:
-    """The 301 from ``/app`` to the location ``/app/`` that `_slashless` leads here."""
-    target = escape_uri(request.uri) + b"/"
-    if request.args:
-        target += b"?" + request.args
-    return Response(301, Headers([(b"Location", target)]))
-
-
 def _slashless(
     blocks: Iterable[tuple[Scope, Entry[LocationLeaf]]],
 ) -> Iterator[Entry[LocationLeaf]]:
@@ -245,7 +235,7 @@ def _slashless(
             named.add(name)
             location = evolve(
                 entry.item.location, steps=(), access=(), try_files=None, plannable=False,
-                content=_add_slash,
+                content=add_slash,
             )  # fmt: skip
             yield Entry(Modifier.EXACT, name, LocationLeaf(location))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import stat
 from collections.abc import Callable, Mapping
@@ -68,28 +67,26 @@ class Matches:
 
 @frozen
 class FileTest:
-    """``if (-f path)``, ``-d``, ``-e``, ``-x`` and their negations."""
+    """``if (-f path)``, ``-d``, ``-e``, ``-x`` and their negations, asked of the location."""
 
-    test: Callable[[os.stat_result], bool]
+    test: Callable[[int], bool]
     path: Template
     negated: bool
 
     def __call__(self, request: Request) -> bool:
         """Whether it holds."""
-        try:
-            result = self.test(os.stat(self.path(request)))
-        except (OSError, ValueError):
-            result = False
-        return result is not self.negated
+        mode = request.location.mode(request, self.path(request))
+        return (mode is not None and self.test(mode)) is not self.negated
 
 
 Condition = Callable[[Request], bool]
 
-_FILE_TESTS: Mapping[str, Callable[[os.stat_result], bool]] = {
-    "-f": lambda st: stat.S_ISREG(st.st_mode),
-    "-d": lambda st: stat.S_ISDIR(st.st_mode),
-    "-e": lambda st: stat.S_ISREG(st.st_mode) or stat.S_ISDIR(st.st_mode),
-    "-x": lambda st: bool(st.st_mode & stat.S_IXUSR),
+#: By ``st_mode``.
+_FILE_TESTS: Mapping[str, Callable[[int], bool]] = {
+    "-f": stat.S_ISREG,
+    "-d": stat.S_ISDIR,
+    "-e": lambda mode: stat.S_ISREG(mode) or stat.S_ISDIR(mode),
+    "-x": lambda mode: bool(mode & stat.S_IXUSR),
 }
 
 

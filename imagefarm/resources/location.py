@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
+import os
+import stat
 from collections.abc import Callable
 
 from attrs import field, frozen
@@ -11,12 +13,12 @@ from imagefarm.config.variables import Template
 from imagefarm.fastcgi.directives import FastCGISettings
 from imagefarm.http.accesslog import AccessLogs
 from imagefarm.http.filters import FilterSettings
-from imagefarm.http.message import Identity, Request, TransferSettings
+from imagefarm.http.message import Identity, OpenFile, Request, TransferSettings
 from imagefarm.http.realip import RealIp
 from imagefarm.http.types import MimeTypes
 
 from .actions import NamedRedirect, Result
-from .files import Symlinks
+from .files import Directory, Forbidden, NotFound, Symlinks, open_file
 from .open_file_cache import OpenFileCache, Rules
 from .rewrite import Steps
 
@@ -115,6 +117,32 @@ class Location:
         look = None if cache is None else lambda path, found: cache.look(path, found, rules)
         request.witnesses.append((path, found, look))
 
+    def open(self, request: Request, path: bytes) -> OpenFile:
+        """Open a file under the rules in force here. Raises as `files.open_file`."""
+        trusted = self.symlinks_from
+        way = self.symlinks, trusted(request) if trusted else b""
+        if self.file_cache is not None:
+            return self.file_cache.open(path, self.file_cache_rules, way)
+        return open_file(path, *way)
+
+    def mode(self, request: Request, path: bytes) -> int | None:
+        """``st_mode`` of what is there under the rules in force here; None if that is nothing."""
+        try:
+            if self.file_cache is None and self.symlinks is Symlinks.ALLOWED:
+                return os.stat(path).st_mode
+            file = self.open(request, path)
+            try:
+                return os.fstat(file.fd).st_mode
+            finally:
+                file.close()
+        except Directory:
+            return stat.S_IFDIR | stat.S_IXUSR
+        except Forbidden:
+            # What may not be opened is there all the same, but a forbidden link is not.
+            return _mode(path) if self.symlinks is Symlinks.ALLOWED else None
+        except (NotFound, OSError, ValueError):
+            return None
+
     def path(self, request: Request, uri: bytes | None = None) -> bytes:
         """The file that ``uri`` (the request's own unless given) names under root or alias."""
         uri = request.uri if uri is None else uri
@@ -123,3 +151,10 @@ class Location:
             return alias + uri[len(self.prefix) :] if self.prefix else alias
         root = self.root(request) if self.root is not None else b"html"
         return root.rstrip(b"/") + uri
+
+
+def _mode(path: bytes) -> int | None:
+    try:
+        return os.stat(path).st_mode
+    except (OSError, ValueError):
+        return None

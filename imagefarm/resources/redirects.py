@@ -1,8 +1,10 @@
-"""``absolute_redirect``: our own redirects get scheme, host and port, as nginx's do."""
+"""Our own redirects. ``absolute_redirect``: they get scheme, host and port, as nginx's do."""
 
 from __future__ import annotations
 
+from imagefarm.http.headers import Headers
 from imagefarm.http.message import Request, Response
+from imagefarm.http.uri import escape_uri
 
 from .location import Location
 
@@ -36,3 +38,11 @@ def absolute_location(request: Request, response: Response) -> None:
     if location.port_in_redirect and port and port != _DEFAULT_PORTS[scheme]:
         host += b":%d" % port
     response.headers.set(b"Location", scheme + b"://" + host + target)
+
+
+def add_slash(request: Request) -> Response:
+    """The 301 to the same path with a slash at its end, which names a directory."""
+    target = escape_uri(request.uri) + b"/"
+    if request.args:
+        target += b"?" + request.args
+    return Response(301, Headers([(b"Location", target)]))

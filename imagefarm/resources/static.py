@@ -6,8 +6,6 @@ other is opened under ``root`` or ``alias``.
 
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Sequence
 
 from attrs import evolve
@@ -19,35 +17,11 @@ from imagefarm.http.filters.gzip import add_vary, client_accepts_gzip
 from imagefarm.http.headers import Headers
 from imagefarm.http.message import FileBody, OpenFile, Request, Response
 from imagefarm.http.requestlog import printable, report
-from imagefarm.http.uri import escape_uri
 
 from .actions import Action, InternalRedirect, not_allowed
-from .files import Directory, Forbidden, NotFound, open_file, reason
+from .files import Directory, Forbidden, NotFound, reason
 from .location import Location
-
-
-def open_for(request: Request, path: bytes) -> OpenFile:
-    """Open ``path`` under the rules of the request's location. Raises as `open_file`."""
-    location: Location = request.location
-    trusted = location.symlinks_from
-    way = location.symlinks, trusted(request) if trusted else b""
-    if location.file_cache is not None:
-        return location.file_cache.open(path, location.file_cache_rules, way)
-    return open_file(path, *way)
-
-
-def exists(request: Request, path: bytes, directory: bool) -> bool:
-    """Whether the request's location finds a file (or a directory) there."""
-    try:
-        if request.location.file_cache is None:
-            mode = os.stat(path).st_mode
-            return stat.S_ISDIR(mode) if directory else stat.S_ISREG(mode)
-        open_for(request, path).close()
-    except Directory:
-        return directory
-    except (NotFound, Forbidden, OSError, ValueError):
-        return False
-    return not directory
+from .redirects import add_slash
 
 
 def serve(request: Request) -> Action:
@@ -80,16 +54,17 @@ def serve(request: Request) -> Action:
 
 def _open(request: Request, path: bytes) -> OpenFile | Response:
     """Open the file, or say with which status and why not."""
+    location: Location = request.location
     try:
-        file = open_for(request, path)
-        request.location.witness(request, path, file.identity)
+        file = location.open(request, path)
+        location.witness(request, path, file.identity)
         return file
     except Directory:
         request.plannable = False
-        return _add_slash(request)
+        return add_slash(request)
     except NotFound as error:
-        request.location.witness(request, path, None)
-        if request.location.log_not_found:
+        location.witness(request, path, None)
+        if location.log_not_found:
             report(request, "error", f'open() "{printable(path)}" failed {error}')
         return Response(404)
     except Forbidden as error:
@@ -123,7 +98,7 @@ def _packed(request: Request, location: Location, path: bytes) -> OpenFile | Non
     if not location.filters.gzip.vary and not _takes_packed(request, location):
         return None
     try:
-        return open_for(request, path + b".gz")
+        return location.open(request, path + b".gz")
     except (Directory, NotFound, Forbidden, OSError):
         return None
 
@@ -141,13 +116,6 @@ def _not_allowed(request: Request) -> Response:
     return not_allowed()
 
 
-def _add_slash(request: Request) -> Response:
-    target = escape_uri(request.uri) + b"/"
-    if request.args:
-        target += b"?" + request.args
-    return Response(301, Headers([(b"Location", target)]))
-
-
 def _index(request: Request) -> Action:
     request.plannable = False
     location: Location = request.location
@@ -158,7 +126,7 @@ def _index(request: Request) -> Action:
         if name.startswith(b"/"):
             return InternalRedirect(name, request.args)
         try:
-            open_for(request, directory + name).close()
+            location.open(request, directory + name).close()
         except NotFound:
             continue
         except Directory:
@@ -169,7 +137,7 @@ def _index(request: Request) -> Action:
             return Response(403)
         return InternalRedirect(request.uri + name, request.args)
     try:
-        open_for(request, directory).close()
+        location.open(request, directory).close()
     except Directory:
         report(request, "error", f'directory index of "{printable(directory)}" is forbidden')
         return Response(403)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import stat
+
 from attrs import evolve
 
 from imagefarm.config.variables import Template
@@ -9,7 +11,12 @@ from imagefarm.http.message import Request, Response
 
 from .actions import Action, InternalRedirect, NamedRedirect
 from .location import Location, TryFiles
-from .static import exists
+
+
+def _exists(request: Request, path: bytes, directory: bool) -> bool:
+    location: Location = request.location
+    mode = location.mode(request, path)
+    return mode is not None and stat.S_ISDIR(mode) is directory
 
 
 def _look(
@@ -22,7 +29,7 @@ def _look(
     """
     if location.alias is None:
         path, uri = location.path(request, name), name
-        found = exists(request, path, directory)
+        found = _exists(request, path, directory)
         if directory or "$" in template.source.replace("$uri", ""):
             request.plannable = False
         elif not found:
@@ -33,7 +40,7 @@ def _look(
         if template.constant is None and name.startswith(prefix):
             name = name[len(prefix) :]
         path = alias + name
-        found, uri = exists(request, path, directory), prefix + name
+        found, uri = _exists(request, path, directory), prefix + name
         if found and not location.prefix and not directory:
             # A regular expression's alias is the whole path: from here on it is this file's.
             request.location = evolve(location, alias=Template("", (path,), path))

@@ -75,6 +75,16 @@ http {{
             location /kept/errors/ {{ alias {root}/errors/; open_file_cache_errors on; }}
             location /kept/uses/ {{ alias {root}/uses/; open_file_cache_min_uses 3; }}
             location /kept/off/ {{ alias {root}/off/; open_file_cache off; }}
+            location /kept/if {{
+                root {root};
+                open_file_cache_errors on;
+                set $is "";
+                if (-f {root}/if/$arg_name) {{ set $is "${{is}}f"; }}
+                if (-d {root}/if/$arg_name) {{ set $is "${{is}}d"; }}
+                if (-e {root}/if/$arg_name) {{ set $is "${{is}}e"; }}
+                if (-x {root}/if/$arg_name) {{ set $is "${{is}}x"; }}
+                return 200 "$is";
+            }}
             location /kept/try {{ root {root}; try_files /try/$arg_name =404; }}
         }}
     }}
@@ -112,7 +122,7 @@ class Site:
         (directory / "logs").mkdir(parents=True)
         self.root = directory / "www"
         farmsite.write_files(self.root, {"big.txt": b"b" * SIZE, "small.txt": b"small"})
-        for name in ("valid", "errors", "uses", "off", "try"):
+        for name in ("valid", "errors", "uses", "off", "try", "if"):
             (self.root / name).mkdir()
         (self.port,) = free_ports(1)
         self.config = directory / "server.conf"
@@ -267,6 +277,20 @@ def _try(site: Site) -> Any:
     return found
 
 
+def _if(site: Site) -> Any:
+    """What was asked for is remembered, missing or not."""
+    found = []
+    site.write("if/e.txt", "there")
+    (site.root / "if/dir").mkdir()
+    for _ in range(2):
+        found += [site.body(f"/kept/if?name={name}") for name in ("e.txt", "dir", "none")]
+        if (site.root / "if/e.txt").exists():
+            os.unlink(site.root / "if/e.txt")
+            (site.root / "if/dir").rmdir()
+            site.write("if/none", "no longer")
+    return found
+
+
 def _directories(site: Site) -> Any:
     (site.root / "off/dir").mkdir()
     return [site.get(target).status for target in ("/kept/off", "/kept/off/dir", "/kept/off/dir/")]
@@ -298,6 +322,7 @@ SCENARIOS: dict[str, Scenario] = {
     "open_file_cache_errors": _errors,
     "open_file_cache_min_uses": _uses,
     "open_file_cache and try_files": _try,
+    "open_file_cache and if": _if,
     "open_file_cache and directories": _directories,
 }
 

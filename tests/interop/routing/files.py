@@ -29,6 +29,20 @@ FILES_SECTION = Section(
     location /ranges/ { max_ranges 1; alias SITE/www/; }
     location /linkless/ { disable_symlinks on from=SITE; alias SITE/www/; }
     location /owned/ { disable_symlinks if_not_owner from=SITE; alias SITE/www/; }
+    location /tried/ {
+        disable_symlinks on from=SITE; root SITE/www;
+        try_files /$arg_f /$arg_f/ =418;
+    }
+    location /tested/ {
+        disable_symlinks on from=SITE; root SITE/www;
+        set $is "";
+        if (-f SITE/www/$arg_f) { set $is "${is}f"; }
+        if (-d SITE/www/$arg_f) { set $is "${is}d"; }
+        if (-e SITE/www/$arg_f) { set $is "${is}e"; }
+        if (-x SITE/www/$arg_f) { set $is "${is}x"; }
+        if (!-e SITE/www/$arg_f) { set $is "${is}!"; }
+        return 200 "$is";
+    }
     location /types/ { types { text/x-own txt; } default_type text/x-rest; alias SITE/www/; }
     location /put/ { client_max_body_size 10; alias SITE/www/; }
     location /post/ { client_max_body_size 0; alias SITE/www/; }
@@ -51,6 +65,11 @@ FILES_SECTION = Section(
         "/owned/link.txt", "/owned/linkdir/file.txt", "/owned/foreign.txt", "/link.txt",
         "/broken.txt", "/owned/broken.txt", "/linkless/broken.txt", "/linkless/dir", "/linkless/",
         "/linkless/dir/", "/linkless/linkdir/", "/linkless/linkdir",
+        *(
+            f"/{place}/?f={name}" for place in ("tried", "tested") for name in (
+                "a.txt", "dir", "link.txt", "linkdir", "linkdir/file.txt", "broken.txt", "none",
+            )
+        ),
         "/fifo", "/fifo/", "/types/a.txt", "/types/page.html", "/long.txt", "/" + "x" * 300,
         "/dir/../a.txt", "/dir/%2e%2e/a.txt", "/%2e%2e/a.txt", "/dir//file.txt",
         ask("GET", "/packed/zipped.txt", "Accept-Encoding: gzip"),
