@@ -19,7 +19,7 @@ from imagefarm.config.values import parse_size, parse_time
 from imagefarm.config.variables import Template, VariableTable
 
 from .logformat import LOG_FORMAT, LogFormat, Outline, combined, fill
-from .message import Request
+from .message import Facts, Request
 from .timers import Call, Clock
 
 #: Without ``buffer=``: this many bytes are gathered at most, this many seconds.
@@ -247,11 +247,14 @@ class AccessLogs:
             if entry.condition is None or entry.condition(request) not in (b"", b"0"):
                 entry.file.write(request, entry.format.line(request))
 
-    def outlines(self, request: Request) -> Outlines | None:
-        """What `write_again` needs for repetitions of ``request``; None where it can't."""
+    def outlines(self, request: Request, *, one_of_many: bool = False) -> Outlines | None:
+        """What `write_again` needs for repetitions of ``request``; None where it can't.
+
+        ``one_of_many``: for others, too, that are answered alike.
+        """
         found = []
         for entry in self.entries:
-            path, outline = entry.file.path, entry.format.outline(request)
+            path, outline = entry.file.path, entry.format.outline(request, one_of_many=one_of_many)
             if entry.condition is not None or path is None or outline is None:
                 return None
             found.append((entry.file, path, outline))
@@ -261,10 +264,10 @@ class AccessLogs:
 Outlines = tuple[tuple[LogFile, bytes, Outline], ...]
 
 
-def write_again(outlines: Outlines) -> None:
+def write_again(outlines: Outlines, facts: Facts) -> None:
     """Log a repetition."""
     for file, path, outline in outlines:
-        file.append(path, fill(outline))
+        file.append(path, fill(outline, facts))
 
 
 class LogFiles:

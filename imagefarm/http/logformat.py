@@ -15,7 +15,7 @@ from imagefarm.config.table import HTTP, Environment, ListRow
 from imagefarm.config.variables import Template, VariableTable
 
 from .lookup import Lookup, Stability, lookup_of, stability_of
-from .message import Request
+from .message import Facts, Request
 
 #: The format that every configuration has.
 _COMBINED: Final = (
@@ -31,10 +31,13 @@ _JSON: Final = {
 }  # fmt: skip
 
 Escape = Callable[[bytes | None], bytes]
-#: A line with look-ups of the time where that stands.
-Outline = tuple[bytes | Lookup, ...]
+#: A line with places for what varies, and what goes there: look-ups of the time, or places in
+#: `message.Facts`.
+Outline = tuple[bytes, tuple[Lookup | int, ...]]
 
 _A: Final = Stability.ANSWER
+#: The facts that are bytes; the others are numbers.
+_TEXTS: Final = frozenset({0, 1})
 _NO_REQUEST: Final = cast(Request, None)
 
 
@@ -85,24 +88,41 @@ class LogFormat:
         pieces.append(b"\n")
         return b"".join(pieces)
 
-    def outline(self, request: Request) -> Outline | None:
-        """The line of ``request`` and its repetitions, but for the time; None if more varies."""
+    def outline(self, request: Request, *, one_of_many: bool = False) -> Outline | None:
+        """The line of ``request`` and its repetitions; None if that can't be told.
+
+        ``one_of_many``: it stands for others, too, that are answered alike.
+        """
         if Stability.REQUEST in self.stabilities:
             return None
-        pieces: list[bytes | Lookup] = [b""]
-        for part, stability in zip((*self.parts, b"\n"), (*self.stabilities, _A), strict=True):
-            if stability is Stability.CLOCK:
-                pieces += [part, b""]
+        pieces: list[bytes] = []
+        gaps: list[Lookup | int] = []
+        for part, stability in zip(self.parts, self.stabilities, strict=True):
+            value = part if isinstance(part, bytes) else self.escape(part(request))
+            fact = stability.fact
+            if stability is Stability.CLOCK and not isinstance(part, bytes):
+                gaps.append(part)
+                pieces.append(b"%b")
+            elif fact is not None and (one_of_many or stability is Stability.SENT):
+                if isinstance(part, bytes) or value != part(request):
+                    return None  # the others' would have to be escaped, too
+                gaps.append(fact)
+                pieces.append(b"%b" if fact in _TEXTS else b"%d")
             else:
-                value = part if isinstance(part, bytes) else self.escape(part(request))
-                pieces[-1] = pieces[-1] + value  # type: ignore[operator]
-        return tuple(pieces)
+                pieces.append(value.replace(b"%", b"%%"))
+        return b"".join((*pieces, b"\n")), tuple(gaps)
 
 
-def fill(outline: Outline) -> bytes:
+def fill(outline: Outline, facts: Facts) -> bytes:
     """The line of an outline, now."""
+    text, gaps = outline
     # Nothing in a time needs escaping, and its look-up needs no request.
-    return b"".join([p if isinstance(p, bytes) else p(_NO_REQUEST) or b"-" for p in outline])
+    return text % tuple(
+        [
+            facts[gap] if gap.__class__ is int else gap(_NO_REQUEST) or b"-"  # type: ignore[operator]
+            for gap in gaps
+        ]
+    )
 
 
 def combined(variables: VariableTable) -> LogFormat:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum
+from typing import Final
 
 from attrs import frozen
 
@@ -21,6 +22,26 @@ class Stability(Enum):
     REQUEST = "anything"
     ANSWER = "the client's address, the header block, the target and the answer"
     CLOCK = "the time of day alone"
+    #: It depends on whether the connection is kept, too.
+    SENT = "the size of the whole answer"
+    #: As ANSWER; where many are answered alike, these are among their `message.Facts`.
+    LINE = "the request line"
+    PATH = "the path"
+    BODY = "the size of the answer's body"
+    SIZE = "the size of the request"
+
+    @property
+    def fact(self) -> int | None:
+        """The place among the facts."""
+        return _FACTS.get(self)
+
+
+_FACTS: Final = {
+    stability: place
+    for place, stability in enumerate(
+        (Stability.LINE, Stability.PATH, Stability.BODY, Stability.SENT, Stability.SIZE)
+    )
+}
 
 
 @frozen

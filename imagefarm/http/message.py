@@ -17,6 +17,7 @@ from twisted.internet.defer import Deferred
 
 from imagefarm.config.variables import Template
 
+from .alike import Alike
 from .headers import Headers
 from .proxy_protocol import ProxyHeader
 
@@ -175,6 +176,8 @@ class Response:
     headers_at: Callable[[int], Headers] | None = None
     #: Of the request's fields only Host had a say in it.
     shared: bool = False
+    #: The files that are answered in the same way, if ``body`` is one.
+    alike: Alike | None = None
 
 
 @frozen
@@ -376,6 +379,25 @@ class Request:
         return f"<Request {self.head.method!r} {self.head.target!r}>"
 
 
+#: What varies among requests that are answered alike: request line and path, and in bytes the
+#: body, the whole answer and the request.
+Facts = tuple[bytes, bytes, int, int, int]
+
+
+class Repeated(Protocol):
+    """What was remembered of an answer, as far as the application has to know it.
+
+    ``memory`` is for whatever the application wants to keep for the next time, by the key of
+    `Application.repeated`. ``many`` says that it stands for many that are answered alike.
+    """
+
+    memory: dict[Any, Any]
+
+    @property
+    def many(self) -> bool:
+        """See the class."""
+
+
 class Application(Protocol):
     """What the connection drives: implemented by the resource tree's dispatcher."""
 
@@ -392,13 +414,12 @@ class Application(Protocol):
         """The answer was sent, or the client has gone: write the access log."""
 
     def repeated(
-        self, memory: dict[Any, Any], key: Hashable, replay: Callable[[], Request]
+        self, plan: Repeated, key: Hashable, replay: Callable[[], Request], facts: Facts
     ) -> None:
         """`finished` for an answer that was repeated (`http.plans`).
 
-        ``replay`` makes the request as `finished` would have got it. ``memory`` is the plan's,
-        for whatever the application wants to keep for the next time under ``key``, which stands
-        for the client's address and header block.
+        ``replay`` makes the request as `finished` would have got it. ``key`` stands for the
+        client's address and header block.
         """
 
 

@@ -21,6 +21,7 @@ from typing import Any, Final
 
 from .body import EMPTY
 from .errorpages import tokens_of
+from .families import MAX_BODY, Family, Member, founds_family, split
 from .headers import Headers
 from .message import (
     FileBody,
@@ -44,8 +45,10 @@ MAX_PLANS: Final = 131072
 #: The longest header block and request line worth remembering, in bytes.
 MAX_BLOCK: Final = 2048
 MAX_LINE: Final = 1024
-#: Larger bodies are sent on the ordinary path, with sendfile; in bytes.
-MAX_BODY: Final = 65536
+#: Families of files that one listening socket remembers, and of how many members it remembers
+#: that they have been asked for once.
+MAX_FAMILIES: Final = 8192
+MAX_SEEN: Final = 65536
 #: The bytes of bodies kept in memory by one listening socket.
 MAX_BODIES: Final = 64 << 20
 #: A file that has changed within so many seconds is read anew each time: two changes within one
@@ -66,23 +69,35 @@ _SPECIAL: Final = frozenset({
 HeadersAt = Callable[[int], Headers]
 
 
+class Host:
+    """What is known of one value of Host, for all usual header blocks."""
+
+    __slots__ = ("families", "plans")
+
+    def __init__(self) -> None:
+        self.plans: dict[bytes, Plan | Member] = {}
+        #: By the request line without the name.
+        self.families: dict[bytes, Family] = {}
+
+
 class Block:
     """What a header block means, for requests in HTTP/1.1 without a body."""
 
-    __slots__ = ("headers", "keep", "own", "shared")
+    __slots__ = ("headers", "host", "keep", "own")
 
-    def __init__(self, parsed: ParsedHead, shared: dict[bytes, Plan] | None) -> None:
+    def __init__(self, parsed: ParsedHead, host: Host | None) -> None:
         self.headers = parsed.head.headers
         self.keep = parsed.keep_alive
-        #: Plans by request line: of the host, and of this block alone.
-        self.shared = shared
-        self.own: dict[bytes, Plan] = {}
+        #: Where plans that are shared with other blocks are found.
+        self.host = host
+        #: Plans of this block alone, by request line.
+        self.own: dict[bytes, Plan | Member] = {}
 
-    def find(self, line: bytes) -> Plan | None:
+    def find(self, line: bytes) -> Plan | Member | None:
         """The plan for a request line."""
-        plan = self.own.get(line)
-        if plan is None and self.shared is not None:
-            plan = self.shared.get(line)
+        plan = self.own.get(line) if self.own else None
+        if plan is None and self.host is not None:
+            plan = self.host.plans.get(line)
         return plan
 
 
@@ -91,14 +106,19 @@ class Plan:
 
     __slots__ = (
         "_closing", "_framing", "_headers_at", "_keeping", "_lent", "_second", "body", "keep",
-        "look", "memory", "request", "response", "witnesses",
+        "line", "look", "memory", "request", "response", "transfer", "uri", "witnesses",
     )  # fmt: skip
+
+    many: Final = False
 
     def __init__(
         self, request: Request, response: Response, framing: bytes, headers_at: HeadersAt
     ) -> None:
         self.request = request
         self.response = response
+        self.transfer = request.transfer
+        #: Of no interest where it stands for one request only.
+        self.line = self.uri = b""
         self.witnesses = tuple(request.witnesses)
         #: The body, while it is in memory.
         self.body: bytes | None = response.body if isinstance(response.body, bytes) else None
@@ -194,9 +214,14 @@ class Plan:
                 self._closing = head
         return head
 
+    @property
+    def changed(self) -> float:
+        """When the file that changed last did, in seconds of the time of day."""
+        return max(wanted[0] for _, wanted, _ in self.witnesses if wanted is not None) / 1e9
+
     def replay(
         self,
-        block: Block,
+        headers: Headers,
         peer: Peer,
         number: int,
         size: int,
@@ -212,7 +237,7 @@ class Plan:
         body = self.response.body
         length = len(body) if isinstance(body, bytes) else getattr(body, "length", 0)
         return Request(
-            RequestHead(head.method, head.target, (1, 1), block.headers),
+            RequestHead(head.method, head.target, (1, 1), headers),
             peer,
             EMPTY,
             started,
@@ -254,22 +279,27 @@ def _read_whole(file: OpenFile, part: FileBody) -> bytes | None:
 class Plans:
     """What one listening socket remembers."""
 
-    __slots__ = ("_bodies", "_count", "_hosts", "_special", "_usual")
+    __slots__ = (
+        "_bodies", "_count", "_dates", "_families", "_hosts", "_seen", "_special", "_usual",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self._usual: dict[bytes, Block] = {}
         self._special: dict[bytes, Block] = {}
-        self._hosts: dict[bytes, dict[bytes, Plan]] = {}
+        self._hosts: dict[bytes, Host] = {}
+        self._dates: dict[int, bytes] = {}
+        self._seen: set[int] = set()
         self._count = 0
+        self._families = 0
         self._bodies = 0
 
     def __repr__(self) -> str:
         return (
             f"<Plans {len(self._usual)}+{len(self._special)} blocks {self._count} plans "
-            f"{self._bodies} bytes>"
+            f"{self._families} families {self._bodies} bytes>"
         )
 
-    def find(self, data: bytes, end: int, now: float) -> tuple[Block, Plan, bytes] | None:
+    def find(self, data: bytes, end: int, now: float) -> tuple[Block, Plan | Member, bytes] | None:
         """How to answer ``data``, a whole request whose request line ends at ``end``."""
         rest = data[end:]
         block = self._usual.get(rest) or self._special.get(rest)
@@ -277,19 +307,29 @@ class Plans:
             return None
         line = data[:end]
         plan = block.find(line)
-        if plan is None:
-            return None
-        if not plan.holds():
+        if plan is not None:
+            if plan.holds():
+                body = plan.body
+                if body is not None:
+                    return block, plan, body
+                body = plan.read()
+                if body is not None:
+                    self._keep(plan, body, now)
+                    return block, plan, body
             self._drop(block, line)
+        host = block.host
+        if host is None or (parts := split(line)) is None:
             return None
-        body = plan.body
-        if body is None:
-            body = plan.read()
-            if body is None:
-                self._drop(block, line)
-                return None
-            self._keep(plan, body, now)
-        return block, plan, body
+        family = host.families.get(parts[0])
+        if family is None:
+            return None
+        member = family.member(line, parts[1])
+        if member is None:
+            return None
+        body = member.body
+        assert body is not None
+        self._consider(host, member, now)
+        return block, member, body
 
     def know(self, data: bytes, end: int, parsed: ParsedHead) -> None:
         """Remember what the header block of ``data`` means, if it is one of a simple request."""
@@ -306,7 +346,10 @@ class Plans:
         else:
             if len(self._usual) >= MAX_BLOCKS:
                 self.forget()
-            self._usual[block] = Block(parsed, self._hosts.setdefault(parsed.host, {}))
+            host = self._hosts.get(parsed.host)
+            if host is None:
+                host = self._hosts[parsed.host] = Host()
+            self._usual[block] = Block(parsed, host)
 
     def learn(
         self, data: bytes, end: int, request: Request, response: Response, framing: bytes
@@ -324,37 +367,62 @@ class Plans:
             return
         if not isinstance(body, bytes | FileBody):
             return
-        if self._count >= MAX_PLANS:
+        if self._count >= MAX_PLANS or self._families >= MAX_FAMILIES:
             self.forget()
             return
-        plans = block.shared if response.shared and block.shared is not None else block.own
-        self._count += data[:end] not in plans
-        plans[data[:end]] = Plan(request, response, framing, headers_at)
+        line, host = data[:end], block.host
+        shared = response.shared and host is not None
+        plans = host.plans if shared and host is not None else block.own
+        self._count += line not in plans
+        plans[line] = Plan(request, response, framing, headers_at)
+        parts = split(line)
+        if shared and host is not None and parts is not None and founds_family(response):
+            self._families += parts[0] not in host.families
+            host.families[parts[0]] = Family(request, response, self._dates)
 
-    def _keep(self, plan: Plan, body: bytes, now: float) -> None:
-        """Keep a body in memory, if its file has been at rest for long enough."""
-        if plan.look is not None:
+    def _consider(self, host: Host, member: Member, now: float) -> None:
+        """Keep a file that is asked for again; one that changes all the time is not worth it."""
+        seen, line = self._seen, member.line
+        mark = hash(line)
+        if mark not in seen:
+            if len(seen) >= MAX_SEEN:
+                seen.clear()
+            seen.add(mark)
             return
-        changed = max(wanted[0] for _, wanted, _ in plan.witnesses if wanted is not None) / 1e9
-        if now - changed > RACY and self._bodies + len(body) <= MAX_BODIES:
+        size = len(member.body or b"")
+        if self._count >= MAX_PLANS or self._bodies + size > MAX_BODIES:
+            return
+        # What is kept has to be what was there all the time while it was read.
+        if now - member.changed > RACY and member.holds():
+            self._bodies += size
+            self._count += line not in host.plans
+            host.plans[line] = member
+
+    def _keep(self, plan: Plan | Member, body: bytes, now: float) -> None:
+        """Keep a body in memory, if its file has been at rest for long enough."""
+        if isinstance(plan, Plan) and plan.look is not None:
+            return
+        if now - plan.changed > RACY and self._bodies + len(body) <= MAX_BODIES:
             plan.body = body
             self._bodies += len(body)
 
     def _drop(self, block: Block, line: bytes) -> None:
         """Forget a plan that holds no longer."""
         plan = block.own.pop(line, None)
-        if plan is None and block.shared is not None:
-            plan = block.shared.pop(line, None)
+        if plan is None and block.host is not None:
+            plan = block.host.plans.pop(line, None)
         if plan is not None:
             self._count -= 1
-            if not isinstance(plan.response.body, bytes):
+            if isinstance(plan, Member) or not isinstance(plan.response.body, bytes):
                 self._bodies -= len(plan.body or b"")
 
     def forget(self) -> None:
         """Forget everything."""
-        for plans in self._hosts.values():
-            plans.clear()
+        for host in self._hosts.values():
+            host.plans.clear()
+            host.families.clear()
         self._hosts.clear()
         self._usual.clear()
         self._special.clear()
-        self._count = self._bodies = 0
+        self._seen.clear()
+        self._count = self._families = self._bodies = 0

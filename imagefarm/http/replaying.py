@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .families import Member
 from .message import Peer, Request, Response, TransferSettings
 from .parser import ParsedHead
 from .plans import Block, Plan
@@ -43,14 +44,16 @@ class Replaying(Waiting):
         self._answer(*found, len(data), now)
         return True
 
-    def _answer(self, block: Block, plan: Plan, body: bytes, size: int, now: float) -> None:
+    def _answer(
+        self, block: Block, plan: Plan | Member, body: bytes, size: int, now: float
+    ) -> None:
         factory = self.factory
         if factory.secure and not self.served:
             self.peer = with_handshake(self.peer, self.transport)
         if factory.asks_socket and not self.served:
             self.peer = with_socket(self.peer, self._lower)
         self.served = number = self.served + 1
-        transfer = plan.request.transfer
+        transfer = plan.transfer
         keep = (
             block.keep
             and plan.keep
@@ -63,9 +66,10 @@ class Replaying(Waiting):
         self.transport.write(head + body)
         peer, sent = self.peer, len(head) + len(body)
         factory.app.repeated(
-            plan.memory,
+            plan,
             (block, peer.address),
-            lambda: plan.replay(block, peer, number, size, now, sent, keep),
+            lambda: plan.replay(block.headers, peer, number, size, now, sent, keep),
+            (plan.line, plan.uri, len(body), sent, size),
         )
         self._idle_timeout = transfer.keepalive_timeout
         if keep:

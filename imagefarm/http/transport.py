@@ -199,6 +199,13 @@ class DirectServer(_Direct, tcp.Server):
         reactor.addReader(self)
         self.connected = 1
 
+    def _closeSocket(self, orderly: bool) -> None:
+        """Twisted's shutdown before it is for sockets that other processes have, too."""
+        if orderly:
+            self.socket.close()
+        else:
+            super()._closeSocket(orderly)  # type: ignore[no-untyped-call]
+
     def logPrefix(self) -> str:
         """Who logs, in Twisted's log."""
         return f"{type(self.protocol).__name__},{self.sessionno},{self.hostname}"

@@ -13,6 +13,7 @@ import ipaddress
 import os
 import re
 from collections.abc import Callable, Collection, Mapping
+from types import MappingProxyType
 from typing import Any, Final, Protocol
 
 from imagefarm import __version__
@@ -320,23 +321,29 @@ _PREFIXES: Final[Mapping[str, Callable[[str], Getter]]] = {
 
 #: Variables whose value is the same for each repetition of an answer to the same client.
 _OF_ANSWER: Final = frozenset({
-    "args", "binary_remote_addr", "body_bytes_sent", "content_length", "content_type",
-    "document_uri", "gzip_ratio", "host", "hostname", "https", "is_args", "nginx_version",
-    "proxy_add_x_forwarded_for", "query_string", "realip_remote_addr", "remote_addr",
-    "remote_user", "request", "request_body", "request_body_file", "request_completion",
-    "request_method", "request_uri", "scheme", "server_name", "server_port",
-    "server_protocol", "status", "uri", "upstream_addr", "upstream_bytes_received",
+    "args", "binary_remote_addr", "content_length", "content_type", "gzip_ratio", "host",
+    "hostname", "https", "is_args", "nginx_version", "proxy_add_x_forwarded_for", "query_string",
+    "realip_remote_addr", "remote_addr", "remote_user", "request_body", "request_body_file",
+    "request_completion", "request_method", "scheme", "server_name", "server_port",
+    "server_protocol", "status", "upstream_addr", "upstream_bytes_received",
     "upstream_bytes_sent", "upstream_cache_status", "upstream_connect_time",
     "upstream_header_time", "upstream_response_length", "upstream_response_time",
     "upstream_status",
 })  # fmt: skip
-_OF_CLOCK: Final = frozenset({"time_iso8601", "time_local"})
-
-
-def _stability(name: str) -> Stability:
-    if name in _OF_CLOCK:
-        return Stability.CLOCK
-    return Stability.ANSWER if name in _OF_ANSWER else Stability.REQUEST
+_STABILITIES: Final[Mapping[str, Stability]] = MappingProxyType(
+    dict.fromkeys(_OF_ANSWER, Stability.ANSWER)
+    | {
+        "body_bytes_sent": Stability.BODY,
+        "bytes_sent": Stability.SENT,
+        "document_uri": Stability.PATH,
+        "request": Stability.LINE,
+        "request_length": Stability.SIZE,
+        "request_uri": Stability.PATH,
+        "time_iso8601": Stability.CLOCK,
+        "time_local": Stability.CLOCK,
+        "uri": Stability.PATH,
+    }
+)
 
 
 def _request_id(random: Callable[[int], bytes]) -> Lookup:
@@ -372,8 +379,9 @@ def variable_table(
     that ends in "_" would be a prefix in nginx; here all of them are exact.
     """
     known = {**_FIXED, **_timed(clock)}
+    other = Stability.REQUEST
     exact: dict[str, Any] = {
-        name: Variable(lookup, _stability(name)) for name, lookup in known.items()
+        name: Variable(lookup, _STABILITIES.get(name, other)) for name, lookup in known.items()
     }
     exact["request_id"] = Variable(_request_id(random))
     exact.update(extra or {})

@@ -24,7 +24,7 @@ from imagefarm.http.errorpages import CLOSING, error_response
 from imagefarm.http.filters.headers import renewed
 from imagefarm.http.filters.mediatypes import media_type
 from imagefarm.http.headers import Headers
-from imagefarm.http.message import Request, Response, discard
+from imagefarm.http.message import Facts, Repeated, Request, Response, discard
 from imagefarm.http.requestlog import context, printable, report
 from imagefarm.http.uri import BadTarget, normalise, split_unsafe
 
@@ -37,6 +37,7 @@ from .actions import (
     Result,
     not_allowed,
 )
+from .likeness import alike
 from .location import Location
 from .redirects import absolute_location
 from .rewrite import Flow, Note, run
@@ -106,13 +107,14 @@ class Dispatcher:
             request.location.logs.write(request)
 
     def repeated(
-        self, memory: dict[Any, Any], key: Hashable, replay: Callable[[], Request]
+        self, plan: Repeated, key: Hashable, replay: Callable[[], Request], facts: Facts
     ) -> None:
-        """`finished`, with lines that are made but for the time."""
+        """`finished`, with lines that are made but for the time and the ``facts``."""
         self.requests += 1
+        memory = plan.memory
         known = memory.get(key)
         if known is None:
-            known = self._lines(replay())
+            known = self._lines(replay(), one_of_many=plan.many)
             if known is None:
                 return
             if len(memory) >= MAX_CLIENTS:
@@ -121,15 +123,15 @@ class Dispatcher:
         outlines, notes, error_log = known
         for level, note in notes:
             error_log(level, note)
-        write_again(outlines)
+        write_again(outlines, facts)
 
     @staticmethod
-    def _lines(request: Request) -> tuple[Outlines, Any, Any] | None:
+    def _lines(request: Request, *, one_of_many: bool) -> tuple[Outlines, Any, Any] | None:
         """The log lines of a repeated answer; None if they are made, and written, each time."""
         location: Location = request.location
         if location.realip is not None:
             location.realip.apply(request)  # the server's own: see `build._plannable`
-        outlines = location.logs.outlines(request)
+        outlines = location.logs.outlines(request, one_of_many=one_of_many)
         if outlines is None or (request.notes and location.error_log is None):
             location.logs.write(request)
             for level, note in tuple(request.notes):  # `report` makes notes itself
@@ -376,9 +378,7 @@ class Dispatcher:
                 discard(filtered.body)
                 return self._settle(request, page)
         if request.plannable:
-            filtered.headers_at = renewed(filtered, location.filters.expires)
-            usual = filtered.status == 200 and not special
-            filtered.shared = usual and not _compressible(filtered, location)
+            _plan(request, filtered, special=special)
         _trim(request, filtered)
         return filtered
 
@@ -417,6 +417,16 @@ def _trim(request: Request, response: Response) -> None:
         fits = name.lower() != b"allow" or response.status == 405
         if fits and name.lower() not in response.headers:
             response.headers.add(name, value)
+
+
+def _plan(request: Request, response: Response, *, special: bool) -> None:
+    """Say how ``response`` may be remembered."""
+    location: Location = request.location
+    response.headers_at = renewed(response, location.filters.expires)
+    usual = response.status == 200 and not special
+    response.shared = usual and not _compressible(response, location)
+    if response.shared:
+        response.alike = alike(request, response)
 
 
 def _compressible(response: Response, location: Location) -> bool:

@@ -12,11 +12,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from enum import Enum
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from attrs import field, frozen
 
+from imagefarm.http.alike import Alike
+
 T = TypeVar("T")
+
+#: Patterns that look at nothing but a URI's extension, and those that are one whole URI.
+_BY_EXTENSION: Final = re.compile(rb"\^?(?:\.[*+])?\\\.\(?(?:\?:)?[\w|]+\)?\??\$")
+_BY_NAME: Final = re.compile(rb"\^(/[\w/-]*)\$")
 
 
 class Modifier(Enum):
@@ -120,6 +126,35 @@ class Entry(Generic[T]):
     inner: Locations[T] | None = field(default=None)
 
 
+class _TooLong(Exception):
+    """What else is found like a URI can't be told in a few words."""
+
+
+def _find_alike(
+    pattern: re.Pattern[bytes],
+    uri: bytes,
+    elsewhere: list[bytes],
+    patterns: list[tuple[re.Pattern[bytes], bool]],
+) -> bool:
+    """Whether ``pattern`` finds ``uri``; adds what it has to do with the names beside it."""
+    hit = pattern.search(uri) is not None
+    whole = None if pattern.flags & re.IGNORECASE else _BY_NAME.fullmatch(pattern.pattern)
+    if whole is not None:
+        if hit:
+            raise _TooLong
+        elsewhere.extend(_beside(uri, whole[1]))
+    elif _BY_EXTENSION.fullmatch(pattern.pattern) is None:
+        patterns.append((pattern, hit))
+    return hit
+
+
+def _beside(uri: bytes, *names: bytes) -> list[bytes]:
+    """What follows the directory of ``uri`` in those ``names`` that go on from there."""
+    directory = uri[: uri.rfind(b"/") + 1]
+    size = len(directory)
+    return [name[size:] for name in names if len(name) > size and name.startswith(directory)]
+
+
 class Locations(Generic[T]):
     """The locations of one server, or of one location."""
 
@@ -171,6 +206,46 @@ class Locations(Generic[T]):
             if match is not None:
                 return self._descend(entry, Found(entry.item, match), uri), True
         return best, False
+
+    def alike(self, uri: bytes, directory: bytes) -> Alike | None:
+        """For which URIs beside ``uri``, with its extension, `find` gives what it gives for it.
+
+        ``directory`` is that of the files. None where that would be too long a story.
+        """
+        elsewhere: list[bytes] = []
+        patterns: list[tuple[re.Pattern[bytes], bool]] = []
+        try:
+            captures, _ = self._alike(uri, elsewhere, patterns)
+        except _TooLong:
+            return None
+        return Alike(directory, tuple(elsewhere), tuple(patterns), captures)
+
+    def _alike(
+        self,
+        uri: bytes,
+        elsewhere: list[bytes],
+        patterns: list[tuple[re.Pattern[bytes], bool]],
+    ) -> tuple[re.Pattern[bytes] | None, bool]:
+        """The pattern that finds ``uri``, and whether the search is settled; as `_find`."""
+        elsewhere.extend(_beside(uri, *self._exact, *self._prefixes))
+        if uri[uri.rfind(b"/") + 1 :].startswith(tuple(elsewhere)):
+            raise _TooLong
+        prefix = self._longest(uri)
+        if prefix is not None:
+            if prefix.inner is not None:
+                found, settled = prefix.inner._alike(uri, elsewhere, patterns)
+                if settled:
+                    return found, True
+            if prefix.modifier is Modifier.PREFERRED:
+                return None, False
+        for entry in self._patterns:
+            if (pattern := entry.pattern) is not None and _find_alike(
+                pattern, uri, elsewhere, patterns
+            ):
+                if entry.inner is not None or pattern.groupindex:
+                    raise _TooLong
+                return pattern, True
+        return None, False
 
     @staticmethod
     def _descend(entry: Entry[T], found: Found[T], uri: bytes) -> Found[T]:

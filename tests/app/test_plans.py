@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -41,6 +41,7 @@ HTTP = (
     "open_file_cache_errors on;", "open_file_cache_min_uses 3;", "keepalive_time 20s;",
     "lingering_close always;", "keepalive_disable safari;", "server_tokens us;",
     "add_header Expires never;", "access_log PREFIX/logs/a.log odd;", "access_log off;",
+    "access_log PREFIX/logs/b.log facts;", 'add_header ETag "x";', 'add_header X-P "%d %s";',
 )  # fmt: skip
 LOCATIONS = (
     "location / { }",
@@ -56,6 +57,17 @@ LOCATIONS = (
     "location ~ ^/sub/b { deny all; }",
     "location = /e.html { internal; }",
     "location /al { alias PREFIX/root/sub; }",
+    "location /d { expires 3h; }",
+    "location = /d.txt { charset koi8-r; }",
+    "location ^~ /sub/d { add_header X-Sub 1; }",
+    "location ~ .*\\.(txt|css)$ { expires 5s; location ~ b { return 202; } }",
+    "location ~ ^/d\\.txt$ { return 203; }",
+    "location ~ ^/d { expires -2; }",
+    "location ~ ^/$ { return 205; }",
+    "location ~ (?<kind>t)xt$ { add_header X-Kind here; }",
+    "location ~ .*\\.(txt|jpg)?$ { access_log PREFIX/logs/c.log facts; }",
+    "location ~ ^/(a|c)\\.[a-z]+$ { alias PREFIX/root/d.txt; }",
+    "location / { location ~ c { expires 9s; } location /sub/ { expires 8s; } }",
     "if ($http_cookie) { return 403; }",
     "rewrite ^/r/(.*)$ /$1;",
 )  # fmt: skip
@@ -64,6 +76,8 @@ TARGETS = (
     b"/sub/", b"/", b"/e.html", b"/a.txt?x=1", b"/none?f=/a.txt", b"/%61.txt", b"/al/a.txt",
     b"/r/a.txt",
     b"//a.txt", b"/../a.txt", b"http://h/a.txt",
+    b"/d.txt", b"/da.txt", b"/e.txt", b"/d.css", b"/sub/d.txt", b"/sub/e.txt", b"/.txt",
+    b"/e..txt", b"/e.TXT", b"/empty.txt", b"/d.txt/", b"/al/d.txt", b"/d.jpg", b"/e%2etxt",
 )  # fmt: skip
 FIELDS = (
     b"Accept-Encoding: gzip", b"Range: bytes=0-3", b"Range: bytes=5-1,9999-",
@@ -73,7 +87,10 @@ FIELDS = (
     b"If-Match: \"x\"", b"Connection: close", b"Cookie: a=b", b"User-Agent: MSIE 6 Chrome/1",
     b"Referer: \"\\\xff", b"Via: 1.1 x", b"Content-Length: 0", b"Expect: 100-continue",
 )  # fmt: skip
-FILES = ("a.txt", "b.css", "c.jpg", "sub/a.txt", "sub/b.css", "index.html", "e.html")
+FILES = (
+    "a.txt", "b.css", "c.jpg", "sub/a.txt", "sub/b.css", "index.html", "e.html", "d.txt", "da.txt",
+    "e.txt", "d.css", "sub/d.txt", "sub/e.txt", ".txt", "e..txt", "e.TXT", "d.jpg",
+)  # fmt: skip
 
 
 class NoPlans(Plans):
@@ -147,7 +164,9 @@ def configuration(root: Path, prefix: Path, http: list[str], locations: list[str
     text = (
         "types { text/plain txt; text/css css; image/jpeg jpg; text/html html; }\n"
         'log_format odd "$remote_addr $request $status $body_bytes_sent $bytes_sent '
-        '$sent_http_expires $sent_http_etag $uri $connection_requests";\n'
+        '$sent_http_expires $sent_http_etag $uri $connection_requests $1 $request_filename";\n'
+        'log_format facts "$remote_addr 100%s $request $uri $request_uri $body_bytes_sent '
+        '$bytes_sent $request_length $http_user_agent";\n'
         + "\n".join(lines)
         + f"\nserver {{ listen 8080; root {root}; location @other {{ return 418 other; }}\n"
         + "\n".join(places)
@@ -178,6 +197,28 @@ events = st.one_of(
     st.tuples(st.sampled_from(("write", "replace", "remove", "mkdir")), st.sampled_from(FILES)),
     st.integers(1, 4000),
 )
+
+
+#: For files beside each other: what tells them apart, and what is the same for all of them.
+NEAR: Final = tuple(line for line in LOCATIONS if line not in (
+    "location / { index index.html a.txt; }", "if ($http_cookie) { return 403; }",
+    "rewrite ^/r/(.*)$ /$1;", "location = /e.html { internal; }",
+))  # fmt: skip
+NEAR_HTTP: Final = tuple(line for line in HTTP if line.split()[0] in {
+    "expires", "add_header", "access_log", "etag", "charset", "gzip", "keepalive_requests",
+    "open_file_cache", "log_not_found",
+})  # fmt: skip
+NEIGHBOURS: Final = (
+    b"/a.txt", b"/d.txt", b"/da.txt", b"/e.txt", b"/e..txt", b"/.txt", b"/empty.txt", b"/b.css",
+    b"/d.css", b"/c.jpg", b"/d.jpg", b"/sub/a.txt", b"/sub/d.txt", b"/sub/e.txt", b"/al/d.txt",
+    b"/al/a.txt", b"/e.TXT", b"/e%2etxt", b"/d.txt?x", b"/none.txt",
+)  # fmt: skip
+gets = st.builds(
+    lambda target, fields: (0, request(target, b"GET", b"1.1", b"h", fields), 1),
+    st.sampled_from(NEIGHBOURS),
+    st.sampled_from(([], [], [], [], [b"User-Agent: \xe9"], [b"Connection: close"])),
+)
+changes = st.tuples(st.sampled_from(("write", "replace", "remove")), st.sampled_from(FILES))
 
 
 class PlansTests(SynchronousTestCase):
@@ -212,7 +253,8 @@ class PlansTests(SynchronousTestCase):
         root = base / "root"
         for i, name in enumerate(FILES):
             (root / name).parent.mkdir(parents=True, exist_ok=True)
-            (root / name).write_bytes(b"content of file %d, some text to compress" % i * 3)
+            (root / name).write_bytes(b"content of file %d, some text to compress" % i * (3 + i))
+        (root / "empty.txt").touch()
         late = [time.time() + 100.0]
         servers = [
             Server(prefix, configuration(root, prefix, http, locations), lambda: late[0], plans)
@@ -233,6 +275,19 @@ class PlansTests(SynchronousTestCase):
         self.assertEqual(planned.log(), ordinary.log())
         for server in servers:
             server.close()
+
+    @settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(
+        st.lists(st.sampled_from(NEAR_HTTP), max_size=3, unique=True),
+        st.lists(st.sampled_from(NEAR), max_size=3, unique=True),
+        st.lists(
+            st.one_of(gets, gets, gets, gets, st.integers(1, 4), changes), min_size=12, max_size=40
+        ),
+    )
+    def test_neighbours(self, http: list[str], locations: list[str], script: list[Any]) -> None:
+        """Files that are answered by what was learnt from others beside them."""
+        inner = PlansTests.test_same_bytes.hypothesis.inner_test
+        inner(self, http, locations, script)
 
     def test_version_is_part_of_the_meaning(self) -> None:
         """What keeps an HTTP/1.1 connection closes an HTTP/1.0 one."""
@@ -258,6 +313,25 @@ class PlansTests(SynchronousTestCase):
         get = b"GET /a.txt HTTP/1.1\r\nHost: h\r\nRange: bytes=99999-\r\n\r\n"
         inner = PlansTests.test_same_bytes.hypothesis.inner_test
         inner(self, ["expires modified +1h;"], [], [(0, get, 2), 5, (0, get, 2)])
+
+    def test_neighbours_are_answered_at_first_sight(self) -> None:
+        """The test of neighbours would prove nothing without."""
+        base = Path(tempfile.mkdtemp(prefix="plans-"))
+        self.addCleanup(shutil.rmtree, base, ignore_errors=True)
+        (base / "root").mkdir()
+        for name in ("a.txt", "b.txt", "c.css", "d.txt"):
+            (base / "root" / name).write_bytes(b"text")
+        plans = Plans()
+        places = ["location ~ \\.(txt|css)$ { expires 1h; }", "location = /d.txt { expires 2h; }"]
+        server = Server(
+            base, configuration(base / "root", base, [], places), lambda: time.time() + 9.0, plans
+        )
+        self.addCleanup(server.close)
+        rest = b" HTTP/1.1\r\nHost: h\r\n\r\n"
+        server.send(0, b"GET /a.txt" + rest)
+        for name, known in ((b"/b.txt", True), (b"/c.css", False), (b"/d.txt", False)):
+            data = b"GET " + name + rest
+            self.assertEqual(plans.find(data, data.index(b"\r\n"), 0.0) is not None, known, name)
 
     def test_plans_are_used(self) -> None:
         """The test above would prove nothing if nothing were remembered."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
@@ -12,7 +11,7 @@ from twisted.internet.testing import StringTransport
 from imagefarm.http.connection import HttpConnection
 from imagefarm.http.factory import HttpFactory
 from imagefarm.http.headers import Headers
-from imagefarm.http.message import BodySink, Request, Response, TransferSettings
+from imagefarm.http.message import BodySink, Facts, Repeated, Request, Response, TransferSettings
 from imagefarm.http.parser import Limits
 
 Answer = Response | Deferred[Response] | Callable[[Request], "Response | Deferred[Response]"]
@@ -49,7 +48,7 @@ class ScriptedApplication:
         return text(b"rejected", status)
 
     def repeated(
-        self, memory: dict[Any, Any], key: Hashable, replay: Callable[[], Request]
+        self, plan: Repeated, key: Hashable, replay: Callable[[], Request], facts: Facts
     ) -> None:
         self.finished(replay())
 

@@ -1,0 +1,263 @@
+"""The fast path for files that have not been asked for before.
+
+When a file has been served, its neighbours with the same extension are mostly answered alike: in
+the same location, with the same head but for size and date (`message.Alike`, which the
+application vouches for). So a `Family` is remembered: the head with gaps, and how to tell who
+belongs. A `Member` is one file of it, opened and read for one answer; `http.plans` keeps those
+that are wanted again.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from typing import Any, Final
+
+from .alike import Alike
+from .body import EMPTY
+from .dates import format_http
+from .errorpages import tokens_of
+from .etag import etag
+from .headers import Headers
+from .message import (
+    FileBody,
+    Identity,
+    OpenFile,
+    Outcome,
+    Peer,
+    Request,
+    RequestHead,
+    Response,
+    identity,
+)
+from .serializer import Serializer, connection_field
+
+#: What names may be made of; all else is for the ordinary path to decode or to refuse.
+_SAFE: Final = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-_."
+_FLAGS: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+#: What follows the target in a request line.
+_VERSION: Final = len(b" HTTP/1.1")
+#: Stand for length, date and tag while the head is made; never in a field otherwise.
+_LENGTH, _DATE, _TAG = b"\1", b"\2", b"\3"
+_GAPS: Final = re.compile(b"[\1-\3]")
+#: Dates that are remembered as texts.
+MAX_DATES: Final = 4096
+#: Larger bodies are sent on the ordinary path, with sendfile; in bytes.
+MAX_BODY: Final = 65536
+
+
+def split(line: bytes) -> tuple[bytes, bytes] | None:
+    """A request line without the name in it, and the name with its extension."""
+    slash = line.rfind(b"/", 0, -4) + 1
+    dot = line.rfind(b".", slash, -4)
+    name = line[slash:-_VERSION]
+    if dot <= slash or name.translate(None, _SAFE) or line[slash] == 46:
+        return None
+    return line[:slash] + line[dot:], name
+
+
+def founds_family(response: Response) -> bool:
+    """Whether a remembered answer speaks for others, too."""
+    return response.alike is not None and not any(
+        _GAPS.search(value) for _, value in response.headers
+    )
+
+
+class Family:
+    """Files that are answered alike; ``request`` is the one that it was learnt from."""
+
+    __slots__ = (
+        "_alike", "_closing", "_dates", "_keeping", "_second", "_tagged", "captures", "keep",
+        "memory", "request", "response", "transfer",
+    )  # fmt: skip
+
+    def __init__(self, request: Request, response: Response, dates: dict[int, bytes]) -> None:
+        assert response.alike is not None
+        self._alike: Alike = response.alike
+        self.captures = response.alike.captures
+        self.request = request
+        self.response = response
+        self.transfer = request.transfer
+        self.keep = not response.close
+        self.memory: dict[Any, Any] = {}
+        self._tagged = b"etag" in response.headers
+        self._dates = dates
+        self._second = -1
+        self._keeping = self._closing = b""
+
+    def member(self, line: bytes, name: bytes) -> Member | None:
+        """The file ``name`` that ``line`` asks for, and its content; None if it is not one."""
+        alike = self._alike
+        if alike.elsewhere and name.startswith(alike.elsewhere):
+            return None
+        for pattern, expected in alike.patterns:
+            if (pattern.search(line[4:-_VERSION]) is not None) is not expected:
+                return None
+        path = alike.directory + name
+        found = read(path)
+        return None if found is None else Member(self, line, path, *found)
+
+    def head(self, serializer: Serializer, now: float, keep: bool, mtime: int, size: int) -> bytes:
+        """The head of a file's answer in this second."""
+        second = int(now)
+        if second != self._second:
+            self._second = second
+            self._keeping = self._closing = b""
+        form = self._keeping if keep else self._closing
+        if not form:
+            form = self._form(serializer, now, keep)
+            if keep:
+                self._keeping = form
+            else:
+                self._closing = form
+        date = self._dates.get(mtime) or self._date(mtime)
+        return form % ((size, date, mtime, size) if self._tagged else (size, date))
+
+    def _date(self, mtime: int) -> bytes:
+        if len(self._dates) >= MAX_DATES:
+            self._dates.clear()
+        date = self._dates[mtime] = format_http(mtime)
+        return date
+
+    def headers(self, now: float) -> Headers:
+        """The fields of the first one's answer, as they would be now."""
+        headers_at = self.response.headers_at
+        assert headers_at is not None
+        return headers_at(int(now))
+
+    def _form(self, serializer: Serializer, now: float, keep: bool) -> bytes:
+        """The head with gaps."""
+        gaps = {b"last-modified": _DATE, b"etag": _TAG}
+        headers = Headers((n, gaps.get(n.lower(), value)) for n, value in self.headers(now))
+        head = serializer.head(
+            self.response.status,
+            headers,
+            b"Content-Length: %b\r\n" % _LENGTH,
+            connection_field(keep, self.transfer.keepalive_header),
+            now,
+            tokens=tokens_of(self.request),
+        )
+        head = head.replace(b"%", b"%%")
+        # nginx's order, and so the serializer's: length, date, tag.
+        for gap, form in ((_LENGTH, b"%d"), (_DATE, b"%b"), (_TAG, b'"%x-%x"')):
+            head = head.replace(gap, form)
+        return head
+
+
+def read(path: bytes) -> tuple[Identity, int, bytes] | None:
+    """A regular file's identity, date and content, if it is neither empty nor large."""
+    try:
+        fd = os.open(path, _FLAGS)
+    except (OSError, ValueError):
+        return None
+    try:
+        info = os.fstat(fd)
+        size = info.st_size
+        if not 0 < size <= MAX_BODY or not stat.S_ISREG(info.st_mode):
+            return None
+        data = os.read(fd, size)
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+    if len(data) != size:
+        return None
+    return (info.st_ctime_ns, size, info.st_ino), int(info.st_mtime), data
+
+
+class Member:
+    """How to answer for one file of a family: what `plans.Plan` is for a single answer."""
+
+    __slots__ = (
+        "_identity", "_mtime", "_path", "_size", "body", "family", "keep", "line", "memory",
+        "transfer",
+    )  # fmt: skip
+
+    many: Final = True
+
+    def __init__(
+        self, family: Family, line: bytes, path: bytes, what: Identity, mtime: int, body: bytes
+    ) -> None:
+        self.family = family
+        self.transfer = family.transfer
+        self.keep = family.keep
+        self.memory = family.memory
+        self.line = line
+        self.body: bytes | None = body
+        self._path = path
+        self._identity = what
+        self._mtime = mtime
+        self._size = len(body)
+
+    @property
+    def uri(self) -> bytes:
+        """The path that is asked for."""
+        return self.line[4:-_VERSION]
+
+    @property
+    def changed(self) -> float:
+        """When the file last changed, in seconds of the time of day."""
+        return self._identity[0] / 1e9
+
+    def holds(self) -> bool:
+        """Whether the file is what it was."""
+        try:
+            return identity(os.stat(self._path)) == self._identity
+        except OSError:
+            return False
+
+    def read(self) -> bytes | None:
+        """The body from the file, if that is still what it was."""
+        found = read(self._path)
+        if found is None or found[0] != self._identity or not self.holds():
+            return None
+        return found[2]
+
+    def head(self, serializer: Serializer, now: float, keep: bool) -> bytes:
+        """The head for this second."""
+        return self.family.head(serializer, now, keep, self._mtime, self._size)
+
+    def replay(
+        self,
+        headers: Headers,
+        peer: Peer,
+        number: int,
+        size: int,
+        started: float,
+        sent: int,
+        keep: bool,
+    ) -> Request:
+        """The finished request for the log, as the ordinary path would have left it."""
+        family, model = self.family, self.family.request
+        values = {
+            b"last-modified": format_http(self._mtime),
+            b"etag": etag(self._mtime, self._size),
+        }
+        file = OpenFile(-1, self._size, float(self._mtime), self._path, self._identity)
+        response = Response(
+            family.response.status,
+            Headers((n, values.get(n.lower(), v)) for n, v in family.headers(started)),
+            FileBody(file, 0, self._size),
+            mtime=float(self._mtime),
+        )
+        captures = family.captures
+        return Request(
+            RequestHead(b"GET", self.uri, (1, 1), headers),
+            peer,
+            EMPTY,
+            started,
+            model.host,
+            self.uri,
+            b"",
+            model.captures if captures is None else captures.search(self.uri),
+            dict(model.variables),
+            model.server,
+            model.location,
+            number=number,
+            length=size,
+            transfer=model.transfer,
+            outcome=Outcome(
+                response.status, sent, self._size, complete=True, keep=keep, response=response
+            ),
+        )
