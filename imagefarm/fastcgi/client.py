@@ -14,12 +14,12 @@ from typing import Final, cast
 from attrs import frozen
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.protocol import Protocol, connectionDone
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from imagefarm.http.dates import parse_http
 from imagefarm.http.headers import MAX_HEAD, Headers
 from imagefarm.http.message import BodySink, Response, Traffic
+from imagefarm.http.requestlog import printable
 from imagefarm.http.upstream import Fault, Outgoing, Timeouts, UpstreamConnection, UpstreamError
 
 from .cgi import InvalidHead
@@ -39,23 +39,28 @@ _DERIVED: Final = frozenset(
      b"upgrade", b"trailer", b"proxy-connection")
 )  # fmt: skip
 
-_log: Final = Logger(namespace="imagefarm.fastcgi")
-
 
 @frozen
 class ConnectionFactory:
     """Makes connections for `ExchangeRules`. Equal factories may share a pool.
 
-    ``keep`` is ``fastcgi_keep_conn``, ``head_limit`` is ``fastcgi_buffer_size`` in bytes.
+    ``keep`` is ``fastcgi_keep_conn``, ``head_limit`` is ``fastcgi_buffer_size`` in bytes;
+    ``catch_stderr`` are the texts that make an answer invalid.
     """
 
     clock: Clock
     keep: bool = False
     head_limit: int = MAX_HEAD
+    catch_stderr: tuple[bytes, ...] = ()
 
     def __call__(self) -> FastCGIConnection:
         """A connection that is not connected yet."""
-        return FastCGIConnection(self.clock, keep=self.keep, head_limit=self.head_limit)
+        return FastCGIConnection(
+            self.clock,
+            keep=self.keep,
+            head_limit=self.head_limit,
+            catch_stderr=self.catch_stderr,
+        )
 
 
 class FastCGIConnection(Protocol):
@@ -66,11 +71,20 @@ class FastCGIConnection(Protocol):
 
     on_idle: Callable[[UpstreamConnection], None] | None = None
     on_closed: Callable[[UpstreamConnection], None] | None = None
+    on_note: Callable[[UpstreamConnection, str], None] | None = None
 
-    def __init__(self, clock: Clock, *, keep: bool = False, head_limit: int = MAX_HEAD) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        keep: bool = False,
+        head_limit: int = MAX_HEAD,
+        catch_stderr: tuple[bytes, ...] = (),
+    ) -> None:
         self._clock = clock
         self._keep = keep
         self._head_limit = head_limit
+        self.catch_stderr = catch_stderr
         self._run: _Run | None = None
         self._closed = False
         self.traffic = Traffic()
@@ -170,6 +184,10 @@ class _Run:
         self._refusal: Response | None = None
         self._queue: deque[bytes | Exception | None] = deque()
         self._sink: BodySink | None = None
+        #: There is no answer.
+        self._failed = False
+        #: What came on stderr last, for ``fastcgi_catch_stderr``.
+        self._stderr = b""
         self._paused = False
         self._pumping = False
         #: The connection has stopped reading for our sake.
@@ -217,6 +235,8 @@ class _Run:
             return
         for event in events:
             self._take(event)
+            if self._failed:
+                return  # what it complains of makes the answer invalid
         if self._waiting is not None:
             answer = self._refusal or self._answer()
             if answer is not None:
@@ -357,6 +377,7 @@ class _Run:
         waiting, self._waiting = self._waiting, None
         self._finish(reusable=False)
         if waiting is not None:
+            self._failed = True
             self._queue.clear()
             waiting.errback(error)
             return
@@ -381,33 +402,22 @@ class _Run:
     def _complain(self, data: bytes) -> None:
         # nginx drops line ends, dots and spaces from the end, and so do we.
         text = data[:MAX_COMPLAINT].rstrip(b"\r\n. ")
-        self._say(f'FastCGI sent in stderr: "{_printable(text)}"')
+        self._say(f'FastCGI sent in stderr: "{printable(text)}"')
+        caught = self._connection.catch_stderr
+        if caught and self._head is None:
+            # As much as the longest text may reach into the next piece.
+            self._stderr = (self._stderr + data)[-MAX_COMPLAINT - len(data) :]
+            if any(text in self._stderr for text in caught):
+                self._break(Fault.INVALID_HEADER, "upstream sent what fastcgi_catch_stderr names")
 
     def _say(self, message: str, where: str | None = None) -> None:
         if where is None:
             where = " while reading " + (
                 "response header from upstream" if self._waiting is not None else "upstream"
             )
-        # Not "message": the legacy log keeps its own there.
-        _log.error(
-            "{text}{where}, request: {request}, upstream: {upstream}",
-            text=message,
-            where=where,
-            request=f'"{_printable(self._outgoing.method)} {_printable(self._outgoing.target)}"',
-            upstream=_address(self._connection),
-        )
+        connection = self._connection
+        if connection.on_note is not None:
+            connection.on_note(connection, message + where)
 
     def __repr__(self) -> str:
         return repr(self._exchange)
-
-
-def _address(connection: FastCGIConnection) -> str:
-    peer = connection.wire.getPeer()
-    name = getattr(peer, "name", None)
-    if name is not None:
-        return f'"fastcgi://unix:{name.decode("utf-8", "replace")}"'
-    return f'"fastcgi://{getattr(peer, "host", "")}:{getattr(peer, "port", "")}"'
-
-
-def _printable(data: bytes) -> str:
-    return data.decode("latin-1").encode("unicode_escape").decode("ascii")

@@ -56,6 +56,10 @@ def _param(directive: Directive, env: Environment) -> Param:
     return Param(encode(name), env.template(value), bool(flags))
 
 
+def _text(directive: Directive, env: Environment) -> bytes:
+    return encode(directive.args[0])
+
+
 def _pattern(directive: Directive, env: Environment) -> re.Pattern[bytes]:
     text = directive.args[0]
     pattern = compile_pattern(text)
@@ -100,6 +104,14 @@ SPLIT_PATH_INFO: Final[Row[re.Pattern[bytes] | None]] = Row(
     doc="A regular expression whose first capture becomes ``$fastcgi_script_name`` and whose "
     "second one becomes ``$fastcgi_path_info``.",
 )
+CATCH_STDERR: Final = ListRow[bytes](
+    name="fastcgi_catch_stderr",
+    contexts=HSL,
+    convert=_text,
+    syntax="string",
+    doc="A text that makes an answer invalid if it is found in what the application writes to its "
+    "standard error output before the answer's header is complete.",
+)
 KEEP_CONN: Final = Row[bool](
     name="fastcgi_keep_conn",
     contexts=HSL,
@@ -115,6 +127,7 @@ DIRECTIVES: Final[tuple[AnyRow, ...]] = (
     INDEX,
     PARAM,
     SPLIT_PATH_INFO,
+    CATCH_STDERR,
     KEEP_CONN,
     *COMMON.every,
 )
@@ -132,6 +145,7 @@ class FastCGISettings(UpstreamSettings):
     split_path_info: re.Pattern[bytes] | None = None
     params: tuple[Param, ...] = ()
     keep_conn: bool = False
+    catch_stderr: tuple[bytes, ...] = ()
     hidden: frozenset[bytes] = HIDDEN
 
     @classmethod
@@ -146,5 +160,6 @@ class FastCGISettings(UpstreamSettings):
             split_path_info=scope[SPLIT_PATH_INFO],
             params=scope.all(PARAM),
             keep_conn=scope[KEEP_CONN],
+            catch_stderr=scope.all(CATCH_STDERR),
             **common_settings(COMMON, scope, HIDDEN, prefix),
         )

@@ -51,7 +51,10 @@ class FastCGIPass:
         self._address = settings.address
         self._group_for = group_for
         connection = ConnectionFactory(
-            clock, keep=settings.keep_conn, head_limit=settings.buffer_size
+            clock,
+            keep=settings.keep_conn,
+            head_limit=settings.buffer_size,
+            catch_stderr=settings.catch_stderr,
         )
         self._rules = exchange_rules(settings, connection, "fastcgi")
         self._presenter = Presenter(settings, clock)

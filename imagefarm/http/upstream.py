@@ -88,12 +88,15 @@ class UpstreamConnection(Protocol):
     ``send`` is called once the connection is made; it fires with the `Response` as soon as the
     head is complete, the body streams. It errs with `UpstreamError`. When the answer has been
     read whole and the peer will take another request, ``on_idle(self)`` is called; when the
-    connection is gone, ``on_closed(self)``. Cancelling the Deferred or the body aborts the
-    connection. Reads nothing while idle but notices the close.
+    connection is gone, ``on_closed(self)``. What the log should say of an exchange, other than an
+    error that the Deferred fails with, goes to ``on_note(self, text)``.
+    Cancelling the Deferred or the body aborts the connection. Reads nothing while idle but
+    notices the close.
     """
 
     on_idle: Callable[[UpstreamConnection], None] | None
     on_closed: Callable[[UpstreamConnection], None] | None
+    on_note: Callable[[UpstreamConnection, str], None] | None
     #: What the exchange that was begun last has cost; each has a new one.
     traffic: Traffic
 

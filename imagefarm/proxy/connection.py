@@ -63,6 +63,7 @@ class HttpUpstreamConnection(Protocol):
     def __init__(self, clock: Any, max_head: int = MAX_HEAD) -> None:
         self.on_idle: Callable[[UpstreamConnection], None] | None = None
         self.on_closed: Callable[[UpstreamConnection], None] | None = None
+        self.on_note: Callable[[UpstreamConnection, str], None] | None = None
         self._max_head = max_head
         self._watchdog = Watchdog(clock, self._timed_out)
         self._timeouts = Timeouts()
@@ -104,7 +105,8 @@ class HttpUpstreamConnection(Protocol):
 
     def abort(self) -> None:
         """`UpstreamConnection`."""
-        self._fail(UpstreamError(Fault.CLOSED, "connection to upstream aborted"))
+        error = UpstreamError(Fault.CLOSED, "connection to upstream aborted")
+        self._fail(error, asked=True)
 
     def _cancelled(self, answer: Deferred[Response]) -> None:
         self._answer = None
@@ -189,6 +191,8 @@ class HttpUpstreamConnection(Protocol):
             and self._writer.done
         )
         self._end_exchange()
+        if parser.excess:
+            self._note(f"upstream sent more data than its answer has while {_READING_BODY}")
         if not keep:
             self._drop(orderly=parser.excess == b"")
         elif self.on_idle is not None:
@@ -226,7 +230,12 @@ class HttpUpstreamConnection(Protocol):
 
     # -- the end of an exchange ----------------------------------------------------------------
 
-    def _fail(self, error: UpstreamError) -> None:
+    def _note(self, text: str) -> None:
+        if self.on_note is not None:
+            self.on_note(self, text)
+
+    def _fail(self, error: UpstreamError, *, asked: bool = False) -> None:
+        """The exchange is over. ``asked``: we were told to end it, the peer did no wrong."""
         answer, body, busy = self._answer, self._body, self._parser is not None
         self._answer = None
         self._end_exchange()
@@ -234,6 +243,8 @@ class HttpUpstreamConnection(Protocol):
         if answer is not None:
             answer.errback(error)
         elif body is not None:
+            if not asked:
+                self._note(error.reason)
             body.broken(error)
 
     def _drop(self, *, orderly: bool) -> None:

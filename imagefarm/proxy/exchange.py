@@ -8,16 +8,16 @@ passed on, or when a part of the request's body is gone.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Hashable
 from typing import Any, Final, Protocol
 
 import attrs
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.logger import Logger, LogLevel
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from imagefarm.http.message import Attempt, Request, Response, Traffic, discard
+from imagefarm.http.requestlog import printable, report
 from imagefarm.http.spool import OnceBody, SpooledBody
 from imagefarm.http.upstream import (
     ExchangeRules,
@@ -283,7 +283,7 @@ class Exchange:
 
     def _blame(self, peer: Peer, reason: str) -> None:
         if peer.failed(self._group.reactor.seconds(), reason):
-            self._report("upstream server temporarily disabled", peer.name, LogLevel.warn)
+            self._report("upstream server temporarily disabled", peer.name, "warn")
 
     # -- the end -------------------------------------------------------------------------------
 
@@ -332,26 +332,14 @@ class Exchange:
         self._recorded = True
         return len(attempts) - 1
 
-    def _report(self, what: str, upstream: bytes, level: Any = LogLevel.error) -> None:
+    def note(self, what: str) -> None:
+        """Say in the log ``what`` the connection has to tell of this attempt."""
+        link = self._link
+        if link is not None:
+            self._report(what, link.peer.name)
+
+    def _report(self, what: str, upstream: bytes, level: str = "error") -> None:
         """One line in nginx's form, with whose request it was and which peer failed."""
-        request = self._request
-        self.log.emit(
-            level,
-            '{what}, client: {client}, request: "{method} {target} HTTP/{major}.{minor}", '
-            'upstream: "{scheme}://{upstream}{path}", host: "{host}"',
-            what=what,
-            client=request.peer.address,
-            method=printable(request.head.method),
-            target=printable(request.head.target),
-            major=request.head.version[0],
-            minor=request.head.version[1],
-            scheme=self._rules.scheme,
-            upstream=printable(upstream),
-            path=printable(self._outgoing.target) if self._rules.scheme != "fastcgi" else "",
-            host=printable(request.host),
-        )
-
-
-def printable(text: bytes) -> str:
-    """``text`` for a log line: nothing in it can end the line or hide."""
-    return re.sub(r"[^ -~]", lambda match: f"\\x{ord(match[0]):02X}", text.decode("latin-1"))
+        scheme = self._rules.scheme
+        path = "" if scheme == "fastcgi" else printable(self._outgoing.target)
+        report(self._request, level, what, f"{scheme}://{printable(upstream)}{path}")

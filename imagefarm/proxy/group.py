@@ -70,7 +70,13 @@ class Group:
         self._links[connection] = link
         connection.on_idle = self._on_idle
         connection.on_closed = self._on_closed
+        connection.on_note = self._on_note
         return link
+
+    def _on_note(self, connection: UpstreamConnection, text: str) -> None:
+        exchange = self._links[connection].exchange
+        if exchange is not None:
+            exchange.note(text)
 
     def _on_idle(self, connection: UpstreamConnection) -> None:
         link = self._links[connection]

@@ -11,7 +11,7 @@ from twisted.python.failure import Failure
 from imagefarm.config.errors import ConfigurationError, Invalid, Problem
 from imagefarm.http.headers import Headers
 from imagefarm.http.message import BodyStream, Request, Response
-from imagefarm.http.requestlog import report
+from imagefarm.http.requestlog import printable, report
 from imagefarm.http.spool import SpooledBody, spool
 from imagefarm.http.upstream import (
     ExchangeRules,
@@ -23,7 +23,6 @@ from imagefarm.http.upstream_answer import Presenter, Rewrite, failure_response
 from imagefarm.http.upstream_rows import exchange_rules
 
 from .connection import HttpConnector
-from .exchange import printable
 from .group import Group
 from .groups import Groups
 from .redirect import rewrite_location, rewrite_refresh

@@ -17,7 +17,6 @@ from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
-from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import TestCase
 
 from imagefarm.config.variables import Template
@@ -386,10 +385,10 @@ class PhpTests(InteropCase):
     @inlineCallbacks
     def test_complaints(self) -> Any:
         connection = yield self.connect()
-        with capturedLogs() as logs:
-            response = yield self.send(connection, "noise.php")
-            self.assertEqual((yield read(response)), b"fine")
-        lines = [formatEvent(event) for event in logs]
+        lines: list[str] = []
+        connection.on_note = lambda _, text: lines.append(text)
+        response = yield self.send(connection, "noise.php")
+        self.assertEqual((yield read(response)), b"fine")
         self.assertTrue(
             any('FastCGI sent in stderr: "PHP message: careful now"' in line for line in lines),
             lines,
