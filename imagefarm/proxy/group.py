@@ -5,7 +5,7 @@ Serves every protocol; what is spoken on a connection is `ExchangeRules.connecti
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -58,7 +58,11 @@ class Group:
 
     def idle_link(self, peer: Peer, rules: ExchangeRules) -> Link | None:
         """A kept connection to ``peer``, taken out of the pool."""
-        return self._idle.take((peer, rules.connection))
+        return self._idle.take(self._kind(peer, rules))
+
+    def _kind(self, peer: Peer, rules: ExchangeRules) -> Hashable:
+        """What a connection may be used again for; a location has rules of its own."""
+        return peer, rules if self._idle.settings.local else rules.connection
 
     def connect(self, peer: Peer, rules: ExchangeRules) -> Deferred[Link]:
         """Open a connection to ``peer``. Errs with `UpstreamError`; may be cancelled."""
@@ -66,7 +70,7 @@ class Group:
         return connecting.start().addCallback(self._connected, peer, rules)
 
     def _connected(self, connection: UpstreamConnection, peer: Peer, rules: ExchangeRules) -> Link:
-        link = Link(connection, peer, (peer, rules.connection), self.reactor.seconds())
+        link = Link(connection, peer, self._kind(peer, rules), self.reactor.seconds())
         self._links[connection] = link
         connection.on_idle = self._on_idle
         connection.on_closed = self._on_closed

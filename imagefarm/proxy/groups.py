@@ -132,25 +132,11 @@ class Groups:
         servers = scope.all(UPSTREAM_SERVER)
         name: str = scope.value
         policy = method(scope, self.warnings)
-        peers = Peers(
-            Peer(
-                address,
-                weight=server.weight,
-                max_fails=server.max_fails,
-                fail_timeout=server.fail_timeout,
-                backup=server.backup,
-                down=server.down,
-                max_conns=server.max_conns,
-                slow_start=server.slow_start,
-                server=server.name,
-            )
-            for server in servers
-            for address in server.addresses
-        )
+        peers = Peers(server.peer(a) for server in servers for a in server.addresses)
         if not len(peers.primary):
             raise Invalid(f'no servers are inside upstream "{name}"')
-        keepalive = KeepaliveSettings(
-            connections=scope[KEEPALIVE],
+        keepalive = evolve(
+            scope[KEEPALIVE],
             requests=scope[KEEPALIVE_REQUESTS],
             time=scope[KEEPALIVE_TIME],
             timeout=scope[KEEPALIVE_TIMEOUT],

@@ -119,6 +119,7 @@ class Peer:
     fail_timeout: float = 10.0
     backup: bool = False
     down: bool = False
+    draining: bool = False
     max_conns: int = 0
     slow_start: float = 0.0
     server: bytes = b""
@@ -126,7 +127,6 @@ class Peer:
     name: bytes = field(init=False)
     #: Of the group, never used twice: what a control API calls the peer.
     id: int = field(default=-1, init=False)
-    draining: bool = field(default=False, init=False)
     health: Health = field(default=Health.HEALTHY, init=False)
     counters: Counters = field(factory=Counters, init=False)
     #: Exchanges in progress.

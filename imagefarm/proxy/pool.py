@@ -23,6 +23,8 @@ class KeepaliveSettings:
     requests: int = 1000
     time: float = 3600.0
     timeout: float = 60.0
+    #: Whether locations have connections of their own.
+    local: bool = False
 
 
 class Keepable(Protocol):

@@ -13,7 +13,7 @@ from imagefarm.config.errors import Invalid
 from imagefarm.config.table import HTTP, UPSTREAM, AnyRow, BlockRow, Environment, ListRow, Row
 
 from .addresses import parse_authority, resolve
-from .peer import Address
+from .peer import Address, Peer
 from .pool import KeepaliveSettings
 
 _INSIDE: Final = frozenset({UPSTREAM})
@@ -38,6 +38,22 @@ class ServerSpec:
     slow_start: float = 0.0
     backup: bool = False
     down: bool = False
+    drain: bool = False
+
+    def peer(self, address: Address) -> Peer:
+        """A new peer for one of the server's addresses."""
+        return Peer(
+            address,
+            weight=self.weight,
+            max_fails=self.max_fails,
+            fail_timeout=self.fail_timeout,
+            backup=self.backup,
+            down=self.down,
+            draining=self.drain,
+            max_conns=self.max_conns,
+            slow_start=self.slow_start,
+            server=self.name,
+        )
 
 
 def _server(directive: Directive, env: Environment) -> ServerSpec:
@@ -45,7 +61,7 @@ def _server(directive: Directive, env: Environment) -> ServerSpec:
     parameters: dict[str, int | float | bool] = {}
     for word in words:
         name, equals, value = word.partition("=")
-        if not equals and name in ("backup", "down"):
+        if not equals and name in ("backup", "down", "drain"):
             parameters[name] = True
         elif equals and name in ("weight", "max_fails", "max_conns"):
             if not re.fullmatch(r"\d+", value, re.ASCII) or (name == "weight" and not int(value)):
@@ -69,7 +85,17 @@ def _server(directive: Directive, env: Environment) -> ServerSpec:
         slow_start=float(parameters.get("slow_start", 0.0)),
         backup="backup" in parameters,
         down="down" in parameters,
+        drain="drain" in parameters,
     )
+
+
+def _keepalive(directive: Directive, env: Environment) -> KeepaliveSettings:
+    count, *more = directive.args
+    if not re.fullmatch(r"[0-9]{1,9}", count):
+        raise Invalid(f'invalid value "{count}" in "keepalive" directive')
+    if more and more != ["local"]:
+        raise Invalid(f'invalid parameter "{more[0]}"')
+    return KeepaliveSettings(connections=int(count), local=bool(more))
 
 
 def _zone(directive: Directive, env: Environment) -> str:
@@ -102,22 +128,25 @@ UPSTREAM_SERVER: Final = ListRow[ServerSpec](
     convert=_server,
     inherits=False,
     syntax="address [weight=number] [max_fails=number] [fail_timeout=time] [max_conns=number] "
-    "[slow_start=time] [backup] [down]",
+    "[slow_start=time] [backup] [down] [drain]",
     doc="A server of the group: a host with an optional port (80), or ``unix:`` and a path. Names "
     "are resolved when the configuration is read; each address is a peer of its own. After "
     "``max_fails`` failures it is left alone for ``fail_timeout``; when it comes back it regains "
     "its weight within ``slow_start``. ``backup`` and ``slow_start`` cannot be used with "
     "``hash``, ``ip_hash`` and ``random``.",
 )
-KEEPALIVE: Final = Row[int](
+KEEPALIVE: Final = Row[KeepaliveSettings](
     name="keepalive",
     contexts=_INSIDE,
-    convert=values.number,
-    default=_DEFAULTS.connections,
+    arity=(1, 2),
+    convert=_keepalive,
+    default=_DEFAULTS,
+    default_text=str(_DEFAULTS.connections),
     inherits=False,
-    syntax="connections",
+    syntax="connections [local]",
     doc="The most idle connections to the group's servers that are kept for the next request; the "
-    "least recently used is closed when there are more. 0 keeps none.",
+    "least recently used is closed when there are more. 0 keeps none. With "
+    "``local`` a location uses only connections that were opened for it.",
 )
 KEEPALIVE_REQUESTS: Final = Row[int](
     name="keepalive_requests",

@@ -11,7 +11,14 @@ from imagefarm.proxy.addresses import Authority, parse_authority, resolve
 from imagefarm.proxy.destinations import MAX_DESTINATIONS
 from imagefarm.proxy.groups import Groups
 from imagefarm.proxy.peer import Address
-from imagefarm.proxy.policies import IpHash, RoundRobin
+from imagefarm.proxy.policies import (
+    ConsistentHash,
+    Hash,
+    IpHash,
+    LeastConn,
+    Random,
+    RoundRobin,
+)
 from imagefarm.proxy.settings import ProxySettings, location_prefix
 from imagefarm.proxy.target import parse_url
 
@@ -51,6 +58,44 @@ class UpstreamTests(SynchronousTestCase):
         self.assertEqual((settings.requests, settings.timeout, settings.time), (5, 60.0, 3600.0))
         self.assertEqual(settings.connections, 32)
 
+    def test_methods(self) -> None:
+        for words, kind in (
+            ("", RoundRobin), ("least_conn;", LeastConn), ("hash $uri$arg_a;", Hash),
+            ("hash $uri consistent;", ConsistentHash), ("ip_hash;", IpHash), ("random;", Random),
+            ("random two;", Random), ("random two least_conn; zone z 64k; keepalive 4;", Random),
+        ):  # fmt: skip
+            made = groups(f"upstream u {{ {words} server 127.0.0.1; server 127.0.0.2; }}")
+            self.assertIs(type(made.find("u").policy), kind)
+            self.assertEqual(made.warnings, [])
+        self.assertEqual(
+            [random._two for word in ("", "two", "two least_conn")
+             if isinstance(random := groups(f"upstream u {{ random {word}; server [::1]; }}")
+                           .find("u").policy, Random)],
+            [False, True, True],
+        )  # fmt: skip
+
+    def test_the_last_method_counts_and_nginx_warns(self) -> None:
+        for words, kind in (
+            ("least_conn; ip_hash;", IpHash),
+            ("keepalive 4; least_conn;", LeastConn),
+        ):
+            made = groups(f"upstream u {{ {words} server 127.0.0.1; }}")
+            self.assertIs(type(made.find("u").policy), kind)
+            (warning,) = made.warnings
+            self.assertIn("load balancing method redefined in nginx.conf:", str(warning))
+
+    def test_slow_start_drain_and_the_name_for_the_ring(self) -> None:
+        group = groups(
+            "upstream u { least_conn; server localhost:81 slow_start=30s backup;"
+            "server 127.0.0.1 drain; keepalive 7 local; }"
+        ).find("u")
+        self.assertEqual({p.slow_start for p in group.peers.backup}, {30.0})
+        self.assertEqual({p.server for p in group.peers.backup}, {b"localhost:81"})
+        (draining,) = group.peers.primary
+        self.assertEqual((draining.state(0.0), draining.server), ("draining", b"127.0.0.1"))
+        settings = group._idle.settings
+        self.assertEqual((settings.connections, settings.local), (7, True))
+
     def test_a_name_becomes_a_peer_for_each_address(self) -> None:
         group = groups("upstream u { server localhost:81; }").find("u")
         self.assertIn(b"127.0.0.1:81", [peer.name for peer in group.peers.primary])
@@ -74,6 +119,18 @@ class UpstreamTests(SynchronousTestCase):
             ("server 127.0.0.1 backup;", 'no servers are inside upstream "u"'),
             ("ip_hash; server 127.0.0.1; server 127.0.0.2 backup;",
              'balancing method does not support parameter "backup"'),
+            ("hash $uri; server 127.0.0.1 slow_start=5s;",
+             'balancing method does not support parameter "slow_start"'),
+            ("server 127.0.0.1; server 127.0.0.2 backup; random;",
+             'balancing method does not support parameter "backup"'),
+            ("hash $uri consistently; server 127.0.0.1;", 'invalid parameter "consistently"'),
+            ("random three; server 127.0.0.1;", 'invalid parameter "three"'),
+            ("random two ip_hash; server 127.0.0.1;", 'invalid parameter "ip_hash"'),
+            ("server 127.0.0.1 slow_start=x;", 'invalid parameter "slow_start=x"'),
+            ("keepalive x; server 127.0.0.1;", 'invalid value "x" in "keepalive" directive'),
+            ("keepalive 1 global; server 127.0.0.1;", 'invalid parameter "global"'),
+            ("zone a 1x; server 127.0.0.1;", 'invalid zone size "1x"'),
+            ("zone a 4k; server 127.0.0.1;", 'zone "a" is too small'),
             ("server 127.0.0.1; } upstream u { server 127.0.0.1;", 'duplicate upstream "u"'),
         ):  # fmt: skip
             with self.assertRaises(ConfigurationError) as caught:

@@ -288,6 +288,47 @@ class StatusTests(GroupTestCase):
         self.assertEqual(self.successResultOf(answer).status, 500)
 
 
+class CountingTests(GroupTestCase):
+    def test_what_peers_have_done(self) -> None:
+        group = self.group()
+        first, second = group.peers.primary
+        answer = self.exchange(group)
+        self.refuse()
+        self.reactor.advance(0.5)
+        transport = self.accept()
+        sent = len(transport.value())
+        head, body = OK[:-2], OK[-2:]
+        transport.protocol.dataReceived(head)
+        self.assertEqual(second.counters.responses, [0, 0, 1, 0, 0, 0])
+        self.assertEqual((second.counters.completed, second.conns), (0, 1))
+        self.reactor.advance(0.25)
+        transport.protocol.dataReceived(body)
+        self.successResultOf(answer)
+        counters = second.counters
+        self.assertEqual((counters.completed, second.conns), (1, 0))
+        self.assertEqual((counters.header_time, counters.response_time), (0.5, 0.75))
+        self.assertEqual((counters.sent, counters.received), (sent, len(OK)))
+        self.assertEqual((first.counters.requests, first.counters.fails), (1, 1))
+        self.assertEqual(first.counters.unavail, 1)
+        self.assertIn("111: Connection refused", first.counters.last_reason)
+
+    def test_an_answer_in_one_piece(self) -> None:
+        group = self.group(Peer(Address("10.0.0.1", 81)))
+        answer = self.exchange(group)
+        self.accept().protocol.dataReceived(OK)
+        self.successResultOf(answer)
+        counters = group.peers.primary[0].counters
+        self.assertEqual((counters.completed, counters.received), (1, len(OK)))
+
+    def test_a_status_that_goes_on_is_a_failure(self) -> None:
+        group = self.group()
+        self.exchange(group, words=frozenset({"http_500"}))
+        self.accept().protocol.dataReceived(ERROR)
+        counters = group.peers.primary[0].counters
+        self.assertEqual((counters.responses[5], counters.fails), (1, 1))
+        self.assertEqual(counters.last_reason, "status 500")
+
+
 class KeepaliveTests(GroupTestCase):
     def one(self) -> Peer:
         return Peer(Address("10.0.0.1", 81))
@@ -325,6 +366,30 @@ class KeepaliveTests(GroupTestCase):
         self.assertTrue(transport.disconnecting)
         self.lose(transport)
         self.assertEqual(repr(group), "<Group backend links=0 idle=0>")
+
+    def test_locations_share_unless_local(self) -> None:
+        for local in (False, True):
+            self.setUp()
+            group = self.group(self.one(), local=local)
+            self.serve(group)
+            self.exchange(group)
+            self.assertEqual(len(self.ports), 2 if local else 1)
+
+    def test_replaced_peers(self) -> None:
+        """What is idle there is closed at once, what is busy when it has finished."""
+        group = self.group()
+        idle = self.serve(group)
+        answer = self.exchange(group)
+        busy = self.accept()
+        self.assertEqual(self.ports, [81, 82])
+        group.replace([Peer(Address("10.0.0.3", 83))])
+        self.assertTrue(idle.disconnecting)
+        self.assertFalse(busy.disconnecting)
+        busy.protocol.dataReceived(OK)
+        self.assertEqual(self.successResultOf(answer).body, b"ok")
+        self.assertTrue(busy.disconnecting)
+        self.exchange(group)
+        self.assertEqual(self.ports[-1], 83)
 
     def test_one_closed_by_the_peer_is_not_used(self) -> None:
         group = self.group(self.one())
