@@ -1,4 +1,4 @@
-"""The HTTP engine against nginx: same configuration, same run, one worker each.
+"""The HTTP engine and the master against nginx: same configuration, same run, one worker each.
 
 .venv/bin/python -m benchmarks.engine [--pairs N] [--seconds N] [--list] [CASE ...]
 """
@@ -13,7 +13,7 @@ import traceback
 import unittest
 from collections.abc import Callable, Iterator
 
-from benchmarks import cases, report, special
+from benchmarks import cases, report, special, upstream
 from benchmarks.cases import Effort
 from benchmarks.report import Outcome
 
@@ -30,6 +30,10 @@ CASES: dict[str, Callable[[Effort], Iterator[Outcome]]] = {
     "memory": special.memory,
     "latency": special.latency,
     "workers": special.workers,
+    "hop": upstream.hop,
+    "hop-kept": upstream.kept,
+    "hop-megabyte": upstream.megabyte,
+    "hop-latency": upstream.latency,
 }
 
 

@@ -55,11 +55,15 @@ def _clients() -> float:
 
 @dataclass(frozen=True)
 class Setting:
-    """What a case changes in the farm's slave configuration: texts, workers, TLS or not."""
+    """What a case changes in the farm's slave configuration: texts, workers, TLS or not.
+
+    ``role`` is ``slave``, or ``master`` for the farm's other configuration.
+    """
 
     changes: tuple[tuple[str, str], ...] = ()
     workers: int = 1
     tls: bool = False
+    role: str = "slave"
 
 
 @dataclass(frozen=True)
@@ -124,7 +128,10 @@ class Site:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._farm = farmsite.FarmSite(path, farmsite.Ports.free())
-        self._text = self._farm.slaves[0].read_text()
+        self.ports = self._farm.ports
+        self._texts = {
+            "slave": self._farm.slaves[0].read_text(), "master": self._farm.master.read_text()
+        }  # fmt: skip
         self.images = path / "images"
         certificate(path / "ssl")
 
@@ -136,22 +143,30 @@ class Site:
                 f" ssl; ssl_certificate {ssl}.pem; ssl_certificate_key {ssl}.key;"
                 " ssl_protocols TLSv1.2 TLSv1.3; ssl_session_cache shared:SSL:10m"
             )
-        text = re.sub(r"listen\s+\d+;", f"{listen};", self._text, count=1)
+        text = re.sub(r"listen\s+\d+;", f"{listen};", self._texts[setting.role], count=1)
+        # The master's second server, for TLS.
+        (second,) = free_ports(1)
+        text = re.sub(r"listen\s+\d+;", f"listen 127.0.0.1:{second};", text)
         workers = f"worker_processes  {setting.workers};"
-        always = (("worker_processes  8;", workers), ("slave1.pid", f"{name}.pid"))
+        pid = re.search(r"logs/\w+\.pid", text)
+        assert pid
+        always = (("worker_processes  8;", workers), (pid[0], f"logs/{name}.pid"))
         for old, new in (*always, *setting.changes):
             assert old in text, old
             text = text.replace(old, new)
         # One and the same access log for both would make each write into the other's.
         text = text.replace("logs/access.log", f"logs/{name}.access.log")
+        text = text.replace(f"{self.path}/cache", f"{self.path}/cache-{name}")
         path = self.path / f"conf/{name}.conf"
         path.write_text(text)
         return path
 
     @contextmanager
-    def running(self, kind: str, setting: Setting, name: str = "") -> Iterator[Server]:
+    def running(
+        self, kind: str, setting: Setting, name: str = "", port: int = 0
+    ) -> Iterator[Server]:
         """``nginx`` or ``imagefarm``, started, and ended on the way out."""
-        (port,) = free_ports(1)
+        port = port or free_ports(1)[0]
         config = self._config(name or kind, port, setting)
         pidfile = self.path / f"logs/{name or kind}.pid"
         pidfile.unlink(missing_ok=True)
@@ -159,7 +174,7 @@ class Site:
             daemon = farmsite.nginx(nginx(), self.path, config, [port])
         else:
             daemon = imagefarm(
-                "slave", self.path, "--config", str(config), ports=[port], name=name or kind
+                setting.role, self.path, "--config", str(config), ports=[port], name=name or kind
             )
         try:
             daemon.started()
@@ -168,6 +183,16 @@ class Site:
             yield Server(name or kind, daemon, port, setting.tls)
         finally:
             daemon.stop()
+
+    @contextmanager
+    def slaves(self, setting: Setting) -> Iterator[list[Server]]:
+        """Two slaves, which the farm's master knows; nginx both."""
+        ports = (self.ports.slave1, self.ports.slave2)
+        with ExitStack() as stack:
+            yield [
+                stack.enter_context(self.running("nginx", setting, f"slave-{port}", port))
+                for port in ports
+            ]
 
     @contextmanager
     def contest(self, setting: Setting) -> Iterator[tuple[Server, Server]]:
