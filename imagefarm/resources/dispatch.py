@@ -88,12 +88,10 @@ class Dispatcher:
     def reject(self, request: Request, status: int) -> Response | Deferred[Response]:
         """The error page for a request that could not be read."""
         try:
-            host = self._choose_server(request)
+            self._use(request, self.farm.first(request))
             request.close = True
             try:
-                request.uri, request.args = normalise(
-                    request.head.target, merge_slashes=host.settings.merge_slashes
-                )
+                self._normalise(request)
             except BadTarget:
                 request.uri = b""
             return self._settle(request, not_allowed() if status == 405 else Response(status))
@@ -103,8 +101,9 @@ class Dispatcher:
     def finished(self, request: Request) -> None:
         """Write the access log of the location that answered."""
         self.requests += 1
-        if request.location is not None:
-            request.location.logs.write(request)
+        if request.location is None:  # the head did not come
+            self._use(request, self.farm.first(request))
+        request.location.logs.write(request)
 
     def repeated(
         self, plan: Repeated, key: Hashable, replay: Callable[[], Request], facts: Facts
@@ -145,9 +144,17 @@ class Dispatcher:
 
     def _choose_server(self, request: Request) -> VirtualHost:
         host = self.farm.getChild(b"", request)
+        self._use(request, host)
+        return host
+
+    def _use(self, request: Request, host: VirtualHost) -> None:
         request.server = host
         self._enter(request, host.settings.fallback)
-        return host
+
+    def _normalise(self, request: Request) -> None:
+        """Read the target, under the rules of the server in force before. Raises `BadTarget`."""
+        merge_slashes = self.farm.first(request).settings.merge_slashes
+        request.uri, request.args = normalise(request.head.target, merge_slashes=merge_slashes)
 
     @staticmethod
     def _enter(request: Request, location: Location) -> None:
@@ -162,12 +169,10 @@ class Dispatcher:
             request.uri = b"*"
             return Response(200, Headers([(b"Allow", READ_ONLY + b", OPTIONS")]))
         try:
-            request.uri, request.args = normalise(
-                request.head.target, merge_slashes=host.settings.merge_slashes
-            )
+            self._normalise(request)
         except BadTarget as error:
-            if host.settings.fallback.realip is not None:
-                request.plannable = False  # a repetition would speak of another client
+            request.plannable = False
+            self._use(request, self.farm.first(request))
             report(request, "info", f"client sent invalid request: {error}")
             return Response(400)
         if host.settings.fallback.realip is not None:

@@ -59,8 +59,10 @@ class ServerNames(Generic[T]):
     the servers that they were meant for.
     """
 
-    def __init__(self, servers: Iterable[tuple[Sequence[ServerName], T]], default: T) -> None:
-        self._default: Found[T] = Found(default)
+    def __init__(self, servers: Sequence[tuple[Sequence[ServerName], T]], default: T) -> None:
+        #: Whether a name makes a difference.
+        self.several = len(servers) > 1
+        self.default: Found[T] = Found(default)
         self._exact: dict[bytes, Found[T]] = {}
         self._leading: dict[bytes, Found[T]] = {}  # b".example.com"
         self._trailing: dict[bytes, Found[T]] = {}  # b"mail."
@@ -96,7 +98,7 @@ class ServerNames(Generic[T]):
         """The server for ``host`` (lower case, no port)."""
         found = self._exact.get(host)
         if found is not None or not host:
-            return found or self._default
+            return found or self.default
         if self._leading:
             at = host.find(b".")
             while at >= 0:  # from the longest suffix to the shortest
@@ -112,7 +114,7 @@ class ServerNames(Generic[T]):
         for pattern, item in self._patterns:
             if (match := pattern.search(host)) is not None:
                 return Found(item, match)
-        return self._default
+        return self.default
 
 
 @frozen(eq=False)

@@ -34,11 +34,6 @@ DIFFERENT = {
     "try /code200/x": "nginx closes the connection without an answer",
     "errors /444/x": "nginx sends 444 as a status",
     "errors GET /416/long.txt": "nginx sends two ETag fields",
-    "hosts GET //dir/x": "nginx takes merge_slashes from the default server",
-    "hosts GET /dir//x": "nginx takes merge_slashes from the default server",
-    "hosts GET /x//%2e%2e/a.txt": "nginx takes merge_slashes from the default server",
-    "hosts GET /%zz": "nginx takes these error pages from the default server",
-    "hosts GET /dir/../../x": "nginx takes these error pages from the default server",
 }
 
 
