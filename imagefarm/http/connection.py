@@ -10,6 +10,7 @@ A connection that waits for a request holds no parser, no buffer and no exchange
 
 from __future__ import annotations
 
+import socket
 from typing import TYPE_CHECKING, Any, Final
 
 from attrs import evolve
@@ -24,7 +25,7 @@ from .exchange import DRAIN_LIMIT, Exchange, Phase
 from .message import Peer, Request
 from .parser import BadRequest, ParsedHead, RequestParser
 from .serializer import Serializer
-from .timers import Clock
+from .timers import NEVER, Clock
 from .transport import DirectServer, DirectUnixServer, with_handshake, with_socket
 from .waiting import State, Wait
 
@@ -69,6 +70,18 @@ class HttpConnection(Ending):
         self.plain = isinstance(transport, DirectServer | DirectUnixServer)
         transport.registerProducer(self, True)
         self._await(Wait.IDLE, self.factory.client_header_timeout)
+
+    def come_back(self, transport: DirectServer, opened: int, served: int, left: float) -> None:
+        """Twisted's start, of a connection that was parked (`http.parking`) and has been asked.
+
+        ``left`` is the rest of the seconds that it waits for a request.
+        """
+        self.makeConnection(transport)
+        self.opened, self.served = opened, served
+        if served and self.factory.asks_socket:
+            self.peer = with_socket(self.peer, transport)
+        self._idle_timeout = left
+        self._await(Wait.IDLE, left)
 
     def dataReceived(self, data: bytes) -> None:
         """Bytes from the client."""
@@ -159,6 +172,25 @@ class HttpConnection(Ending):
         if self._state is State.HEAD:
             return "waiting" if self._parser is None else "reading"
         return "writing"
+
+    @property
+    def idle_since(self) -> float:
+        """When it began to wait for a request, by the factory's clock; NEVER if it does not."""
+        if self._state is not State.HEAD or self._wait is not Wait.IDLE or self._pumping:
+            return NEVER
+        if self._parser is not None or self._eof or not isinstance(self.transport, DirectServer):
+            return NEVER
+        timeout = self._idle_timeout if self.served else self.factory.client_header_timeout
+        return self.deadline - timeout
+
+    def leave(self) -> socket.socket | None:
+        """Let go of an idle connection's socket, which lives on; None while it is in use."""
+        sock: socket.socket | None = self.transport.leave()
+        if sock is not None:
+            self._state = State.CLOSED
+            self.transport = None
+            self.factory.wheel.remove(self)
+        return sock
 
     def now(self) -> float:
         """The time of day."""

@@ -15,6 +15,7 @@ from imagefarm import __version__
 
 from .connection import HttpConnection
 from .message import Application, ForwardedPeer, Peer, TransferSettings
+from .parking import ParkingLot
 from .parser import Limits
 from .plans import Plans
 from .serializer import Serializer
@@ -27,6 +28,10 @@ class Connection(Protocol):
     @property
     def phase(self) -> str:
         """``reading``, ``writing`` or ``waiting``."""
+
+    @property
+    def idle_since(self) -> float:
+        """When it began to wait for a request, if it could be parked now, else NEVER."""
 
     def drain(self) -> None:
         """The server stops: close now if idle, else after the answer."""
@@ -78,6 +83,8 @@ class HttpFactory:
         self.plans = Plans()
         self._second = 0
         self.connections: set[Connection] = set()
+        #: The idle ones beyond a number; they are not among ``connections``.
+        self.parked = ParkingLot(self)
         #: Connections that came, and those of them that were turned away.
         self.accepted = 0
         self.refused = 0
@@ -87,7 +94,12 @@ class HttpFactory:
         self._drained: list[Deferred[None]] = []
 
     def __repr__(self) -> str:
-        return f"<HttpFactory {self.server[0]}:{self.server[1]} {len(self.connections)}>"
+        return f"<HttpFactory {self.server[0]}:{self.server[1]} {self.count}>"
+
+    @property
+    def count(self) -> int:
+        """How many connections there are."""
+        return len(self.connections) + len(self.parked)
 
     def doStart(self) -> None:
         """Twisted: a port uses the factory."""
@@ -111,12 +123,13 @@ class HttpFactory:
             peer = ForwardedPeer(name, port, self.server, next(self._serials), proxy=proxy)
         connection = HttpConnection(self, peer)
         self.connections.add(connection)
+        self.parked.make_room()
         return connection
 
     def admit(self) -> bool:
         """Count a connection that has come; False if there is no place for it."""
         self.accepted += 1
-        if self.max_connections and len(self.connections) >= self.max_connections:
+        if self.max_connections and self.count >= self.max_connections:
             self.refused += 1
             return False
         return True
@@ -136,7 +149,14 @@ class HttpFactory:
     def connection_lost(self, connection: Connection) -> None:
         """For a connection: it is gone."""
         self.connections.discard(connection)
-        if not self.connections:
+        self.left()
+
+    def left(self) -> None:
+        """For the parked ones too: it is gone."""
+        if self.connections:
+            return
+        self.parked.forget_candidates()
+        if not self.parked:
             waiting, self._drained = self._drained, []
             for deferred in waiting:
                 deferred.callback(None)
@@ -147,7 +167,8 @@ class HttpFactory:
         nginx's Reading, Writing and Waiting.
         """
         phases = [connection.phase for connection in self.connections]
-        return phases.count("reading"), phases.count("writing"), phases.count("waiting")
+        waiting = phases.count("waiting") + len(self.parked)
+        return phases.count("reading"), phases.count("writing"), waiting
 
     def drain(self) -> Deferred[None]:
         """Finish gracefully: idle connections close now, busy ones after their answer.
@@ -155,9 +176,10 @@ class HttpFactory:
         Fires when the last one is gone. Stop listening first.
         """
         self.draining = True
+        self.parked.clear()
         for connection in tuple(self.connections):
             connection.drain()
-        if not self.connections:
+        if not self.count:
             return succeed(None)
         deferred: Deferred[None] = Deferred()
         self._drained.append(deferred)
@@ -165,5 +187,6 @@ class HttpFactory:
 
     def abort(self) -> None:
         """Break all connections off (nginx's fast shutdown)."""
+        self.parked.clear()
         for connection in tuple(self.connections):
             connection.abort()

@@ -64,8 +64,9 @@ class ProxiedConnection:
 
     __slots__ = ("_address", "_factory", "_parser", "deadline", "slot", "transport")
 
-    #: For ``stub_status``: see `HttpConnection.phase`.
+    #: For ``stub_status`` and `http.parking`: see `HttpConnection`.
     phase = "reading"
+    idle_since = NEVER
 
     def __init__(self, factory: ProxiedFactory, address: Any) -> None:
         self._factory = factory

@@ -51,7 +51,7 @@ class TimerWheel:
 
     def __init__(self, clock: Clock, tick: float = 0.5) -> None:
         self._clock = clock
-        self._tick = tick
+        self.tick = tick
         self._slots: dict[int, set[Timed]] = {}
         self._call: Call | None = None
 
@@ -63,7 +63,7 @@ class TimerWheel:
         deadline = self._clock.seconds() + seconds
         entry.deadline = deadline
         # An entry may be looked at too early, never too late.
-        if entry.slot == _NO_SLOT or deadline <= (entry.slot - 1) * self._tick:
+        if entry.slot == _NO_SLOT or deadline <= (entry.slot - 1) * self.tick:
             self._place(entry)
 
     def cancel(self, entry: Timed) -> None:
@@ -82,7 +82,7 @@ class TimerWheel:
     def _place(self, entry: Timed) -> None:
         if entry.slot != _NO_SLOT:
             self._leave(entry)
-        slot = math.ceil(entry.deadline / self._tick)
+        slot = math.ceil(entry.deadline / self.tick)
         entry.slot = slot
         self._slots.setdefault(slot, set()).add(entry)
         if self._call is None:
@@ -90,7 +90,7 @@ class TimerWheel:
 
     def _next(self) -> float:
         """Seconds until the next slot is due: to tick between them would be late twice."""
-        return self._tick - self._clock.seconds() % self._tick
+        return self.tick - self._clock.seconds() % self.tick
 
     def _leave(self, entry: Timed) -> None:
         members = self._slots[entry.slot]
@@ -103,7 +103,7 @@ class TimerWheel:
         """Look at the slots that are due."""
         self._call = None
         now = self._clock.seconds()
-        current = math.floor(now / self._tick)
+        current = math.floor(now / self.tick)
         for slot in sorted(slot for slot in self._slots if slot <= current):
             for entry in tuple(self._slots.get(slot, ())):
                 if entry.slot != slot:

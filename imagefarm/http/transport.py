@@ -64,7 +64,10 @@ class _Direct:
     socket: socket.socket
     dataBuffer: bytes
     connected: int
+    disconnected: int
     disconnecting: int
+    producer: Any
+    fileno: Callable[[], int]
     _tempDataLen: int
     _writeDisconnected: bool
     _writeDisconnecting: bool
@@ -118,6 +121,19 @@ class _Direct:
             return
         self.stopReading()
         self.connectionLost(_DONE)
+
+    def leave(self) -> Any:
+        """Give the socket away and act as closed; None while there is something to do with it."""
+        waits = self._queued or self._on_writable is not None or self._writeDisconnecting
+        if waits or self.TLS or self.disconnecting or not self.connected:
+            return None
+        sock = self.socket
+        self.stopReading()
+        self.stopWriting()
+        self.connected, self.disconnected = 0, 1
+        self.producer = None
+        del self.protocol, self.socket, self.fileno
+        return sock
 
     def write(self, data: bytes) -> None:
         if not self.TLS:

@@ -1,0 +1,520 @@
+"""Parked connections: nobody can tell that they were, on real sockets and by a clock of ours."""
+
+from __future__ import annotations
+
+import fcntl
+import select
+import socket
+import struct
+import termios
+import time
+from collections.abc import Callable
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.internet.defer import Deferred
+from twisted.internet.epollreactor import EPollReactor
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from imagefarm.http.factory import HttpFactory
+from imagefarm.http.message import ForwardedPeer, Request, TransferSettings
+from imagefarm.http.parking import EVENTS, REST
+from imagefarm.http.proxied import ProxiedFactory
+from imagefarm.http.transport import DirectServer, listen
+from imagefarm.process.loop import streamline
+
+from .fakes import NOW, ScriptedApplication, ScriptedStream, text
+
+KEEP = 8.0
+TICK = 0.5
+GET = b"GET %b HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+class Bench:
+    """A factory on a listening socket of its own reactor, which turns when the test says so."""
+
+    def __init__(self, awake: int, host: str = "127.0.0.1", *, proxied: bool = False) -> None:
+        self.clock = Clock()
+        self.reactor: Any = EPollReactor()
+        assert streamline(self.reactor, (DirectServer,))
+        self.app = ScriptedApplication(
+            TransferSettings(keepalive_timeout=KEEP, keepalive_requests=6, keepalive_time=40.0)
+        )
+        self.factory = HttpFactory(
+            self.app,
+            self.clock,
+            server=("", 80),
+            transfer=self.app.transfer,
+            client_header_timeout=3.0,
+            now=lambda: NOW + self.clock.seconds(),
+        )
+        self.lot = self.factory.parked
+        self.lot.awake = awake
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._listening = socket.create_server((host, 0), family=family)
+        self._listening.setblocking(False)
+        factory: Any = ProxiedFactory(self.factory, self.factory) if proxied else self.factory
+        self._port = listen(self.reactor, self._listening, factory)
+        self._clients: list[socket.socket] = []
+
+    def close(self) -> None:
+        self._port.stopListening()
+        self.reactor.runUntilCurrent()
+        self.factory.abort()
+        for reader in self.reactor.removeAll():
+            reader.connectionLost(None)
+        for left in (*self._clients, self._listening):
+            left.close()
+
+    def until(self, condition: Callable[[], object]) -> None:
+        """Turn the loop until it is so."""
+        end = time.monotonic() + 10
+        while not condition():
+            assert time.monotonic() < end, condition
+            self.reactor.doIteration(0.05)
+            self.reactor.runUntilCurrent()
+
+    def pass_time(self, seconds: float) -> None:
+        for _ in range(round(seconds / 0.1)):
+            self.clock.advance(0.1)
+
+    def connect(self) -> socket.socket:
+        accepted = self.factory.accepted + 1
+        client = socket.create_connection(self._listening.getsockname()[:2], timeout=10)
+        self._clients.append(client)
+        self.until(lambda: self.factory.accepted == accepted)
+        return client
+
+    def ask(self, client: socket.socket, data: bytes, answers: int = 1) -> bytes:
+        """Send ``data``; what comes back, if it is finished."""
+        self.send(client, data, answers)
+        return client.recv(1 << 20)
+
+    def send(self, client: socket.socket, data: bytes, answers: int = 1) -> None:
+        """Send ``data``, and see so many requests finished."""
+        done = len(self.app.done) + answers
+        client.sendall(data)
+        self.until(lambda: len(self.app.done) >= done)
+
+    def parked(self, *clients: bytes) -> list[socket.socket]:
+        """Connections that have asked for that each, and have been parked."""
+        made = [self.connect() for _ in clients]
+        for client, target in zip(made, clients, strict=True):
+            self.ask(client, GET % target)
+        self.pass_time(1.5)
+        assert len(self.lot) == len(clients), self.lot
+        return made
+
+    def closed(self, client: socket.socket) -> bool:
+        return bool(select.select([client], [], [], 0)[0]) and not client.recv(1)
+
+
+class Parking(SynchronousTestCase):
+    def bench(self, awake: int = 0, host: str = "127.0.0.1", *, proxied: bool = False) -> Bench:
+        made = Bench(awake, host, proxied=proxied)
+        self.addCleanup(made.close)
+        return made
+
+    def test_parked(self) -> None:
+        """What is idle is taken apart, and counted as before."""
+        bench = self.bench()
+        one, _ = bench.parked(b"/1", b"/2")
+        self.assertEqual(bench.factory.connections, set())
+        self.assertEqual((bench.factory.states(), bench.factory.count), ((0, 0, 2), 2))
+        for reader in bench.reactor.getReaders():
+            self.assertNotIsInstance(reader, DirectServer)
+        answer = bench.ask(one, GET % b"/again")
+        self.assertTrue(answer.startswith(b"HTTP/1.1 200 OK\r\n"))
+        self.assertTrue(answer.endswith(b"\r\n\r\nGET /again"))
+        self.assertEqual((len(bench.lot), bench.factory.count), (1, 2))
+
+    def test_same_connection(self) -> None:
+        """It wakes up as what it was: address, port, numbers."""
+        for host in ("127.0.0.1", "::1"):
+            bench = self.bench(host=host)
+            two = bench.parked(b"/1", b"/1")[1]
+            bench.ask(two, GET % b"/2")
+            before, after = bench.app.done[1:]
+            self.assertEqual((before.number, after.number), (1, 2))
+            self.assertEqual((after.peer.serial, after.peer.server), (2, ("", 80)))
+            self.assertEqual((after.peer.address, after.peer.port), two.getsockname()[:2])
+            (connection,) = bench.factory.connections
+            name = two.getsockname()
+            self.assertEqual(connection.transport.client, name)
+            self.assertEqual(connection.transport.getPeer().host, host)
+            self.assertEqual(connection.transport.socket.getpeername(), name)
+            self.assertEqual(connection.transport.socket.family, bench._listening.family)
+
+    def test_socket(self) -> None:
+        """What the socket itself tells comes from the one that is there now."""
+        bench = self.bench()
+        bench.factory.asks_socket = True
+        (client,) = bench.parked(b"/1")
+        bench.ask(client, GET % b"/2")
+        before, after = (request.peer.socket for request in bench.app.done)
+        assert before is not None and after is not None
+        self.assertEqual((before.address, after.address), ("127.0.0.1", "127.0.0.1"))
+        self.assertIsNone(before.tcp_info())
+        self.assertIsNotNone(after.tcp_info())
+
+    def test_remembered_answers(self) -> None:
+        """An answer by a plan wakes up no less."""
+        bench = self.bench()
+        head = text(b"plan")
+        head.headers_at = lambda _second: head.headers
+        bench.app.answers[b"/plan"] = lambda _request: head
+        (client,) = bench.parked(b"/plan")
+        for _ in range(3):
+            self.assertTrue(bench.ask(client, GET % b"/plan").endswith(b"plan"))
+            bench.pass_time(1.5)
+            self.assertEqual(len(bench.lot), 1)
+        self.assertEqual([request.number for request in bench.app.done], [1, 2, 3, 4])
+
+    def test_keepalive_requests(self) -> None:
+        bench = self.bench()
+        (client,) = bench.parked(b"/")
+        for number in range(2, 7):
+            answer = bench.ask(client, GET % b"/")
+            self.assertIn(b"close" if number == 6 else b"keep-alive", answer)
+            bench.pass_time(1.5)
+        self.assertTrue(bench.closed(client))
+        self.assertEqual(bench.factory.count, 0)
+
+    def test_keepalive_time(self) -> None:
+        """It is as old as it was."""
+        bench = self.bench()
+        (client,) = bench.parked(b"/")
+        for _ in range(2):
+            bench.pass_time(6)
+            self.assertIn(b"keep-alive", bench.ask(client, GET % b"/"))
+        bench.app.transfer = TransferSettings(keepalive_time=10.0)
+        self.assertIn(b"Connection: close", bench.ask(client, GET % b"/"))
+
+    def test_times_out(self) -> None:
+        """At the tick at which it would have."""
+        for awake in (0, 100):
+            bench = self.bench(awake)
+            bench.pass_time(0.3)
+            client = bench.connect()
+            bench.ask(client, GET % b"/")
+            end = bench.clock.seconds() + KEEP
+            bench.pass_time(KEEP - 0.2)
+            self.assertEqual(len(bench.lot), int(not awake))
+            self.assertEqual(bench.factory.count, 1)
+            while bench.factory.count:
+                bench.pass_time(0.1)
+            self.assertTrue(end <= bench.clock.seconds() <= end + TICK + 0.1)
+            self.assertTrue(bench.closed(client))
+            self.assertEqual(bench.clock.getDelayedCalls(), [])
+
+    def test_silent_client(self) -> None:
+        """One that has never asked has ``client_header_timeout``."""
+        bench = self.bench()
+        client = bench.connect()
+        bench.pass_time(1.5)
+        self.assertEqual(len(bench.lot), 1)
+        bench.pass_time(2.2)
+        self.assertTrue(bench.closed(client))
+        self.assertEqual((bench.factory.count, bench.app.done), (0, []))
+
+    def test_empty_lines(self) -> None:
+        """An empty line before a request (RFC 9112 section 2.2) wins no time."""
+        bench = self.bench()
+        (client,) = bench.parked(b"/")
+        for _ in range(3):
+            client.sendall(b"\r\n")
+            bench.until(lambda: not bench.lot)
+            bench.pass_time(1.5)
+            self.assertEqual(len(bench.lot), 1)
+        bench.pass_time(KEEP - 5.5)
+        self.assertTrue(bench.closed(client))
+
+    def test_client_leaves(self) -> None:
+        bench = self.bench()
+        gone, reset, _ = bench.parked(b"/1", b"/2", b"/3")
+        gone.close()
+        reset.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        reset.close()
+        bench.until(lambda: len(bench.lot) == 1)
+        self.assertEqual((bench.factory.count, len(bench.app.done)), (1, 3))
+
+    def test_half_close(self) -> None:
+        """A request and the client's end of file together: it is answered, then closed."""
+        bench = self.bench()
+        (client,) = bench.parked(b"/")
+        client.sendall(GET % b"/last")
+        client.shutdown(socket.SHUT_WR)
+        bench.until(lambda: not bench.factory.count)
+        self.assertTrue(client.recv(1 << 20).endswith(b"GET /last"))
+        self.assertTrue(bench.closed(client))
+
+    def test_in_pieces(self) -> None:
+        """A head in two pieces: meanwhile it is not idle."""
+        bench = self.bench()
+        (client,) = bench.parked(b"/")
+        client.sendall(b"GET /2 HTTP/1.1\r\n")
+        bench.until(lambda: not bench.lot)
+        bench.pass_time(2)
+        self.assertEqual((len(bench.lot), bench.factory.states()), (0, (1, 0, 0)))
+        self.assertTrue(bench.ask(client, b"Host: a\r\n\r\n").endswith(b"GET /2"))
+
+    def test_busy_ones_stay(self) -> None:
+        """An answer awaited or being sent, and one that waits for the client to read."""
+        bench = self.bench()
+        bench.app.transfer = TransferSettings(send_timeout=100.0)
+        waiting: Deferred[Any] = Deferred()
+        stream = ScriptedStream(5, (b"123",))
+        bench.app.answers.update(
+            {
+                b"/wait": waiting,
+                b"/stream": text(stream),  # type: ignore[arg-type]
+                b"/big": text(b"x" * 20_000_000),
+            }
+        )
+        clients = [bench.connect() for _ in range(3)]
+        for client, target in zip(clients, bench.app.answers, strict=True):
+            client.sendall(GET % target)
+        bench.until(lambda: len(bench.app.requests) == 3)
+        bench.pass_time(20)
+        self.assertEqual((len(bench.lot), bench.factory.states()), (0, (0, 3, 0)))
+        waiting.callback(text(b"done"))
+        assert stream.sink is not None
+        stream.sink.data(b"45")
+        stream.sink.end()
+        bench.pass_time(2)
+        self.assertEqual((len(bench.lot), bench.factory.states()), (2, (0, 1, 2)))
+
+    def test_unsent_bytes(self) -> None:
+        """A short answer that the socket did not take keeps the connection awake until it has."""
+        bench = self.bench()
+        body = b"x" * 60_000
+        bench.app.answers[b"/"] = lambda _request: text(body)
+        bench.app.transfer = TransferSettings(keepalive_requests=10_000)
+        client = bench.connect()
+        (connection,) = bench.factory.connections
+        asked = 0
+        while not connection.transport._queued:
+            asked += 1
+            bench.send(client, GET % b"/")
+        bench.pass_time(5)
+        self.assertEqual((len(bench.lot), bench.factory.count), (0, 1))
+        client.setblocking(False)
+        received = 0
+
+        def read() -> bool:
+            nonlocal received
+            try:
+                received += len(client.recv(1 << 20))
+            except BlockingIOError:
+                pass
+            return received >= asked * len(body) and not connection.transport._queued
+
+        bench.until(read)
+        bench.pass_time(1)
+        self.assertEqual(len(bench.lot), 1)
+
+    def test_only_beyond(self) -> None:
+        """So many stay awake; of more, those that have rested give way, as others come."""
+        bench = self.bench(awake=3)
+        for number in range(1, 8):
+            bench.ask(bench.connect(), GET % b"/")
+            bench.clock.advance(REST)
+            self.assertLessEqual(len(bench.factory.connections), 4)
+            self.assertEqual(bench.factory.states(), (0, 0, number))
+        bench.pass_time(1)
+        self.assertEqual((len(bench.factory.connections), len(bench.lot)), (3, 4))
+
+    def test_no_rest(self) -> None:
+        """Between two requests is no time to sleep."""
+        bench = self.bench()
+        clients = [bench.connect() for _ in range(4)]
+        for _ in range(4):
+            for client in clients:
+                bench.ask(client, GET % b"/")
+                bench.clock.advance(REST / 10)
+                bench.lot.make_room()
+        self.assertEqual(len(bench.lot), 0)
+
+    def test_many_at_once(self) -> None:
+        bench = self.bench()
+        clients = bench.parked(*[b"/"] * (2 * EVENTS + 1))
+        for client in clients:
+            client.sendall(GET % b"/second")
+        bench.until(lambda: len(bench.app.done) == 2 * len(clients))
+        serials = {request.peer.serial for request in bench.app.done[len(clients) :]}
+        self.assertEqual(serials, set(range(1, len(clients) + 1)))
+        bench.pass_time(1.5)
+        self.assertEqual(len(bench.lot), len(clients))
+
+    def test_max_connections(self) -> None:
+        """They count for ``worker_connections``."""
+        bench = self.bench()
+        bench.factory.max_connections = 2
+        bench.parked(b"/", b"/")
+        refused = bench.connect()
+        self.assertEqual((bench.factory.refused, bench.factory.count), (1, 2))
+        self.assertTrue(bench.closed(refused))
+
+    def test_drain(self) -> None:
+        bench = self.bench()
+        waiting: Deferred[Any] = Deferred()
+        bench.app.answers[b"/wait"] = waiting
+        clients = bench.parked(b"/", b"/")
+        busy = bench.connect()
+        busy.sendall(GET % b"/wait")
+        bench.until(lambda: len(bench.app.requests) == 3)
+        drained = bench.factory.drain()
+        self.assertTrue(all(map(bench.closed, clients)))
+        self.assertNoResult(drained)
+        waiting.callback(text(b"last"))
+        self.successResultOf(drained)
+        self.assertTrue(busy.recv(1 << 20).endswith(b"last"))
+
+    def test_drain_idle(self) -> None:
+        bench = self.bench()
+        bench.parked(b"/", b"/")
+        self.successResultOf(bench.factory.drain())
+        self.assertEqual(bench.clock.getDelayedCalls(), [])
+
+    def test_abort(self) -> None:
+        bench = self.bench()
+        clients = bench.parked(b"/", b"/")
+        bench.factory.abort()
+        self.assertTrue(all(map(bench.closed, clients)))
+        self.assertEqual((bench.factory.count, bench.clock.getDelayedCalls()), (0, []))
+
+    def test_reactor_stops(self) -> None:
+        bench = self.bench()
+        (client,) = bench.parked(b"/")
+        for reader in bench.reactor.removeAll():
+            reader.connectionLost(None)
+        self.assertTrue(bench.closed(client))
+        self.assertEqual(bench.factory.count, 0)
+
+    def test_forwarded(self) -> None:
+        """What a PROXY header has said is not forgotten."""
+        bench = self.bench(proxied=True)
+        client = bench.connect()
+        bench.ask(client, b"PROXY TCP4 192.0.2.1 192.0.2.2 1234 80\r\n" + GET % b"/")
+        bench.pass_time(1.5)
+        self.assertEqual(len(bench.lot), 1)
+        bench.ask(client, GET % b"/2")
+        before, after = (request.peer for request in bench.app.done)
+        self.assertIsInstance(after, ForwardedPeer)
+        self.assertIs(before, after)
+
+    def test_failure(self) -> None:
+        """What goes wrong on one connection is the end of that one."""
+        bench = self.bench()
+        client, other = bench.parked(b"/", b"/")
+        plans: Any = bench.factory.plans
+        bench.factory.plans = None  # type: ignore[assignment]
+        client.sendall(GET % b"/")
+        bench.until(lambda: bench.factory.count == 1)
+        self.assertEqual(len(self.flushLoggedErrors(AttributeError)), 1)
+        bench.factory.plans = plans
+        self.assertTrue(bench.ask(other, GET % b"/").endswith(b"GET /"))
+
+
+REQUESTS = (
+    GET % b"/a",
+    GET % b"/b" + GET % b"/c",
+    GET % b"/plan",
+    b"GET /old HTTP/1.0\r\n\r\n",
+    b"GET /last HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+    b"POST /post HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc",
+    b"nonsense\r\n\r\n",
+)
+CLIENTS = st.integers(0, 3)
+STEPS = st.one_of(
+    st.tuples(st.just("ask"), CLIENTS, st.sampled_from(REQUESTS)),
+    st.tuples(st.just("begin"), CLIENTS, st.sampled_from((b"\r\n", b"GET /a HTT"))),
+    st.tuples(st.just("leave"), CLIENTS, st.none()),
+    st.tuples(st.just("idle"), st.sampled_from((0.1, 0.3, 0.5, 1.0, 2.5, 6.0)), st.none()),
+)
+
+
+class Story:
+    """Clients that do what they are told, and all that they and the log have seen."""
+
+    def __init__(self, awake: int) -> None:
+        self.bench = Bench(awake)
+        plan = text(b"plan")
+        plan.headers_at = lambda _second: plan.headers
+        self.bench.app.answers[b"/plan"] = lambda _request: plan
+        self.clients: dict[int, socket.socket] = {}
+        self.seen: list[object] = []
+        self.most_parked = 0
+
+    def run(self, steps: list[tuple[str, Any, Any]]) -> list[object]:
+        try:
+            for name, which, data in steps:
+                if name == "idle":
+                    self.bench.pass_time(which)
+                    self._see_closed()
+                else:
+                    self._act(name, which, data)
+                self.most_parked = max(self.most_parked, len(self.bench.lot))
+                self.seen.append((self.bench.factory.states(), self.bench.factory.accepted))
+            self.bench.factory.drain()
+            self._see_closed()
+            self.seen += map(self._line, self.bench.app.done)
+            return self.seen
+        finally:
+            self.bench.close()
+
+    @staticmethod
+    def _line(request: Request) -> object:
+        outcome = request.outcome
+        return (
+            request.head.target, outcome.status, outcome.bytes_sent, request.number,
+            request.peer.serial, request.peer.address, request.started, request.length,
+        )  # fmt: skip
+
+    def _act(self, name: str, which: int, data: bytes) -> None:
+        bench = self.bench
+        if which not in self.clients:
+            self.clients[which] = bench.connect()
+        client = self.clients[which]
+        if name == "leave":
+            del self.clients[which]
+            count = bench.factory.count
+            client.close()
+            bench.until(lambda: bench.factory.count < count)
+        else:
+            client.sendall(data)
+            bench.until(lambda: self._all_read(client))
+            if name == "ask" and select.select([client], [], [], 0)[0]:
+                self.seen.append((which, client.recv(1 << 20)))
+        self._see_closed()
+
+    def _all_read(self, client: socket.socket) -> bool:
+        """Whether what was sent has arrived (tty_ioctl(2), tcp(7)) and has been dealt with."""
+        on_its_way = struct.unpack("i", fcntl.ioctl(client, termios.TIOCOUTQ, bytes(4)))[0]
+        return not on_its_way and not select.select([self.bench.reactor._poller], [], [], 0)[0]
+
+    def _see_closed(self) -> None:
+        for which, client in sorted(self.clients.items()):
+            if select.select([client], [], [], 0)[0]:
+                self.seen.append((which, "closed", client.recv(1 << 20)))
+                del self.clients[which]
+
+
+class Indistinguishable(SynchronousTestCase):
+    """The same bytes and the same log, whoever sleeps."""
+
+    most_parked = 0
+
+    @settings(max_examples=80, deadline=None)
+    @given(st.lists(STEPS, max_size=25))
+    def stories(self, steps: list[tuple[str, Any, Any]]) -> None:
+        parking, awake = Story(0), Story(1000)
+        self.assertEqual(parking.run(steps), awake.run(steps))
+        self.assertEqual(awake.most_parked, 0)
+        self.most_parked = max(self.most_parked, parking.most_parked)
+
+    def test_stories(self) -> None:
+        self.stories()
+        self.assertGreater(self.most_parked, 1)
