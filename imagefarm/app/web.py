@@ -37,11 +37,11 @@ from imagefarm.http.timers import TimerWheel
 from imagefarm.http.tls import (
     CERTIFICATE,
     SELF_SIGNED,
-    SniContextFactory,
-    TlsFactory,
+    SniContexts,
     TlsSettings,
     make_context,
 )
+from imagefarm.http.tls_transport import TlsFactory
 from imagefarm.http.transfer import head_settings, transfer_settings
 from imagefarm.http.transport import listen
 from imagefarm.http.upstream import UpstreamGroup
@@ -95,15 +95,14 @@ class Door:
 
     listen: Listen
     factory: HttpFactory
-    contexts: SniContextFactory | None
+    contexts: SniContexts | None
     nodelay: bool
 
-    def outermost(self, reactor: Any) -> Any:
+    def outermost(self) -> Any:
         """The factory for the socket: PROXY header, TLS, HTTP."""
         factory: Any = self.factory
         if self.contexts is not None:
-            contexts: Any = self.contexts
-            factory = TlsFactory(contexts, False, factory, reactor)
+            factory = TlsFactory(factory, self.contexts.default)
         if self.listen.proxy_protocol:
             factory = ProxiedFactory(self.factory, factory)
         return factory
@@ -117,12 +116,12 @@ class Gate:
     door: Door
     others: tuple[Door, ...] = ()
 
-    def factory(self, reactor: Any) -> Any:
+    def factory(self) -> Any:
         """The factory for the socket."""
-        factory = self.door.outermost(reactor)
+        factory = self.door.outermost()
         if not self.others:
             return factory
-        others = {door.listen.address[0]: door.outermost(reactor) for door in self.others}
+        others = {door.listen.address[0]: door.outermost() for door in self.others}
         return ByAddress(factory, others)
 
 
@@ -332,7 +331,7 @@ class WebWork:
         for zone in self.zones.values():
             zone.start(self.reactor)
         for gate in self.gates:
-            sock, factory = sockets[str(gate.endpoint)], gate.factory(self.reactor)
+            sock, factory = sockets[str(gate.endpoint)], gate.factory()
             self._ports.append(listen(self.reactor, sock, factory, nodelay=gate.door.nodelay))
 
     def _stop_listening(self) -> list[Deferred[Any]]:
@@ -427,7 +426,7 @@ def _missing_roots(scope: Scope) -> list[Problem]:
     return found
 
 
-def _contexts(listener: Listener) -> SniContextFactory:
+def _contexts(listener: Listener) -> SniContexts:
     """The TLS contexts of a listening address. Raises `ConfigurationError`."""
     made: list[tuple[Scope, SSL.Context]] = []
     found: list[Problem] = []
@@ -459,4 +458,4 @@ def _contexts(listener: Listener) -> SniContextFactory:
     def choose(name: bytes) -> SSL.Context:
         return names.find(name).item
 
-    return SniContextFactory(made[0][1], choose)
+    return SniContexts(made[0][1], choose)

@@ -26,7 +26,8 @@ from .message import Peer, Request
 from .parser import BadRequest, ParsedHead, RequestParser
 from .serializer import Serializer
 from .timers import NEVER, Clock
-from .transport import DirectServer, DirectUnixServer, with_handshake, with_socket
+from .tls_transport import with_handshake
+from .transport import DirectServer, with_socket
 from .waiting import State, Wait
 
 if TYPE_CHECKING:
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 
 #: Bytes of following requests that are read while one is being answered.
 PIPELINE_BUFFER: Final = 65536
+
+#: nginx's own status for a request that came without TLS where TLS is spoken.
+PLAIN_TO_TLS: Final = 497
 
 #: What is known of a request whose head has not been read.
 _NOTHING: Final = ParsedHead(
@@ -65,9 +69,9 @@ class HttpConnection(Ending):
     # IProtocol.
 
     def makeConnection(self, transport: Any) -> None:
-        """Twisted's start."""
+        """Twisted's start; again where TLS was expected and has not come."""
         self.transport = transport
-        self.plain = isinstance(transport, DirectServer | DirectUnixServer)
+        self.plain = getattr(transport, "plain", False)
         transport.registerProducer(self, True)
         self._await(Wait.IDLE, self.factory.client_header_timeout)
 
@@ -178,7 +182,7 @@ class HttpConnection(Ending):
         """When it began to wait for a request, by the factory's clock; NEVER if it does not."""
         if self._state is not State.HEAD or self._wait is not Wait.IDLE or self._pumping:
             return NEVER
-        if self._parser is not None or self._eof or not isinstance(self.transport, DirectServer):
+        if self._parser is not None or self._eof or type(self.transport) is not DirectServer:
             return NEVER
         timeout = self._idle_timeout if self.served else self.factory.client_header_timeout
         return self.deadline - timeout
@@ -305,7 +309,7 @@ class HttpConnection(Ending):
         if self.factory.secure and not self.served:
             self.peer = with_handshake(self.peer, self.transport)
         if self.factory.asks_socket and not self.served:
-            self.peer = with_socket(self.peer, self._lower)
+            self.peer = with_socket(self.peer, self.transport)
         self.served += 1
         return Request(
             parsed.head,
@@ -344,7 +348,14 @@ class HttpConnection(Ending):
         self._await_nothing()
         if self._alone:
             self._know(parsed)
-        exchange.begin()
+        if self.factory.secure and self.peer.tls is None:
+            log.info(
+                "client sent plain HTTP request to HTTPS port, client: {client}",
+                client=self.peer.address,
+            )
+            exchange.refuse(PLAIN_TO_TLS)
+        else:
+            exchange.begin()
         self._alone = b""
         if rest:
             self._receive(rest)

@@ -9,6 +9,7 @@ from .exchange import Exchange, Phase
 from .message import Peer, TransferSettings
 from .parser import RequestParser
 from .replaying import Replaying
+from .transport import Direct
 from .waiting import State, Wait
 
 if TYPE_CHECKING:
@@ -111,25 +112,20 @@ class Ending(Replaying):
         self._exchange = None
         self._parser = None
         transport = self.transport
-        lingered = self._state is State.LINGER
-        if not lingered:
+        if self._state is not State.LINGER:
             transport.unregisterProducer()
         if linger and not self._eof and transfer.lingering_close != "off":
             self._state = State.LINGER
             end = self.factory.clock.seconds() + transfer.lingering_time
             self._linger = (end, transfer.lingering_timeout)
-            if self.plain:
+            if isinstance(transport, Direct):
                 transport.loseWriteConnection()
-            elif self.factory.secure:
-                transport.loseConnection()  # says so, and reads on until the client does too
             self._read_or_not()
             self._arm_linger()
             return
         self._state = State.CLOSED
-        if self.plain:
+        if isinstance(transport, Direct):
             transport.close_now()
-        elif lingered and self.factory.secure:
-            transport.abortConnection()
         else:
             transport.loseConnection()
         if transport.connected:

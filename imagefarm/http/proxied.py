@@ -39,6 +39,8 @@ class ProxiedFactory:
     def __init__(self, http: HttpFactory, then: Any) -> None:
         self.http = http
         self.then = then
+        #: TLS reads the socket itself: no more than the header may be taken off it.
+        self.peeks = then is not http
 
     def __repr__(self) -> str:
         return f"<ProxiedFactory {self.http!r}>"
@@ -88,6 +90,8 @@ class ProxiedConnection:
         self.transport = transport
         http = self._factory.http
         http.wheel.schedule(self, http.client_header_timeout)
+        if self._factory.peeks:
+            transport.peek(True)
 
     def dataReceived(self, data: bytes) -> None:
         """The header, or a piece of it, and maybe what follows."""
@@ -99,11 +103,17 @@ class ProxiedConnection:
             self._say("error", str(error))
             self._close()
             return
+        rest = b"" if result is None else result[1]
+        if self._factory.peeks:
+            self.transport.take(len(data) - len(rest))
         if result is not None:
             self._give_way(*result)
 
     def _give_way(self, header: ProxyHeader, rest: bytes) -> None:
         http, transport = self._factory.http, self.transport
+        if self._factory.peeks:
+            transport.peek(False)
+            rest = b""
         http.wheel.remove(self)
         http.give_up_place(self)
         self._parser = None

@@ -8,7 +8,8 @@ from .families import Member
 from .message import Peer, Request, Response, TransferSettings
 from .parser import ParsedHead
 from .plans import Block, Plan
-from .transport import with_handshake, with_socket
+from .tls_transport import with_handshake
+from .transport import with_socket
 from .waiting import Waiting
 
 if TYPE_CHECKING:
@@ -41,6 +42,10 @@ class Replaying(Waiting):
         if found is None:
             self._alone = data if data.endswith(b"\r\n\r\n") else b""
             return False
+        if self.factory.secure and not self.served:
+            self.peer = with_handshake(self.peer, self.transport)
+            if self.peer.tls is None:
+                return False  # the request of a plain connection: 497
         self._answer(*found, len(data), now)
         return True
 
@@ -48,10 +53,8 @@ class Replaying(Waiting):
         self, block: Block, plan: Plan | Member, body: bytes, size: int, now: float
     ) -> None:
         factory = self.factory
-        if factory.secure and not self.served:
-            self.peer = with_handshake(self.peer, self.transport)
         if factory.asks_socket and not self.served:
-            self.peer = with_socket(self.peer, self._lower)
+            self.peer = with_socket(self.peer, self.transport)
         self.served = number = self.served + 1
         transfer = plan.transfer
         keep = (

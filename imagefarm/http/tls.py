@@ -12,8 +12,6 @@ from typing import Any, Final
 
 from attrs import frozen
 from OpenSSL import SSL
-from twisted.internet.ssl import ContextFactory
-from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from imagefarm.config.ast import Directive
 from imagefarm.config.errors import Invalid
@@ -186,31 +184,19 @@ def _select_http(connection: SSL.Connection, offered: list[bytes]) -> Any:
     return b"http/1.1" if b"http/1.1" in offered else SSL.NO_OVERLAPPING_PROTOCOLS
 
 
-class TlsFactory(TLSMemoryBIOFactory):
-    """TLS around a factory that may turn connections away."""
-
-    def buildProtocol(self, addr: Any) -> Any:
-        """A connection, or None."""
-        inner = self.wrappedFactory.buildProtocol(addr)
-        return None if inner is None else self.protocol(self, inner)
-
-
-class SniContextFactory(ContextFactory):
+class SniContexts:
     """The contexts of one address: ``default``, and the one that ``choose`` finds by name."""
 
     def __init__(
         self, default: SSL.Context, choose: Callable[[bytes], SSL.Context | None]
     ) -> None:
-        self._default = default
+        self.default = default
         self._choose = choose
+        # Also for one context only: with no callback OpenSSL forgets the name of a session.
         default.set_tlsext_servername_callback(self._server_name)
 
     def _server_name(self, connection: SSL.Connection) -> None:
         name = connection.get_servername()
         context = self._choose(name.lower()) if name else None
-        if context is not None and context is not self._default:
+        if context is not None and context is not self.default:
             connection.set_context(context)
-
-    def getContext(self) -> SSL.Context:
-        """The default context."""
-        return self._default

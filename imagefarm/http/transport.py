@@ -48,18 +48,21 @@ class FileTransport(Protocol):
         """Call back once, when all that was written has been sent and more can be."""
 
 
-class _Direct:
+class Direct:
     """The mixin: before ``tcp.Server`` or ``unix.Server``.
 
     ``written`` counts the bytes that have reached the socket, so that a timeout can tell a slow
     reader from one that has stopped.
     """
 
+    #: Whether it can send files.
+    plain = True
     written = 0
     #: When the socket last took some of what had to wait, or first refused more, by the reactor's
     #: clock.
     moved = 0.0
     _on_writable: Callable[[], None] | None = None
+    _flags = 0
     # What we use of Twisted's FileDescriptor.
     socket: socket.socket
     dataBuffer: bytes
@@ -71,10 +74,10 @@ class _Direct:
     _tempDataLen: int
     _writeDisconnected: bool
     _writeDisconnecting: bool
-    TLS: bool
     protocol: Any
     reactor: Any
     loseConnection: Callable[[], None]
+    loseWriteConnection: Callable[[], None]
     startWriting: Callable[[], None]
     stopReading: Callable[[], None]
     stopWriting: Callable[[], None]
@@ -99,7 +102,7 @@ class _Direct:
     def read_ready(self) -> None:
         """The loop: there is something to read. Never raises (`process.loop`)."""
         try:
-            data = self.socket.recv(READ_SIZE)
+            data = self.socket.recv(READ_SIZE, self._flags)
         except BlockingIOError:
             return
         except OSError:
@@ -114,9 +117,21 @@ class _Direct:
             _log.failure("while reading from {transport!r}", transport=self)
             self.reactor._disconnectSelectable(self, CONNECTION_LOST, True)
 
+    def doRead(self) -> None:
+        """Twisted: there is something to read."""
+        self.read_ready()
+
+    def peek(self, on: bool) -> None:
+        """Whether the protocol is shown what has come, and is to `take` what it has used."""
+        self._flags = socket.MSG_PEEK if on else 0
+
+    def take(self, count: int) -> None:
+        """Drop so many of the bytes that were shown."""
+        self.socket.recv(count)
+
     def close_now(self) -> None:
         """Close at once if everything has been sent, else as soon as it has."""
-        if self._queued or self._on_writable is not None or self.TLS:
+        if self._queued or self._on_writable is not None:
             self.loseConnection()
             return
         self.stopReading()
@@ -125,7 +140,7 @@ class _Direct:
     def leave(self) -> Any:
         """Give the socket away and act as closed; None while there is something to do with it."""
         waits = self._queued or self._on_writable is not None or self._writeDisconnecting
-        if waits or self.TLS or self.disconnecting or not self.connected:
+        if waits or self.disconnecting or not self.connected:
             return None
         sock = self.socket
         self.stopReading()
@@ -136,17 +151,19 @@ class _Direct:
         return sock
 
     def write(self, data: bytes) -> None:
-        if not self.TLS:
-            data = self._send(data, 0)
+        """Send at once what goes out, and queue the rest."""
+        data = self._send(data, 0)
         if data:
             super().write(data)  # type: ignore[misc]
 
     def write_more(self, data: bytes) -> None:
+        """See `FileTransport`."""
         data = self._send(data, socket.MSG_MORE)
         if data:
             super().write(data)  # type: ignore[misc]
 
     def send_file(self, fd: int, offset: int, count: int) -> int | None:
+        """See `FileTransport`."""
         if self._queued:
             return None
         try:
@@ -158,10 +175,12 @@ class _Direct:
         return sent
 
     def when_writable(self, callback: Callable[[], None]) -> None:
+        """See `FileTransport`."""
         self._on_writable = callback
         self.startWriting()
 
     def writeSomeData(self, data: bytes) -> Any:
+        """Twisted: send what goes out; how much it was, or why none ever will."""
         sent = super().writeSomeData(data)  # type: ignore[misc]
         if isinstance(sent, int):
             self.written += sent
@@ -175,6 +194,9 @@ class _Direct:
             self.connectionLost(_DONE)
 
     def doWrite(self) -> Any:
+        """Twisted: more can be sent."""
+        if not self.connected:
+            return None  # reading, in the same event, has ended it
         self.moved = self.reactor.seconds()
         if self._on_writable is None or self._queued:
             result = super().doWrite()  # type: ignore[misc]
@@ -189,11 +211,12 @@ class _Direct:
         return None
 
     def connectionLost(self, reason: Any) -> None:
+        """Twisted: it is over."""
         self._on_writable = None
         super().connectionLost(reason)  # type: ignore[misc]
 
 
-class DirectServer(_Direct, tcp.Server):
+class DirectServer(Direct, tcp.Server):
     """A TCP connection. Made without the two strings that Twisted prepares for logs."""
 
     def __init__(
@@ -227,7 +250,7 @@ class DirectServer(_Direct, tcp.Server):
         return f"{type(self.protocol).__name__},{self.sessionno},{self.hostname}"
 
     def __repr__(self) -> str:
-        return f"<DirectServer #{self.sessionno} from {self.hostname}>"
+        return f"<{type(self).__name__} #{self.sessionno} from {self.hostname}>"
 
 
 class ClientAddress(NamedTuple):
@@ -264,7 +287,7 @@ class DirectPort(tcp.Port):
             protocol.makeConnection(transport)
 
 
-class DirectUnixServer(_Direct, unix.Server):
+class DirectUnixServer(Direct, unix.Server):
     """A Unix socket's connection."""
 
 
@@ -281,8 +304,8 @@ class DirectUnixPort(unix.Port):
 def listen(reactor: Any, sock: socket.socket, factory: Any, *, nodelay: bool = True) -> Any:
     """Serve on a listening socket (TCP or Unix), of which a duplicate is made.
 
-    ``factory`` makes the connections; for TLS wrap it in a ``TLSMemoryBIOFactory``. ``nodelay``
-    is ``tcp_nodelay``. Returns the Twisted port.
+    ``factory`` makes the connections; for TLS wrap it in a `tls_transport.TlsFactory`.
+    ``nodelay`` is ``tcp_nodelay``. Returns the Twisted port.
     """
     port: Any
     tcp_port: Any = DirectPort
@@ -295,14 +318,6 @@ def listen(reactor: Any, sock: socket.socket, factory: Any, *, nodelay: bool = T
         port = tcp_port._fromListeningDescriptor(reactor, sock.fileno(), sock.family, factory)
     port.startListening()
     return port
-
-
-def with_handshake(peer: Peer, transport: Any) -> Peer:
-    """``peer`` with what the handshake on Twisted's TLS ``transport`` has agreed on."""
-    handle = transport.getHandle()
-    version = handle.get_protocol_version_name()
-    cipher = handle.get_cipher_name() or ""
-    return evolve(peer, tls=(version, cipher), sni=handle.get_servername())
 
 
 class _OwnEnd:

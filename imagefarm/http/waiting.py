@@ -6,7 +6,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from .timers import NEVER
-from .transport import DirectServer, DirectUnixServer
+from .transport import Direct
 
 if TYPE_CHECKING:
     from .factory import HttpFactory
@@ -65,7 +65,7 @@ class Waiting:
         if wait not in (Wait.SEND, Wait.CLOSE) or self._progress() == self._mark:
             return 0.0
         timeout = self._send_timeout()
-        moved: float = getattr(self._lower, "moved", 0.0)
+        moved: float = getattr(self.transport, "moved", 0.0)
         return moved + timeout - self.factory.clock.seconds() if moved else timeout
 
     def _await(self, wait: Wait, seconds: float) -> None:
@@ -81,19 +81,13 @@ class Waiting:
 
     def _progress(self) -> int:
         """A number that grows as long as the client reads."""
-        written: int = getattr(self._lower, "written", 0)
+        written: int = getattr(self.transport, "written", 0)
         return written
-
-    @property
-    def _lower(self) -> Any:
-        """The transport that has the socket, be there TLS or not."""
-        return getattr(self.transport, "transport", self.transport)
 
     def _break_off(self, reset: bool) -> None:
         """Close the socket now; ``reset`` makes sure that the client gets nothing more."""
-        lower = self._lower
-        if not reset and isinstance(lower, DirectServer | DirectUnixServer):
-            lower.drop()
+        if not reset and isinstance(self.transport, Direct):
+            self.transport.drop()
         else:
             self.transport.abortConnection()
 

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor
-from twisted.internet import ssl as twisted_ssl
 from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.threads import deferToThread
-from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import TestCase
 
 from imagefarm.http.factory import HttpFactory
 from imagefarm.http.message import FileBody, OpenFile, Request, Response, TransferSettings
+from imagefarm.http.tls import TlsSettings, make_context
+from imagefarm.http.tls_transport import TlsFactory
 from imagefarm.http.transport import DirectServer, listen
 from tests.support.certificates import self_signed
 
@@ -294,11 +294,13 @@ class Scripts:
         self.app.answers[b"/s"] = Response(200, body=stream)
 
         def produce() -> None:
-            assert stream.sink is not None
+            if stream.sink is None:
+                reactor.callLater(0.05, produce)
+                return
             stream.sink.data(b"abc")
             stream.sink.end()
 
-        reactor.callLater(0.1, produce)
+        reactor.callLater(0.05, produce)
 
         def script(client: socket.socket) -> bytes:
             client.sendall(b"GET /s HTTP/1.0\r\n\r\n")
@@ -404,9 +406,9 @@ class TlsTests(Scripts, TestCase):
         folder = Path(self.mktemp())
         folder.mkdir()
         cert, key = self_signed(folder, "test")
-        context = twisted_ssl.DefaultOpenSSLContextFactory(key, cert, twisted_ssl.SSL.TLS_METHOD)
         self.factory.secure = True
-        return self.on_loopback(TLSMemoryBIOFactory(context, False, self.factory, reactor))
+        context = make_context(TlsSettings(cert, key))
+        return self.on_loopback(TlsFactory(self.factory, context))
 
     def connect(self) -> socket.socket:
         plain = super().connect()

@@ -29,9 +29,24 @@ class Wire(ClientTransport):
         super().__init__()
         self.socket = self
         self.getsockname = lambda: (local, 8080)
+        self.peeking = False
+        self.unread = b""
+
+    def peek(self, on: bool) -> None:
+        self.peeking = on
+
+    def take(self, count: int) -> None:
+        self.unread = self.unread[count:]
 
     def come(self, data: bytes) -> bytes:
-        self.protocol.dataReceived(data)
+        self.unread += data
+        while shown := self.unread:
+            peeking = self.peeking
+            self.protocol.dataReceived(shown)
+            if not peeking:
+                self.unread = b""
+            elif self.unread == shown:
+                raise AssertionError("nothing was taken")
         sent: bytes = self.value()
         self.clear()
         return sent

@@ -280,10 +280,10 @@ class SniTests(ContextCase):
             self.asked.append(name)
             return contexts["other"] if name == b"other.example" else None
 
-        self.factory = tls.SniContextFactory(contexts["default"], choose)
+        self.contexts = tls.SniContexts(contexts["default"], choose)
 
     def certificate(self, name: str | None = None) -> str:
-        client = handshake(self.factory.getContext(), name=name)
+        client = handshake(self.contexts.default, name=name)
         return self.names[client.getpeercert(True) or b""]
 
     def test_choice(self) -> None:
