@@ -23,7 +23,7 @@ from twisted.logger import Logger, globalLogPublisher
 from twisted.python.failure import Failure
 
 from imagefarm.config.errors import Problem
-from imagefarm.http.transport import DirectServer, DirectUnixServer
+from imagefarm.http.transport import LEAN
 from imagefarm.process.child import SUPERVISED, supervision
 from imagefarm.process.children import ChildSpec, Patience
 from imagefarm.process.directives import MainSettings
@@ -215,7 +215,7 @@ class DaemonService(Service):
     def startService(self) -> None:
         """Serve, or start the workers; then write the pidfile and say that we are ready."""
         Service.startService(self)
-        streamline(self._reactor, (DirectServer, DirectUnixServer))
+        streamline(self._reactor, LEAN)
         self._install_signals()
         if self._supervision is not None:
             self._supervision.watch(self._reactor, self._orphaned)

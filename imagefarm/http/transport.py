@@ -16,6 +16,7 @@ from attrs import evolve
 from twisted.internet import tcp, unix
 from twisted.internet.address import IPv6Address
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
+from twisted.internet.posixbase import PosixReactorBase
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -253,6 +254,19 @@ class DirectServer(Direct, tcp.Server):
         return f"<{type(self).__name__} #{self.sessionno} from {self.hostname}>"
 
 
+class DirectClient(_Direct, tcp.Client):
+    """A TCP connection that we have opened."""
+
+
+class _DirectConnector(tcp.Connector):
+    """Opens a `DirectClient`."""
+
+    def _makeTransport(self) -> DirectClient:
+        make: Any = DirectClient
+        client: DirectClient = make(self.host, self.port, self.bindAddress, self, self.reactor)
+        return client
+
+
 class ClientAddress(NamedTuple):
     """Where a connection comes from: what factories look at, for less than an IAddress costs."""
 
@@ -348,3 +362,24 @@ def with_socket(peer: Peer, transport: Any) -> Peer:
         return evolve(peer, socket=_OwnEnd(sock))
     except OSError:
         return peer  # the client has gone already
+
+
+def connect(
+    reactor: Any,
+    host: str,
+    port: int,
+    factory: Any,
+    timeout: float,
+    bind: tuple[str, int] | None = None,
+) -> Any:
+    """``reactor.connectTCP``, with a transport of ours where the reactor has sockets."""
+    if not isinstance(reactor, PosixReactorBase):
+        return reactor.connectTCP(host, port, factory, timeout, bind)
+    make: Any = _DirectConnector
+    connector = make(host, port, factory, timeout, bind, reactor)
+    connector.connect()
+    return connector
+
+
+#: Transports whose readable events are for ``read_ready`` (`process.loop`).
+LEAN: Final = (DirectServer, DirectUnixServer, DirectClient)

@@ -14,6 +14,7 @@ from twisted.internet.protocol import ClientFactory, Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from imagefarm.http.transport import connect
 from imagefarm.http.upstream import ExchangeRules, Fault, UpstreamConnection, UpstreamError
 
 from .peer import Address
@@ -119,7 +120,7 @@ class Connecting(ClientFactory):
         if address.path:
             connector = self.reactor.connectUNIX(address.path, self, timeout)
         else:
-            connector = self.reactor.connectTCP(address.host, address.port, self, timeout)
+            connector = connect(self.reactor, address.host, address.port, self, timeout)
         self.cancel = connector.disconnect
         return done
 
