@@ -24,8 +24,10 @@ from twisted.python.failure import Failure
 
 from imagefarm.config.errors import Problem
 from imagefarm.http.transport import LEAN
+from imagefarm.process.board import INHERITED as BOARD
+from imagefarm.process.board import Board
 from imagefarm.process.child import SUPERVISED, supervision
-from imagefarm.process.children import ChildSpec, Patience
+from imagefarm.process.children import READY_FD, ChildSpec, Patience
 from imagefarm.process.directives import MainSettings
 from imagefarm.process.errorlog import ErrorLog, ErrorLogSetting, LogFileError
 from imagefarm.process.limits import limit_open_files
@@ -159,6 +161,7 @@ class DaemonService(Service):
         self._main = main
         self._supervision = supervision(os.environ)
         inherited = os.environ.pop(INHERITED, "")
+        os.environ.pop(BOARD, None)
         self._logs = logs
         logs.open(main.error_logs, options.prefix)
         for problem in warnings if not options.worker else ():
@@ -174,6 +177,8 @@ class DaemonService(Service):
                 warn(problem_text)
         self._stopping = False
         self._supervisor: Supervisor | None = None
+        #: What the workers share; kept for those that will be started anew.
+        self._board: Board | None = None
         several = main.worker_processes > 1 or self._credentials is not None
         in_parent = several and main.master_process and bool(endpoints) and not options.worker
         self._belongings = self._all_belongings(work)
@@ -204,12 +209,16 @@ class DaemonService(Service):
     def _workers(self, options: Options, endpoints: Sequence[Endpoint]) -> Supervisor:
         command = (sys.executable, "-m", "imagefarm.process", *worker_arguments(options))
         specs = []
+        board = self._board = Board.make()
         for number, clones in enumerate([{}, *self._clones], 1):
             sockets = {**self._sockets, **clones}
             inheritance = hand_over({endpoint: sockets[str(endpoint)] for endpoint in endpoints})
-            environment = {**os.environ, **inheritance.environment, SUPERVISED: "1"}
-            name = f"worker {number}"
-            specs.append(ChildSpec(name, command, environment, None, inheritance.fds))
+            spare = max(inheritance.fds, default=READY_FD) + 1
+            environment = {
+                **os.environ, **inheritance.environment, SUPERVISED: "1", BOARD: str(spare),
+            }  # fmt: skip
+            fds = {**inheritance.fds, spare: board.fileno()}
+            specs.append(ChildSpec(f"worker {number}", command, environment, None, fds))
         return Supervisor(specs, self._reactor, together=True)
 
     def startService(self) -> None:
@@ -318,6 +327,8 @@ class DaemonService(Service):
 
     def _end(self, result: Any) -> Any:
         self._close_sockets()
+        if self._board is not None:
+            self._board.close()
         for path in self._paths:
             with contextlib.suppress(OSError):
                 os.unlink(path)

@@ -12,6 +12,7 @@ from twisted.application.service import IService
 from imagefarm.config.errors import Invalid
 from imagefarm.config.loader import Loaded
 from imagefarm.image.directives import ResizerSettings
+from imagefarm.process.board import Board
 from imagefarm.process.directives import MainSettings, farm_members
 from imagefarm.process.sockets import Endpoint
 from imagefarm.resources import directives as rows
@@ -36,7 +37,8 @@ def web(loaded: Loaded, options: Options, reactor: Any) -> IService:
     if not servers:
         raise CannotStart([f'no "server" is defined in {options.config}'])
     logs = ErrorLogs()
-    work = WebWork(reactor, loaded, main, options.prefix, logs.write)
+    board = Board.inherit(os.environ)
+    work = WebWork(reactor, loaded, main, options.prefix, logs.write, board=board)
     endpoints = [gate.endpoint for gate in work.gates]
     warned = evolve(loaded, warnings=(*loaded.warnings, *dict.fromkeys(work.warnings)))
     return _service(reactor, options, main, warned, endpoints, work, logs)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import itertools
 import os
 import socket
@@ -11,45 +10,32 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, TypeVar
 
-from attrs import define, evolve, field, frozen
-from OpenSSL import SSL
+from attrs import define, field
 from twisted.internet.defer import Deferred, DeferredList, succeed
 
 from imagefarm.cache.directives import ROWS as CACHE_ROWS
 from imagefarm.cache.directives import CacheSettings, problems, zone_settings
 from imagefarm.cache.handler import CachingHandler
 from imagefarm.cache.zone import Zone
-from imagefarm.config.ast import Directive
 from imagefarm.config.errors import ConfigurationError, Invalid, Problem
 from imagefarm.config.loader import Loaded
-from imagefarm.config.table import Row, Scope
+from imagefarm.config.table import Scope
 from imagefarm.config.variables import Template
 from imagefarm.fastcgi.directives import PASS as FASTCGI_PASS
 from imagefarm.fastcgi.directives import FastCGISettings
 from imagefarm.fastcgi.handler import FastCGIPass
 from imagefarm.http.accesslog import LogFiles
-from imagefarm.http.by_address import ByAddress
 from imagefarm.http.factory import HttpFactory
 from imagefarm.http.message import Handler
 from imagefarm.http.parser import Limits
-from imagefarm.http.proxied import ProxiedFactory
 from imagefarm.http.timers import TimerWheel
-from imagefarm.http.tls import (
-    CERTIFICATE,
-    SELF_SIGNED,
-    SniContexts,
-    TlsSettings,
-    make_context,
-)
-from imagefarm.http.tls_transport import TlsFactory
 from imagefarm.http.transfer import head_settings, transfer_settings
 from imagefarm.http.transport import listen
-from imagefarm.http.upstream import UpstreamGroup
 from imagefarm.http.variables import needs_socket
-from imagefarm.process.certificate import ensure_self_signed
+from imagefarm.process.board import Board
 from imagefarm.process.directives import MainSettings
 from imagefarm.process.privileges import Belongings
-from imagefarm.process.sockets import Endpoint
+from imagefarm.proxy.group import Group
 from imagefarm.proxy.groups import Groups
 from imagefarm.proxy.handler import ProxyPass
 from imagefarm.proxy.names.directives import ResolverSettings
@@ -57,72 +43,26 @@ from imagefarm.proxy.settings import ProxySettings
 from imagefarm.resources import directives as rows
 from imagefarm.resources.build import Builder, ContentFactory, Listener
 from imagefarm.resources.dispatch import Dispatcher
-from imagefarm.resources.listen import Listen, shared
+from imagefarm.resources.listen import shared
 from imagefarm.resources.location import Content
-from imagefarm.resources.matching import ServerNames
+from imagefarm.resources.metrics import exposition
 from imagefarm.resources.mounted import mount_point, mounted
 from imagefarm.resources.open_file_cache import OpenFileCache
-from imagefarm.resources.status import ConnectionCounts, json_status, stub_status
+from imagefarm.resources.status import (
+    ConnectionCounts,
+    json_status,
+    prometheus_status,
+    stub_status,
+)
 
 from .configuration import variables
 from .daemon import fault
-from .report import peers_report, zone_report
+from .doors import Door, Gate, contexts, endpoint_of, place_of
+from .metrics import families
+from .report import zone_report
+from .upstreams import Management
 
 T = TypeVar("T")
-
-
-def endpoint_of(where: Listen) -> Endpoint:
-    """The socket that a ``listen`` asks for."""
-    plain = Endpoint.from_address(
-        where.address,
-        backlog=where.backlog,
-        reuseport=where.reuseport,
-        rcvbuf=where.rcvbuf,
-        sndbuf=where.sndbuf,
-    )
-    return evolve(
-        plain,
-        deferred=where.deferred,
-        fastopen=where.fastopen or 0,
-        ipv6only=where.ipv6only,
-        keepalive=where.so_keepalive,
-    )
-
-
-@frozen(eq=False)
-class Door:
-    """A listening address, the factory of its connections, and its TLS contexts."""
-
-    listen: Listen
-    factory: HttpFactory
-    contexts: SniContexts | None
-    nodelay: bool
-
-    def outermost(self) -> Any:
-        """The factory for the socket: PROXY header, TLS, HTTP."""
-        factory: Any = self.factory
-        if self.contexts is not None:
-            factory = TlsFactory(factory, self.contexts.default)
-        if self.listen.proxy_protocol:
-            factory = ProxiedFactory(self.factory, factory)
-        return factory
-
-
-@frozen(eq=False)
-class Gate:
-    """A socket: the door that it was opened for, and those of single addresses behind it."""
-
-    endpoint: Endpoint
-    door: Door
-    others: tuple[Door, ...] = ()
-
-    def factory(self) -> Any:
-        """The factory for the socket."""
-        factory = self.door.outermost()
-        if not self.others:
-            return factory
-        others = {door.listen.address[0]: door.outermost() for door in self.others}
-        return ByAddress(factory, others)
 
 
 @define(eq=False)
@@ -139,7 +79,10 @@ class WebWork:
     error_log: Callable[[str, str], None] | None = None
     #: Seconds since the epoch.
     clock: Callable[[], float] = time.time
+    #: What the workers share; None in a process that is the only one.
+    board: Board | None = None
     groups: Groups = field(init=False)
+    management: Management = field(init=False)
     zones: dict[str, Zone] = field(init=False)
     logs: LogFiles = field(init=False)
     dispatcher: Dispatcher = field(init=False)
@@ -177,6 +120,7 @@ class WebWork:
             make = partial(Groups.from_scope, block, self.reactor)
             self.groups = self._tolerate(make) or self.groups
             self.warnings += self.groups.warnings
+        self.management = Management(self.reactor, http, self.groups, self.clock)
         if len(self._found) > len(self.loaded.problems):
             self._raise_found()  # what follows would only blame others for it
         self.warnings += _missing_roots(self.loaded.root)
@@ -184,7 +128,14 @@ class WebWork:
             tuple(
                 map(
                     self._tolerant,
-                    (self._proxy, self._fastcgi, self._resource, self._stub_status, self._status),
+                    (
+                        self._proxy,
+                        self._fastcgi,
+                        self._resource,
+                        self._stub_status,
+                        self._status,
+                        self.management.api,
+                    ),
                 )
             ),
             self.logs.for_scope,
@@ -197,6 +148,7 @@ class WebWork:
         self.warnings += tree.warnings
         self.dispatcher = Dispatcher(tree.farm)
         self._file_caches = tree.file_caches
+        self._tolerate(partial(self.management.built, tree))
         doors = [self._tolerate(partial(self._door, listener)) for listener in tree.listeners]
         self.doors = [door for door in doors if door is not None]
         by_listen = {door.listen: door for door in self.doors}
@@ -239,6 +191,7 @@ class WebWork:
             return None
         self._temporary.update(settings.streaming.directories)
         handler = ProxyPass(settings, self.groups)
+        self.management.plan(scope, handler.group, handler)
         return self._cached("proxy", scope, handler, settings.ignore_headers)
 
     def _fastcgi(self, scope: Scope) -> Content | None:
@@ -247,20 +200,27 @@ class WebWork:
             return None
         self._temporary.update(settings.streaming.directories)
         handler = FastCGIPass(settings, self._group_for(scope, settings.address), self.reactor)
+        constant = settings.address.constant is not None
+        group = self._named_group(scope, settings.address) if constant else None
+        self.management.plan(scope, group, handler)
         return self._cached("fastcgi", scope, handler, settings.ignore_headers)
+
+    def _named_group(self, scope: Scope, address: Template) -> Group:
+        """The group of a ``fastcgi_pass`` without variables."""
+        try:
+            return self.groups.find(address.source)
+        except Invalid as error:
+            place = place_of(scope, FASTCGI_PASS)
+            raise ConfigurationError([Problem(str(error), place.file, place.line)]) from None
 
     def _group_for(
         self, scope: Scope, address: Template
-    ) -> Callable[[bytes], UpstreamGroup | Deferred[Any]]:
+    ) -> Callable[[bytes], Group | Deferred[Any]]:
         """How ``fastcgi_pass`` finds its group: now, unless the address has variables."""
         if address.constant is None:
             names = ResolverSettings.from_scope(scope)
             return lambda value: self.groups.dynamic(value.decode("latin-1"), None, names)
-        try:
-            group = self.groups.find(address.source)
-        except Invalid as error:
-            place = _place(scope, FASTCGI_PASS)
-            raise ConfigurationError([Problem(str(error), place.file, place.line)]) from None
+        group = self._named_group(scope, address)
         return lambda value: group
 
     def _cached(
@@ -273,7 +233,7 @@ class WebWork:
         )  # fmt: skip
         if settings is None:
             if (zone := scope[CACHE_ROWS[prefix].zone]) is not None:
-                place = _place(scope, CACHE_ROWS[prefix].zone)
+                place = place_of(scope, CACHE_ROWS[prefix].zone)
                 message = f'no "{prefix}_cache_key" for "{prefix}_cache {zone}", nothing is cached'
                 self.warnings.append(Problem(message, place.file, place.line))
             return handler
@@ -286,7 +246,7 @@ class WebWork:
         try:
             resource = named.resource(self.reactor)
         except Invalid as error:
-            place = _place(scope, rows.RESOURCE)
+            place = place_of(scope, rows.RESOURCE)
             raise ConfigurationError([Problem(str(error), place.file, place.line)]) from None
         return mounted(resource, mount_point(scope), reactor=self.reactor)
 
@@ -294,6 +254,8 @@ class WebWork:
         return stub_status(self.counts) if scope[rows.STUB_STATUS] else None
 
     def _status(self, scope: Scope) -> Content | None:
+        if scope[rows.STATUS] == "prometheus":
+            return prometheus_status(self.metrics)
         return json_status(self.report) if scope[rows.STATUS] else None
 
     # Doors
@@ -318,10 +280,12 @@ class WebWork:
             serials=self._serials,
             now=self.clock,
             max_connections=self.main.worker_connections,
-            asks_socket=needs_socket(self.loaded.variables, wildcard=where.wildcard),
+            # Of a Unix socket's clients ``api`` wants to know whose they are.
+            asks_socket=where.address[0].startswith("unix:")
+            or needs_socket(self.loaded.variables, wildcard=where.wildcard),
         )
-        contexts = _contexts(listener) if where.ssl else None
-        return Door(where, factory, contexts, head.tcp_nodelay)
+        made = contexts(listener) if where.ssl else None
+        return Door(where, factory, made, head.tcp_nodelay)
 
     # Work
 
@@ -330,6 +294,7 @@ class WebWork:
         self.started = time.time()
         for zone in self.zones.values():
             zone.start(self.reactor)
+        self.management.start(self.board)
         for gate in self.gates:
             sock, factory = sockets[str(gate.endpoint)], gate.factory()
             self._ports.append(listen(self.reactor, sock, factory, nodelay=gate.door.nodelay))
@@ -348,6 +313,7 @@ class WebWork:
         waiting = self._stop_listening()
         for door in self.doors:
             door.factory.abort()
+        self.management.stop()
         self.groups.stop()
         for zone in self.zones.values():
             zone.stop()
@@ -397,20 +363,13 @@ class WebWork:
                 "reading": counts.reading, "writing": counts.writing, "waiting": counts.waiting,
             },
             "requests": self.dispatcher.requests,
-            "upstreams": {name: peers_report(group) for name, group in self.groups.named.items()},
+            "upstreams": self.management.report(),
             "caches": {name: zone_report(zone) for name, zone in self.zones.items()},
         }  # fmt: skip
 
-
-def _place(scope: Scope, row: Row[Any]) -> Directive:
-    """The directive that gave ``row`` its value in ``scope``."""
-    inner: Scope | None = scope
-    while inner is not None:
-        for kind, _, directive in inner.items:
-            if kind is row:
-                return directive
-        inner = inner.parent
-    raise LookupError(row.name)
+    def metrics(self) -> bytes:
+        """For ``status prometheus``."""
+        return exposition(families(self.report()), {"pid": str(os.getpid())})
 
 
 def _missing_roots(scope: Scope) -> list[Problem]:
@@ -424,38 +383,3 @@ def _missing_roots(scope: Scope) -> list[Problem]:
             text = f'root "{path}" is not a directory, every file in it will be missing'
             found.append(Problem(text, directive.file, directive.line))
     return found
-
-
-def _contexts(listener: Listener) -> SniContexts:
-    """The TLS contexts of a listening address. Raises `ConfigurationError`."""
-    made: list[tuple[Scope, SSL.Context]] = []
-    found: list[Problem] = []
-    for scope in listener.servers:
-        directive = scope.directive
-        assert directive is not None
-        try:
-            settings = TlsSettings.from_scope(scope)
-            if settings is not None:
-                directive = _place(scope, CERTIFICATE)
-            else:
-                raise Invalid('no "ssl_certificate" is defined for the "listen ... ssl" directive')
-            if scope[SELF_SIGNED]:
-                now = datetime.datetime.now(datetime.UTC)
-                ensure_self_signed(settings.certificate, settings.key, now)
-            made.append((scope, make_context(settings)))
-        except Invalid as error:
-            found.append(Problem(str(error), directive.file, directive.line))
-    if found:  # several servers may have the same certificate
-        raise ConfigurationError(list(dict.fromkeys(found)))
-    names = ServerNames(
-        [
-            ([name for line in scope.all(rows.SERVER_NAME) for name in line], context)
-            for scope, context in made
-        ],
-        made[0][1],
-    )
-
-    def choose(name: bytes) -> SSL.Context:
-        return names.find(name).item
-
-    return SniContexts(made[0][1], choose)

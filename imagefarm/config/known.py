@@ -117,7 +117,7 @@ UNSAFE: Final = _names(
     client_header_timeout client_max_body_size create_full_put_path dav_access dav_methods
     default_type deny disable_symlinks empty_gif error_page events expires f4f flv geo
     geoip_city geoip_country geoip_org geoip_proxy geoip_proxy_recursive gunzip gzip_static
-    gzip_vary hash health_check hls hls_forward_args hls_fragment hls_mp4_max_buffer_size
+    gzip_vary hash hls hls_forward_args hls_fragment hls_mp4_max_buffer_size
     http if ignore_invalid_headers image_filter image_filter_interlace
     image_filter_jpeg_quality image_filter_sharpen image_filter_transparency
     image_filter_webp_quality index internal internal_redirect ip_hash js_access
@@ -130,7 +130,7 @@ UNSAFE: Final = _names(
     js_shared_dict_zone js_var keyval keyval_zone large_client_header_buffers limit_conn
     limit_conn_dry_run limit_conn_status limit_conn_zone limit_except limit_rate
     limit_rate_after limit_req limit_req_dry_run limit_req_status limit_req_zone listen
-    location mail map match max_headers max_ranges merge_slashes min_delete_depth mirror
+    location mail map max_headers max_ranges merge_slashes min_delete_depth mirror
     mirror_request_body modern_browser modern_browser_value mp4 mp4_limit_rate
     mp4_limit_rate_after mp4_max_buffer_size mp4_start_key_frame ntlm num_map oidc_provider
     override_charset perl perl_modules perl_require perl_set port_in_redirect post_action

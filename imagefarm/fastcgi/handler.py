@@ -13,6 +13,7 @@ from imagefarm.config.errors import Invalid
 from imagefarm.http.message import BodyStream, Request, Response
 from imagefarm.http.spool import SpooledBody, spool
 from imagefarm.http.upstream import (
+    ExchangeRules,
     Outgoing,
     UnknownHost,
     UpstreamGroup,
@@ -83,6 +84,11 @@ class FastCGIPass:
             exchange: Deferred[Response] = group.addCallback(self._exchange, request, body)
             return exchange.addErrback(failure_response, request)
         return self._exchange(group, request, body)
+
+    def probe(self, request: Request) -> tuple[Outgoing, ExchangeRules]:
+        """`http.upstream.Probeable`: the parameters are the location's."""
+        params = build_params(self._settings, request)
+        return Outgoing(request.head.method, request.head.target, params=params), self._rules
 
     def _exchange(
         self,

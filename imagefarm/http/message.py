@@ -208,7 +208,8 @@ class Peer:
     ``tls`` is the negotiated protocol and cipher (``("TLSv1.3", "TLS_AES_...")``) or None;
     ``serial`` numbers connections, for logs; ``server`` names the listening socket
     (``("127.0.0.1", 8080)``, or ``("unix:/path", 0)``) and selects the virtual hosts. ``socket``
-    is there only where the configuration has a variable that needs it.
+    is there only where the configuration has a variable that needs it; ``uid`` is the user at
+    the other end of a Unix socket, where the system tells.
     """
 
     address: str
@@ -218,6 +219,7 @@ class Peer:
     tls: tuple[str, str] | None = None
     sni: bytes | None = None
     socket: Socket | None = None
+    uid: int | None = None
 
 
 @frozen(eq=False)

@@ -123,7 +123,16 @@ class RealIp:
             port = proxy.source_port
         text = format_ipv6(address) if address.version == 6 else str(address)
         request.peer = ForwardedPeer(
-            text, port, peer.server, peer.serial, peer.tls, peer.sni, peer.socket, proxy, peer
+            text,
+            port,
+            peer.server,
+            peer.serial,
+            peer.tls,
+            peer.sni,
+            peer.socket,
+            peer.uid,
+            proxy,
+            peer,
         )
 
     def _find(self, client: Address | str, said: Sequence[str]) -> tuple[Address, int] | None:

@@ -28,6 +28,8 @@ ACCEPTS: Final = 64
 READ_SIZE: Final = 65536
 #: The part of ``struct tcp_info`` that is of interest: 8 bytes, 23 words.
 _TCP_INFO: Final = struct.Struct("=8x23I")
+#: ``struct ucred``: process, user, group.
+_CREDENTIALS: Final = struct.Struct("=iII")
 
 _DONE: Final = Failure(CONNECTION_DONE)
 _log: Final = Logger()
@@ -353,12 +355,24 @@ class _OwnEnd:
             return None
 
 
+def _user(sock: socket.socket) -> int | None:
+    """Who connected to a Unix socket (unix(7), SO_PEERCRED)."""
+    if not hasattr(socket, "SO_PEERCRED"):
+        return None
+    found: tuple[int, int, int] = _CREDENTIALS.unpack(
+        sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    )
+    return found[1]
+
+
 def with_socket(peer: Peer, transport: Any) -> Peer:
-    """``peer`` with what the socket of ``transport`` can tell, if it is one of TCP."""
+    """``peer`` with what the socket of ``transport`` can tell."""
     sock = getattr(transport, "socket", None)
-    if sock is None or sock.family == socket.AF_UNIX:
+    if sock is None:
         return peer
     try:
+        if sock.family == socket.AF_UNIX:
+            return evolve(peer, uid=_user(sock))
         return evolve(peer, socket=_OwnEnd(sock))
     except OSError:
         return peer  # the client has gone already

@@ -143,3 +143,10 @@ class UpstreamGroup(Protocol):
         Records each try in ``request.outcome.attempts``. Errs with `NoLivePeers` or the last
         `UpstreamError`. Cancelling it cancels the work.
         """
+
+
+class Probeable(Protocol):
+    """A handler that passes requests to an upstream, and can say how it would ask for a URI."""
+
+    def probe(self, request: Request) -> tuple[Outgoing, ExchangeRules]:
+        """What to send to a peer for ``request``, which is none of a client's but a check's."""

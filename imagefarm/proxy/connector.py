@@ -141,7 +141,9 @@ class Connecting(ClientFactory):
 
     def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
         """`ClientFactory`."""
-        self.failed(_error(reason.value))
+        error = _error(reason.value)
+        error.__cause__ = reason.value
+        self.failed(error)
 
     def failed(self, error: UpstreamError) -> None:
         """There will be no connection."""

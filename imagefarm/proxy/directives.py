@@ -20,6 +20,7 @@ from imagefarm.config.variables import Template
 from imagefarm.http.upstream_rows import upstream_rows
 
 from .cookies import COOKIE_DIRECTIVES
+from .health.directives import DIRECTIVES as HEALTH_DIRECTIVES
 from .methods import METHOD_DIRECTIVES
 from .names.directives import RESOLVER_DIRECTIVES
 from .redirect import Redirect, Special, captures, convert_redirect
@@ -114,6 +115,7 @@ _HASHED: Final = "our tables of fields need no sizes"
 
 DIRECTIVES: Final[tuple[AnyRow, ...]] = (
     *UPSTREAM_DIRECTIVES,
+    *HEALTH_DIRECTIVES,
     *COMMON.every,
     *METHOD_DIRECTIVES,
     *RESOLVER_DIRECTIVES,

@@ -5,7 +5,7 @@ Serves every protocol; what is spoken on a connection is `ExchangeRules.connecti
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -43,10 +43,17 @@ class Group:
         self.name = name
         self.peers = peers
         self.policy = policy
+        #: Called after the peers have been replaced.
+        self.on_replace: list[Callable[[], None]] = []
         self._idle: IdlePool[Link] = IdlePool(keepalive)
         self._links: dict[UpstreamConnection, Link] = {}
         self._sweep: Any = None
         self._stopped = False
+
+    @property
+    def idle(self) -> int:
+        """How many connections are kept for the next request."""
+        return len(self._idle)
 
     def exchange(
         self, request: Request, outgoing: Outgoing, rules: ExchangeRules
@@ -106,6 +113,8 @@ class Group:
         gone = set(self.peers.replace(peers))
         for link in [link for link in self._idle if link.peer in gone]:
             link.connection.abort()
+        for function in self.on_replace:
+            function()
 
     def _schedule_sweep(self) -> None:
         expiry = self._idle.next_expiry()

@@ -68,7 +68,7 @@ class ProxyPass:
         if settings.cookies:
             rewrites[b"set-cookie"] = self._cookie
         self._presenter = Presenter(settings, groups.reactor, rewrites)
-        self._group: UpstreamGroup | None = None
+        self._group: Group | None = None
         target = settings.target.target
         self._tls: TlsClients | None = None
         try:
@@ -79,6 +79,11 @@ class ProxyPass:
         except Invalid as error:
             place = settings.target
             raise ConfigurationError([Problem(str(error), place.file, place.line)]) from None
+
+    @property
+    def group(self) -> Group | None:
+        """Where requests go; None where variables say it for each."""
+        return self._group
 
     def __call__(self, request: Request) -> Response | Deferred[Response]:
         """`http.message.Handler`."""
@@ -128,6 +133,17 @@ class ProxyPass:
             callbackArgs=(request,),
             errbackArgs=(request,),
         )
+
+    def probe(self, request: Request) -> tuple[Outgoing, ExchangeRules]:
+        """`http.upstream.Probeable`: asks for what ``request`` asks, as it is."""
+        target = self._settings.target(request)
+        request.variables[PROXY_HOST] = target.host_header
+        request.variables[PROXY_PORT] = target.port
+        head = request.head
+        headers = self._headers(request, target)
+        outgoing = Outgoing(head.method, head.target, headers, version=self._settings.version)
+        secure = target.scheme == "https"
+        return outgoing, self._secure(request, target) if secure else self._http
 
     # -- the request to the upstream -----------------------------------------------------------
 

@@ -304,6 +304,23 @@ class Peer:
         if self.keeper is not None:
             self.keeper.reshared(self, weight=True)
 
+    def set_limits(
+        self,
+        now: float,
+        *,
+        max_conns: int | None = None,
+        max_fails: int | None = None,
+        fail_timeout: float | None = None,
+        slow_start: float | None = None,
+    ) -> None:
+        """Change what is given."""
+        self.max_conns = self.max_conns if max_conns is None else max_conns
+        self.max_fails = self.max_fails if max_fails is None else max_fails
+        self.fail_timeout = self.fail_timeout if fail_timeout is None else fail_timeout
+        self.slow_start = self.slow_start if slow_start is None else slow_start
+        if self.keeper is not None:
+            self.keeper.review(self, now)
+
     # -- time ------------------------------------------------------------------------------------
 
     def tick(self, now: float) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from attrs import evolve, field, frozen
@@ -61,13 +61,15 @@ class Listener:
 
 @frozen(eq=False)
 class Tree:
-    """What `Builder.build` makes."""
+    """What `Builder.build` makes. ``locations`` and ``hosts`` say what became of which block."""
 
     farm: Farm
     listeners: tuple[Listener, ...]
     file_caches: tuple[OpenFileCache, ...] = ()
     #: What an operator should know of.
     warnings: tuple[Problem, ...] = ()
+    locations: Mapping[Scope, Location] = field(factory=dict, repr=False)
+    hosts: Mapping[Scope, VirtualHost] = field(factory=dict, repr=False)
 
 
 class Builder:
@@ -93,6 +95,7 @@ class Builder:
         self._error_log = error_log
         self._clock = clock
         self._file_caches: dict[Size, OpenFileCache] = {}
+        self._built: dict[Scope, Location] = {}
         self._default_root = Template("html", (default_root,), default_root)
 
     def build(self, http: Iterable[Scope]) -> Tree:
@@ -120,8 +123,9 @@ class Builder:
                     _conflict(name, scopes[host], listen) for name, host in known.conflicts
                 ]
             listeners.append(Listener(listen=listen, servers=tuple(e[1] for e in ordered)))
+        caches = tuple(self._file_caches.values())
         return Tree(
-            Farm(names), tuple(listeners), tuple(self._file_caches.values()), tuple(warnings)
+            Farm(names), tuple(listeners), caches, tuple(warnings), self._built, dict(hosts)
         )
 
     def server(self, scope: Scope) -> VirtualHost:
@@ -160,7 +164,7 @@ class Builder:
         in_server = name == "server"
         content = self._content(scope)
         symlinks, trusted = scope[rows.DISABLE_SYMLINKS]
-        return Location(
+        self._built[scope] = location = Location(
             name=name,
             prefix=prefix,
             named=named,
@@ -194,6 +198,7 @@ class Builder:
             error_log=self._error_log,
             plannable=content is static.serve and _plannable(scope),
         )
+        return location
 
     def _file_cache(self, scope: Scope) -> OpenFileCache | None:
         size = scope[OPEN_FILE_CACHE]

@@ -11,6 +11,7 @@ from imagefarm.config.errors import Problem
 from imagefarm.config.table import Scope
 
 from . import directives as rows
+from .control import API, misplaced
 from .listen import Listen
 from .matching import Modifier
 from .rewrite import Set
@@ -26,6 +27,7 @@ def problems(http: Scope, taken: Container[str]) -> Iterator[Problem]:
     for server in servers:
         yield from _locations(server)
         yield from _sets(server, taken)
+        yield from _apis(server, server)
 
 
 def _problem(message: str, scope: Scope) -> Problem:
@@ -87,6 +89,19 @@ def _misplaced(modifier: Modifier, name: bytes, outer: Scope) -> str | None:
     if modifier not in _REGEX and (around in _REGEX or not name.startswith(outer_name)):
         return f'location "{text}" is outside location "{outer_text}"'
     return None
+
+
+def _apis(scope: Scope, server: Scope) -> Iterator[Problem]:
+    """``api`` where it must not be."""
+    listens = server.all(rows.LISTEN)
+    local = bool(listens) and all(listen.local for listen in listens)
+    unix = bool(listens) and all(listen.unix for listen in listens)
+    for row, value, directive in scope.items:
+        if row is API and value is not None:
+            for message in misplaced(value, local, unix):
+                yield Problem(message, directive.file, directive.line)
+        elif row is rows.LOCATION_BLOCK:
+            yield from _apis(value, server)
 
 
 def _sets(scope: Scope, taken: Container[str]) -> Iterator[Problem]:

@@ -29,6 +29,7 @@ from imagefarm.config.variables import Template, encode
 
 from . import open_file_cache
 from .actions import NamedRedirect
+from .control import API
 from .files import Symlinks
 from .listen import Listen, convert_listen
 from .location import AccessRule, ErrorPage, TryFiles
@@ -164,6 +165,13 @@ def _access(directive: Directive, env: Environment) -> AccessRule:
     return AccessRule(allow, network)
 
 
+def _status(directive: Directive, env: Environment) -> str:
+    word = directive.args[0] if directive.args else "json"
+    if word not in ("json", "prometheus"):
+        raise Invalid(f'invalid parameter "{word}"')
+    return word
+
+
 def _symlinks(directive: Directive, env: Environment) -> tuple[Symlinks, Template | None]:
     kind, trusted = Symlinks.ALLOWED, None
     for word in directive.args:
@@ -281,17 +289,18 @@ STUB_STATUS: Final = Row(
     convert=lambda directive, env: True, inherits=False,
     doc="Answers with connection counters as nginx's stub_status prints them.",
 )  # fmt: skip
-STATUS: Final = Row(
-    name="status", contexts=frozenset({SERVER, LOCATION}), arity=(0, 0), default=False,
-    convert=lambda directive, env: True, inherits=False,
-    doc="Answers with the state of this process as JSON: connections, upstreams, caches.",
+STATUS: Final[Row[str]] = Row(
+    name="status", contexts=frozenset({SERVER, LOCATION}), arity=(0, 1), default="",
+    convert=_status, inherits=False, syntax="[json | prometheus]",
+    doc="Answers with the state of this process: connections, upstreams, caches; as JSON, or as "
+    "metrics in Prometheus's text format.",
 )  # fmt: skip
 
 DIRECTIVES: Final[tuple[AnyRow, ...]] = (
     HTTP_BLOCK, SERVER_BLOCK, LOCATION_BLOCK, LISTEN, SERVER_NAME, ROOT, ALIAS, INDEX, TRY_FILES,
     ERROR_PAGE, RECURSIVE_ERROR_PAGES, INTERNAL, ALLOW, DENY, DISABLE_SYMLINKS, GZIP_STATIC,
     LOG_NOT_FOUND, REWRITE_LOG, ABSOLUTE_REDIRECT, PORT_IN_REDIRECT, SERVER_NAME_IN_REDIRECT,
-    RESOURCE, STUB_STATUS, STATUS, *open_file_cache.DIRECTIVES,
+    RESOURCE, STUB_STATUS, STATUS, API, *open_file_cache.DIRECTIVES,
 )  # fmt: skip
 
 __all__ = ["DIRECTIVES", "LOCATION_IF", "RESOURCE"]

@@ -59,6 +59,17 @@ class Listen:
         return None if host.startswith("unix:") else (":" in host, number)
 
     @property
+    def unix(self) -> bool:
+        """Whether it is a Unix socket."""
+        return self.address[0].startswith("unix:")
+
+    @property
+    def local(self) -> bool:
+        """Whether only this machine can reach it."""
+        host = self.address[0]
+        return self.unix or (host != "" and ipaddress.ip_address(host).is_loopback)
+
+    @property
     def wildcard(self) -> bool:
         """Whether it is all addresses of its port."""
         return self.address[0] in ("", "::")

@@ -13,6 +13,7 @@ from imagefarm.http.message import Request, Response
 
 from .actions import not_allowed
 from .location import Content
+from .metrics import CONTENT_TYPE
 
 
 @frozen
@@ -42,6 +43,18 @@ def stub_status(counts: Callable[[], ConnectionCounts]) -> Content:
             f"Reading: {now.reading} Writing: {now.writing} Waiting: {now.waiting} \n"
         )
         return Response(200, Headers([(b"Content-Type", b"text/plain")]), text.encode())
+
+    return serve
+
+
+def prometheus_status(text: Callable[[], bytes]) -> Content:
+    """Metrics, never cached."""
+
+    def serve(request: Request) -> Response:
+        if request.head.method not in (b"GET", b"HEAD"):
+            return Response(405, Headers([(b"Allow", b"GET, HEAD")]))
+        headers = [(b"Content-Type", CONTENT_TYPE), (b"Cache-Control", b"no-store")]
+        return Response(200, Headers(headers), text())
 
     return serve
 

@@ -205,4 +205,6 @@ class Delivery(SynchronousTestCase):
         time.sleep(0.2)
         report = json.loads(self.prefix.get("/status").body)
         self.assertEqual(report["connections"]["active"], 1)
-        self.assertEqual([peer["active"] for peer in report["upstreams"]["slaves"]], [0, 0])
+        self.assertEqual(
+            [peer["active"] for peer in report["upstreams"]["slaves"]["peers"]], [0, 0]
+        )

@@ -109,7 +109,7 @@ class RunningFarm(SynchronousTestCase):
         report = json.loads(self.prefix.get("/status").body)
         family = descendants(self.daemon.pid)
         self.assertIn(report["pid"], family)
-        peers = [peer["address"] for peer in report["upstreams"]["slaves"]]
+        peers = [peer["server"] for peer in report["upstreams"]["slaves"]["peers"]]
         ports = self.prefix.ports
         self.assertEqual(peers, [f"127.0.0.1:{ports.slave1}", f"127.0.0.1:{ports.slave2}"])
         self.assertIn("thumbnails", report["caches"])

@@ -1,0 +1,121 @@
+"""The status of a process as metrics (`resources.metrics`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from imagefarm.resources.metrics import Family, Sample
+
+#: Of a peer's JSON: where a number stands, and the metric that it becomes.
+_PEER: Final[tuple[tuple[tuple[str, ...], str, str, str], ...]] = (
+    (("active",), "active_requests", "gauge", "Requests that the server works on now."),
+    (("weight",), "weight", "gauge", "The server's weight."),
+    (("sent",), "sent_bytes_total", "counter", "Bytes sent to the server."),
+    (("received",), "received_bytes_total", "counter", "Bytes received from the server."),
+    (("fails",), "fails_total", "counter", "Unsuccessful attempts to use the server."),
+    (("unavail",), "unavail_total", "counter", "How often failures put the server out."),
+    (("health_checks", "checks"), "health_checks_total", "counter", "Health checks made."),
+    (("health_checks", "fails"), "health_checks_failed_total", "counter",
+     "Health checks that failed."),
+    (("health_checks", "unhealthy"), "health_checks_unhealthy_total", "counter",
+     "How often health checks put the server out."),
+)  # fmt: skip
+STATES: Final = ("up", "draining", "down", "unavail", "checking", "unhealthy")
+_CODES: Final = ("1xx", "2xx", "3xx", "4xx", "5xx")
+
+
+def families(status: Mapping[str, Any]) -> Iterable[Family]:
+    """The metrics of what the JSON status says."""
+    connections = status["connections"]
+    yield Family(
+        "imagefarm_uptime_seconds", "gauge", "Seconds since the process began to serve.",
+        (Sample(status["uptime"]),),
+    )  # fmt: skip
+    yield Family(
+        "imagefarm_connections_accepted_total", "counter", "Connections that came.",
+        (Sample(connections["accepted"]),),
+    )  # fmt: skip
+    yield Family(
+        "imagefarm_connections_handled_total", "counter", "Connections that were served.",
+        (Sample(connections["handled"]),),
+    )  # fmt: skip
+    states = ("reading", "writing", "waiting")
+    yield Family(
+        "imagefarm_connections", "gauge", "Connections now, by what they are at.",
+        tuple(Sample(connections[state], {"state": state}) for state in states),
+    )  # fmt: skip
+    yield Family(
+        "imagefarm_requests_total", "counter", "Requests of clients.",
+        (Sample(status["requests"]),),
+    )  # fmt: skip
+    yield from _upstreams(status["upstreams"])
+    yield from _caches(status["caches"])
+
+
+def _upstreams(upstreams: Mapping[str, Any]) -> Iterable[Family]:
+    yield Family(
+        "imagefarm_upstream_keepalive_connections", "gauge", "Idle connections that are kept.",
+        tuple(Sample(u["keepalive"], {"upstream": name}) for name, u in upstreams.items()),
+    )  # fmt: skip
+    peers = [
+        ({"upstream": name, "peer": peer["server"]}, peer)
+        for name, upstream in upstreams.items()
+        for peer in upstream["peers"]
+    ]
+    prefix = "imagefarm_upstream_peer_"
+    yield Family(
+        f"{prefix}requests_total", "counter", "Answers of the server, by class of status.",
+        tuple(
+            Sample(peer["responses"][code], {**labels, "code": code})
+            for labels, peer in peers for code in _CODES
+        ),
+    )  # fmt: skip
+    yield Family(
+        f"{prefix}state", "gauge", "1 for the state that the server is in, 0 for the others.",
+        tuple(
+            Sample(peer["state"] == state, {**labels, "state": state})
+            for labels, peer in peers for state in STATES
+        ),
+    )  # fmt: skip
+    for path, name, kind, text in _PEER:
+        samples = tuple(Sample(_at(peer, path), labels) for labels, peer in peers)
+        yield Family(prefix + name, kind, text, samples)
+    for word, text in (
+        ("header", "From the beginning of an attempt to the head of its answer."),
+        ("response", "From the beginning of an attempt to the end of its answer."),
+    ):
+        pairs = [(labels, peer["times"][word]) for labels, peer in peers]
+        samples = tuple(
+            Sample(value, labels, suffix)
+            for labels, (total, count) in pairs
+            for suffix, value in (("_sum", total), ("_count", count))
+        )
+        yield Family(f"{prefix}{word}_seconds", "summary", text, samples)
+
+
+def _at(value: Any, path: tuple[str, ...]) -> float:
+    for name in path:
+        value = value[name]
+    number: float = value
+    return number
+
+
+def _caches(caches: Mapping[str, Any]) -> Iterable[Family]:
+    yield Family(
+        "imagefarm_cache_entries", "gauge", "Answers in the cache.",
+        tuple(Sample(zone["entries"], {"zone": name}) for name, zone in caches.items()),
+    )  # fmt: skip
+    yield Family(
+        "imagefarm_cache_size_bytes", "gauge", "Bytes in the cache.",
+        tuple(Sample(zone["size"], {"zone": name}) for name, zone in caches.items()),
+    )  # fmt: skip
+    yield Family(
+        "imagefarm_cache_events_total", "counter", "What became of requests, and of entries.",
+        tuple(
+            Sample(count, {"zone": name, "event": event})
+            for name, zone in caches.items()
+            for event, count in zone.items()
+            if event not in ("entries", "size")
+        ),
+    )  # fmt: skip

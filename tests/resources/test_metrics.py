@@ -1,0 +1,94 @@
+"""Prometheus's text format, read back by a reader of its own."""
+
+from __future__ import annotations
+
+import re
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from imagefarm.app.metrics import families
+from imagefarm.resources.metrics import Family, Sample, exposition
+
+_LINE = re.compile(r'([a-z_]+)(?:\{((?:[a-z]+="(?:[^"\\\n]|\\[\\n"])*",?)+)\})? (-?[0-9.e+-]+)')
+_LABEL = re.compile(r'([a-z]+)="((?:[^"\\\n]|\\[\\n"])*)"')
+_PLAIN = {r"\\": "\\", r"\n": "\n", r"\"": '"'}
+
+
+def read(text: bytes) -> list[tuple[str, dict[str, str], float]]:
+    """The samples; each has to follow the HELP and TYPE of its family."""
+    found = []
+    family = ""
+    for line in text.decode().split("\n")[:-1]:
+        if line.startswith("# HELP "):
+            family = line.split(" ")[2]
+        elif line.startswith("# TYPE "):
+            assert line.split(" ")[2] == family
+            assert line.split(" ")[3] in ("counter", "gauge", "summary")
+        else:
+            match = _LINE.fullmatch(line)
+            assert match is not None, line
+            assert match[1].startswith(family)
+            labels = {
+                name: re.sub(r'\\[\\n"]', lambda m: _PLAIN[m[0]], value)
+                for name, value in _LABEL.findall(match[2] or "")
+            }
+            found.append((match[1], labels, float(match[3])))
+    return found
+
+
+class ExpositionTests(SynchronousTestCase):
+    def test_the_text(self) -> None:
+        family = Family(
+            "x_total", "counter", "Two\nlines.", (Sample(3, {"a": 'q"b\\'}), Sample(0.5))
+        )
+        self.assertEqual(
+            exposition([family], {"pid": "7"}),
+            b"# HELP x_total Two\\nlines.\n# TYPE x_total counter\n"
+            b'x_total{a="q\\"b\\\\",pid="7"} 3\nx_total{pid="7"} 0.5\n',
+        )
+
+    @given(
+        st.text(st.characters(exclude_categories=["Cs"])),
+        st.floats(allow_nan=False, allow_infinity=False, width=32),
+    )
+    def test_property(self, value: str, number: float) -> None:
+        family = Family("x", "gauge", "X.", (Sample(number, {"a": value}),))
+        ((name, labels, read_number),) = read(exposition([family], {}))
+        self.assertEqual((name, labels), ("x", {"a": value}))
+        self.assertAlmostEqual(read_number, number, places=5)
+
+
+class FamiliesTests(SynchronousTestCase):
+    def test_the_status_as_metrics(self) -> None:
+        peer = {
+            "server": "10.0.0.1:80", "active": 2, "weight": 5, "sent": 10, "received": 20,
+            "fails": 1, "unavail": 0, "state": "draining",
+            "responses": {"1xx": 0, "2xx": 7, "3xx": 0, "4xx": 1, "5xx": 0},
+            "health_checks": {"checks": 9, "fails": 2, "unhealthy": 1},
+            "times": {"header": [1.5, 8], "response": [2.25, 8]},
+        }  # fmt: skip
+        status = {
+            "uptime": 1.5, "requests": 4,
+            "connections": {"accepted": 9, "handled": 8, "reading": 1, "writing": 2, "waiting": 3},
+            "upstreams": {"back": {"keepalive": 3, "peers": [peer]}},
+            "caches": {"thumbs": {"entries": 1, "size": 2048, "hits": 5}},
+        }  # fmt: skip
+        found = read(exposition(families(status), {"pid": "7"}))
+        prefix = "imagefarm_upstream_peer_"
+        mine = {"upstream": "back", "peer": "10.0.0.1:80", "pid": "7"}
+        for sample in (
+            (f"{prefix}requests_total", {**mine, "code": "2xx"}, 7),
+            (f"{prefix}state", {**mine, "state": "draining"}, 1),
+            (f"{prefix}state", {**mine, "state": "up"}, 0),
+            (f"{prefix}sent_bytes_total", mine, 10),
+            (f"{prefix}health_checks_failed_total", mine, 2),
+            (f"{prefix}header_seconds_sum", mine, 1.5),
+            (f"{prefix}response_seconds_count", mine, 8),
+            ("imagefarm_cache_events_total", {"zone": "thumbs", "event": "hits", "pid": "7"}, 5),
+            ("imagefarm_connections", {"state": "waiting", "pid": "7"}, 3),
+        ):
+            self.assertIn(sample, found)
+        names = [(name, tuple(labels.items())) for name, labels, _ in found]
+        self.assertEqual(len(names), len(set(names)))
