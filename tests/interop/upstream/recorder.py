@@ -42,13 +42,13 @@ class Recorder:
                 return
             client.settimeout(SECONDS)
             with client, contextlib.suppress(OSError):
-                request = _read(client)
+                request = read_request(client)
                 if request:
                     self.seen.append(request)
                     client.sendall(self.answer)
 
 
-def _read(client: socket.socket) -> bytes:
+def read_request(client: socket.socket) -> bytes:
     """One request, with its body."""
     data = b""
     while b"\r\n\r\n" not in data:

@@ -1,0 +1,174 @@
+"""``proxy_next_upstream``: which failures go on to the next server, for nginx and for us."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import shutil
+import socket
+import tempfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support import farmsite, rawhttp, tools
+from tests.support.processes import Daemon, free_ports
+from tests.support.processes import imagefarm as start_imagefarm
+
+from .upstream.recorder import read_request
+
+CONFIGURATION = """
+worker_processes 1;
+error_log logs/{name}.log;
+pid logs/{name}.pid;
+events {{ }}
+http {{
+    access_log off;
+    client_body_temp_path {directory}/temp;
+    proxy_read_timeout 300ms;
+    proxy_http_version 1.1;
+    {upstreams}
+    server {{
+        listen 127.0.0.1:{port};
+        add_header X-Tries "$upstream_status" always;
+        {locations}
+    }}
+}}
+"""
+STATUSES = (500, 502, 503, 504, 403, 404, 429, 400)
+BEHAVIOURS = ("refuse", "close", "hang", "garbage", "half", *map(str, STATUSES))
+SETTINGS = (
+    "",
+    "proxy_next_upstream off;",
+    "proxy_next_upstream error;",
+    "proxy_next_upstream timeout;",
+    "proxy_next_upstream invalid_header;",
+    "proxy_next_upstream non_idempotent error timeout invalid_header http_500 http_502;",
+    "proxy_next_upstream http_500 http_502 http_503 http_504 http_403 http_404 http_429;",
+    "proxy_next_upstream error timeout invalid_header http_500; proxy_next_upstream_tries 1;",
+    "proxy_next_upstream error timeout invalid_header http_500; proxy_next_upstream_tries 2;",
+    "proxy_next_upstream error timeout invalid_header; proxy_next_upstream_timeout 100ms;",
+)
+METHODS = ("GET", "POST", "PUT", "DELETE")
+GOOD = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood"
+ANSWERS = {
+    "close": b"",
+    "garbage": b"HTTP/1.1 200 OK\r\nX: a\0b\r\n\r\n",
+    "half": b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf",
+    **{
+        str(status): b"HTTP/1.1 %d X\r\nContent-Length: 3\r\n\r\nbad" % status
+        for status in STATUSES
+    },
+}
+
+
+class Server:
+    """Gives one answer to each connection and closes it; without one it says nothing."""
+
+    def __init__(self, answer: bytes | None) -> None:
+        self._answer = answer
+        self._sock = socket.create_server(("127.0.0.1", 0))
+        self.port = self._sock.getsockname()[1]
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def close(self) -> None:
+        self._sock.close()
+
+    def _run(self) -> None:
+        while True:
+            try:
+                client, _ = self._sock.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        client.settimeout(10)
+        with client, contextlib.suppress(OSError):
+            read_request(client)
+            if self._answer is None:
+                client.recv(65536)
+            else:
+                client.sendall(self._answer)
+
+
+class NextUpstreamTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        program = tools.nginx()
+        directory = Path(tempfile.mkdtemp(prefix="next-upstream-"))
+        self.addCleanup(shutil.rmtree, directory, ignore_errors=True)
+        directory.chmod(0o755)
+        (directory / "logs").mkdir()
+        (directory / "temp").mkdir()
+        (refused,) = free_ports(1)
+        good, hang = Server(GOOD), Server(None)
+        servers = {name: Server(answer) for name, answer in ANSWERS.items()}
+        for server in (good, hang, *servers.values()):
+            self.addCleanup(server.close)
+        ports = {
+            **{name: server.port for name, server in servers.items()},
+            "refuse": refused, "hang": hang.port,
+        }  # fmt: skip
+        self.ports = free_ports(2)
+        daemons: list[Daemon] = []
+        for name, port in zip(("nginx", "imagefarm"), self.ports, strict=True):
+            config = directory / f"{name}.conf"
+            config.write_text(
+                CONFIGURATION.format(
+                    name=name, port=port, directory=directory,
+                    upstreams="\n".join(
+                        f"upstream u{behaviour} {{ server 127.0.0.1:{ports[behaviour]} "
+                        f"max_fails=0; server 127.0.0.1:{good.port} backup; }}"
+                        for behaviour in BEHAVIOURS
+                    ),
+                    locations="\n".join(
+                        f"location /{number}/{behaviour}/ "
+                        f"{{ proxy_pass http://u{behaviour}; {setting} }}"
+                        for (number, setting), behaviour in itertools.product(
+                            enumerate(SETTINGS), BEHAVIOURS
+                        )
+                    ),
+                )
+            )  # fmt: skip
+            if name == "nginx":
+                daemons.append(farmsite.nginx(program, directory, config, [port]))
+            else:
+                words = ("--config", str(config))
+                daemons.append(start_imagefarm("master", directory, *words, ports=[port]))
+            self.addCleanup(daemons[-1].stop)
+        for daemon in daemons:
+            daemon.started()
+
+    def test_same(self) -> None:
+        asked = [
+            (number, behaviour, method)
+            for number, behaviour, method in itertools.product(
+                range(len(SETTINGS)), BEHAVIOURS, METHODS
+            )
+        ]
+
+        def ask(what: tuple[int, tuple[int, str, str]]) -> str:
+            port, (number, behaviour, method) = what
+            body = b"body" if method in ("POST", "PUT") else b""
+            data = rawhttp.request(
+                f"/{number}/{behaviour}/", "Connection: close", method=method, body=body
+            )
+            try:
+                answer = rawhttp.exchange(port, data)
+            except (AssertionError, ValueError):
+                return "cut"
+            assert answer is not None
+            return f"{answer.status} after {answer.header('x-tries')}"
+
+        with ThreadPoolExecutor(32) as pool:
+            theirs, ours = (
+                list(pool.map(ask, [(port, what) for what in asked])) for port in self.ports
+            )
+        found = [
+            f"{method} {behaviour} {SETTINGS[number]!r}: {expected}, not {got}"
+            for (number, behaviour, method), expected, got in zip(asked, theirs, ours, strict=True)
+            if expected != got
+        ]
+        self.assertEqual(found, [], "\n" + "\n".join(found))
