@@ -256,7 +256,7 @@ class DirectServer(Direct, tcp.Server):
         return f"<{type(self).__name__} #{self.sessionno} from {self.hostname}>"
 
 
-class DirectClient(_Direct, tcp.Client):
+class DirectClient(Direct, tcp.Client):
     """A TCP connection that we have opened."""
 
 

@@ -119,6 +119,9 @@ class Connecting(ClientFactory):
         address, timeout = self._address, self.rules.timeouts.connect
         if address.path:
             connector = self.reactor.connectUNIX(address.path, self, timeout)
+        elif self.rules.tls is not None:
+            # TLS stands between us and the socket: nothing may be written to that directly.
+            connector = self.reactor.connectTCP(address.host, address.port, self, timeout)
         else:
             connector = connect(self.reactor, address.host, address.port, self, timeout)
         self.cancel = connector.disconnect
