@@ -13,6 +13,7 @@ from imagefarm.config.errors import ConfigurationError, Invalid, Problem
 from imagefarm.config.table import Row, Scope
 from imagefarm.http.by_address import ByAddress
 from imagefarm.http.factory import HttpFactory
+from imagefarm.http.parser import NamedLimits, widest
 from imagefarm.http.proxied import ProxiedFactory
 from imagefarm.http.tls import (
     CERTIFICATE,
@@ -22,12 +23,11 @@ from imagefarm.http.tls import (
     make_context,
 )
 from imagefarm.http.tls_transport import TlsFactory
+from imagefarm.http.transfer import head_settings
 from imagefarm.process.certificate import ensure_self_signed
 from imagefarm.process.sockets import Endpoint
-from imagefarm.resources import directives as rows
-from imagefarm.resources.build import Listener
+from imagefarm.resources.build import Listener, server_names
 from imagefarm.resources.listen import Listen
-from imagefarm.resources.matching import ServerNames
 
 
 def endpoint_of(where: Listen) -> Endpoint:
@@ -95,6 +95,19 @@ def place_of(scope: Scope, row: Row[Any]) -> Directive:
     raise LookupError(row.name)
 
 
+def named_limits(listener: Listener) -> NamedLimits | None:
+    """What decides by name how heads are read; None where it makes no difference."""
+    heads = [head_settings(scope) for scope in listener.servers]
+    if len({evolve(head, tcp_nodelay=True) for head in heads}) == 1:
+        return None
+    names = server_names(listener, heads)
+    return NamedLimits(
+        lambda name: names.find(name).item.limits,
+        lambda name: names.find(name).item.client_header_timeout,
+        widest([head.limits for head in heads]),
+    )
+
+
 def contexts(listener: Listener) -> SniContexts:
     """The TLS contexts of a listening address. Raises `ConfigurationError`."""
     made: list[tuple[Scope, SSL.Context]] = []
@@ -116,13 +129,7 @@ def contexts(listener: Listener) -> SniContexts:
             found.append(Problem(str(error), directive.file, directive.line))
     if found:  # several servers may have the same certificate
         raise ConfigurationError(list(dict.fromkeys(found)))
-    names = ServerNames(
-        [
-            ([name for line in scope.all(rows.SERVER_NAME) for name in line], context)
-            for scope, context in made
-        ],
-        made[0][1],
-    )
+    names = server_names(listener, [context for _, context in made])
 
     def choose(name: bytes) -> SSL.Context:
         return names.find(name).item

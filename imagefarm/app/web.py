@@ -27,7 +27,6 @@ from imagefarm.fastcgi.handler import FastCGIPass
 from imagefarm.http.accesslog import LogFiles
 from imagefarm.http.factory import HttpFactory
 from imagefarm.http.message import Handler
-from imagefarm.http.parser import Limits
 from imagefarm.http.timers import TimerWheel
 from imagefarm.http.transfer import head_settings, transfer_settings
 from imagefarm.http.transport import listen
@@ -57,7 +56,7 @@ from imagefarm.resources.status import (
 
 from .configuration import variables
 from .daemon import fault
-from .doors import Door, Gate, contexts, endpoint_of, place_of
+from .doors import Door, Gate, contexts, endpoint_of, named_limits, place_of
 from .metrics import families
 from .report import zone_report
 from .upstreams import Management
@@ -263,18 +262,15 @@ class WebWork:
     def _door(self, listener: Listener) -> Door:
         where, default = listener.listen, listener.servers[0]
         head = head_settings(default)
+        named = named_limits(listener)
         factory = HttpFactory(
             self.dispatcher,
             self.reactor,
             server=where.address,
             secure=where.ssl,
             transfer=transfer_settings(default),
-            limits=Limits(
-                client_header_buffer_size=head.client_header_buffer_size,
-                large_client_header_buffers=head.large_client_header_buffers,
-                ignore_invalid_headers=head.ignore_invalid_headers,
-                underscores_in_headers=head.underscores_in_headers,
-            ),
+            limits=head.limits,
+            named=named,
             client_header_timeout=head.client_header_timeout,
             wheel=self._wheel,
             serials=self._serials,

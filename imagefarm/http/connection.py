@@ -238,7 +238,11 @@ class HttpConnection(Ending):
 
     def _feed(self, data: bytes, *, pipelined: bool = False) -> None:
         if self._parser is None:
-            self._parser = RequestParser(self.factory.limits, data, pipelined=pipelined)
+            limits, named = self.factory.limits, self.factory.named
+            name = self._sni()
+            if named is not None and name:
+                limits = named.find(name)
+            self._parser = RequestParser(limits, data, pipelined=pipelined, named=named)
             self._started = self.factory.now()
         else:
             self._parser.feed(data)
@@ -301,9 +305,19 @@ class HttpConnection(Ending):
         if parser is not None and not parser.pending:
             self._parser = None
         elif self._wait is not Wait.HEADER:
-            self._await(Wait.HEADER, self.factory.client_header_timeout)
+            named, name = self.factory.named, self._sni()
+            timeout = self.factory.client_header_timeout
+            self._await(Wait.HEADER, named.timeout(name) if named and name else timeout)
         if self._eof:
             self._close()
+
+    def _sni(self) -> bytes:
+        """The name that TLS was asked for, where it decides about the limits."""
+        if self.factory.named is None or not self.factory.secure:
+            return b""
+        if not self.served:
+            self.peer = with_handshake(self.peer, self.transport)
+        return (self.peer.sni or b"").lower()
 
     def _request(self, parsed: ParsedHead, body: RequestBody | None) -> Request:
         if self.factory.secure and not self.served:

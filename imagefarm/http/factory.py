@@ -16,7 +16,7 @@ from imagefarm import __version__
 from .connection import HttpConnection
 from .message import Application, ForwardedPeer, Peer, TransferSettings
 from .parking import ParkingLot
-from .parser import Limits
+from .parser import Limits, NamedLimits
 from .plans import Plans
 from .serializer import Serializer
 from .timers import Clock, TimerWheel
@@ -46,7 +46,8 @@ class HttpFactory:
 
     ``server`` names the listening socket as it was configured (`Peer.server`); ``secure`` says
     that it speaks TLS. ``transfer`` and ``limits`` are the default server's, in force until a
-    request's own are known; ``client_header_timeout`` is in seconds. Factories of one process
+    request's own are known; ``client_header_timeout`` is in seconds; ``named`` is there where
+    other servers have other limits. Factories of one process
     share the ``wheel`` and the ``serials`` that number connections. ``now`` is the time of day.
     ``max_connections`` is ``worker_connections``: one more is closed as it comes (0: no limit).
     ``asks_socket`` says that requests need `Peer.socket`.
@@ -62,6 +63,7 @@ class HttpFactory:
         transfer: TransferSettings | None = None,
         limits: Limits | None = None,
         client_header_timeout: float = 60.0,
+        named: NamedLimits | None = None,
         wheel: TimerWheel | None = None,
         serials: Iterator[int] | None = None,
         now: Callable[[], float] = time.time,
@@ -75,6 +77,7 @@ class HttpFactory:
         self.transfer = transfer or TransferSettings()
         self.limits = limits or Limits()
         self.client_header_timeout = client_header_timeout
+        self.named = named
         self.wheel = wheel or TimerWheel(clock)
         self.serializer = Serializer(b"imagefarm", __version__.encode())
         self.now = now

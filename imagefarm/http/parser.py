@@ -17,6 +17,7 @@ head is asked for its meaning (400, 405, 417, 501).
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
 from ipaddress import IPv6Address
 from typing import Final
 
@@ -92,6 +93,30 @@ class Limits:
         return self.client_header_buffer_size + count * size
 
 
+def widest(all_limits: Sequence[Limits]) -> Limits:
+    """What some of them take."""
+    buffers = [limits.large_client_header_buffers for limits in all_limits]
+    return Limits(
+        max(limits.client_header_buffer_size for limits in all_limits),
+        (max(count for count, _ in buffers), max(size for _, size in buffers)),
+    )
+
+
+@frozen(eq=False)
+class NamedLimits:
+    """The limits of an address whose servers have different ones.
+
+    As in nginx a server's are in force from where it is named: by SNI, in the target, or by the
+    Host field, for the fields after it. ``find`` takes a name as `ParsedHead.host` is one;
+    ``timeout`` gives its ``client_header_timeout`` in seconds. ``widest`` is what some server
+    takes.
+    """
+
+    find: Callable[[bytes], Limits]
+    timeout: Callable[[bytes], float]
+    widest: Limits
+
+
 @frozen(eq=False)
 class ParsedHead:
     """A request head and what it says about the message and the connection.
@@ -117,10 +142,18 @@ class RequestParser:
     the next request.
     """
 
-    __slots__ = ("_data", "_limits", "_line_seen", "_verified", "pipelined")
+    __slots__ = ("_data", "_limits", "_line_seen", "_named", "_verified", "pipelined")
 
-    def __init__(self, limits: Limits, data: bytes = b"", *, pipelined: bool = False) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        data: bytes = b"",
+        *,
+        pipelined: bool = False,
+        named: NamedLimits | None = None,
+    ) -> None:
         self._limits = limits
+        self._named = named
         self._data = data
         #: Whether the next head has come together with the end of the one before.
         self.pipelined = pipelined
@@ -165,7 +198,7 @@ class RequestParser:
         if end < 0:
             self._check_incomplete(data)
             return None
-        parsed = parse_head(data[:end], self._limits)
+        parsed = parse_head(data[:end], self._limits, self._named)
         if self.pipelined:
             parsed = evolve(parsed, pipelined=True)
         self._data = data[end + 4 :]
@@ -207,7 +240,7 @@ class RequestParser:
         last = lines.pop()
         self._verified = len(data) - len(last) - 2
         longest = max(map(len, lines)) + 2
-        limits = self._limits
+        limits = self._limits if self._named is None else self._named.widest
         if longest > limits.line or len(last) > limits.line or len(data) > limits.total:
             raise BadRequest(400, "request header too large")
         if stray.endswith(b"\r") and not data.endswith(b"\r"):
@@ -269,17 +302,32 @@ def parse_field(line: bytes) -> tuple[bytes, bytes] | None:
     return name, value.strip(b" \t")
 
 
-def parse_head(block: bytes, limits: Limits) -> ParsedHead:
-    """Parse a head, given without the empty line at its end. Raises `BadRequest`."""
+def parse_head(block: bytes, limits: Limits, named: NamedLimits | None = None) -> ParsedHead:
+    """Parse a head, given without the empty line at its end. Raises `BadRequest`.
+
+    ``limits`` are in force until the target or Host leads to others, where there are ``named``.
+    """
     lines = block.split(_CRLF)
-    longest = limits.line
-    first = _request_line(lines[0], longest)
+    first = _request_line(lines[0], limits.line)
     if block.translate(None, _TEXT) != _CRLF * (len(lines) - 1):
         raise BadRequest(400, "control character in a field line", first)
-    if len(block) + 4 > limits.total or len(lines) - 1 > limits.max_headers:
-        raise BadRequest(400, "request header too large", first)
+    if named is not None and (absolute := _ABSOLUTE.match(first.target)) is not None:
+        limits, named = _limits_of(absolute[1], limits, named), None  # whatever Host says
     del lines[0]
-    plain = _PLAIN + b"_" if limits.underscores_in_headers else _PLAIN
+    fields, watched = _fields(lines, limits, named, first)
+    if named is not None and b"host" in watched:
+        limits = _limits_of(watched[b"host"][0], limits, named)
+    if len(block) + 4 > limits.total or len(lines) > limits.max_headers:
+        raise BadRequest(400, "request header too large", first)
+    head = RequestHead(first.method, first.target, first.version, Headers(fields))
+    return _interpret(head, watched, len(block) + 4)
+
+
+def _fields(
+    lines: list[bytes], limits: Limits, named: NamedLimits | None, first: RequestHead
+) -> tuple[list[tuple[bytes, bytes]], dict[bytes, list[bytes]]]:
+    """The fields of ``lines``, and the values of those that decide about the message."""
+    longest, plain = limits.line, _plain(limits)
     fields: list[tuple[bytes, bytes]] = []
     watched: dict[bytes, list[bytes]] = {}
     for line in lines:
@@ -296,8 +344,20 @@ def parse_head(block: bytes, limits: Limits) -> ParsedHead:
         lower = name.lower()
         if lower in _WATCHED:
             watched.setdefault(lower, []).append(value)
-    head = RequestHead(first.method, first.target, first.version, Headers(fields))
-    return _interpret(head, watched, len(block) + 4)
+            if named is not None and lower == b"host":
+                limits = _limits_of(value, limits, named)
+                longest, plain = limits.line, _plain(limits)
+    return fields, watched
+
+
+def _plain(limits: Limits) -> bytes:
+    return _PLAIN + b"_" if limits.underscores_in_headers else _PLAIN
+
+
+def _limits_of(authority: bytes, limits: Limits, named: NamedLimits) -> Limits:
+    """The limits that a Host or a target leads to; ``limits`` where it is malformed."""
+    match = _AUTHORITY.fullmatch(authority)
+    return limits if match is None else named.find(_host_name(match))
 
 
 def _drops(name: bytes, limits: Limits) -> bool:
@@ -376,9 +436,14 @@ def _authority(head: RequestHead, text: bytes) -> bytes:
     match = _AUTHORITY.fullmatch(text)
     if match is None or b".." in match[1] or (match[2] and int(match[2]) > _MAX_PORT):
         raise BadRequest(400, "malformed Host", head)
-    name: bytes = match[1].lower().removesuffix(b".")
+    name = _host_name(match)
     if not name or (name.startswith(b"[") and not _is_ipv6(name[1:-1])):
         raise BadRequest(400, "malformed Host", head)
+    return name
+
+
+def _host_name(match: re.Match[bytes]) -> bytes:
+    name: bytes = match[1].lower().removesuffix(b".")
     return name
 
 

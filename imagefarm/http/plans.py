@@ -334,6 +334,8 @@ class Plans:
     def know(self, data: bytes, end: int, parsed: ParsedHead) -> None:
         """Remember what the header block of ``data`` means, if it is one of a simple request."""
         head, block = parsed.head, data[end:]
+        if not head.target.startswith(b"/"):
+            return  # an absolute target has a host of its own
         if head.version != (1, 1) or parsed.length != 0 or len(block) > MAX_BLOCK:
             return
         names = {name.lower() for name, _ in head.headers}

@@ -85,6 +85,8 @@ class Replaying(Waiting):
         if parsed.size != len(self._alone):
             self._alone = b""  # the next request came with it
             return
+        if self.factory.named is not None and self.factory.secure:
+            return  # with another SNI the same bytes may mean something else
         self.factory.plans.know(self._alone, self._alone.index(b"\r\n"), parsed)
 
     def learn(self, request: Request, response: Response, framing: bytes) -> None:

@@ -23,6 +23,7 @@ from imagefarm.config.table import (
 from imagefarm.config.variables import Template
 
 from .message import TransferSettings
+from .parser import Limits
 from .tempfiles import TempPath, temp_path
 
 #: Where the head is not read yet only the server can be known.
@@ -387,6 +388,16 @@ class HeadSettings:
     underscores_in_headers: bool = False
     ignore_invalid_headers: bool = True
     tcp_nodelay: bool = True
+
+    @property
+    def limits(self) -> Limits:
+        """For the parser."""
+        return Limits(
+            client_header_buffer_size=self.client_header_buffer_size,
+            large_client_header_buffers=self.large_client_header_buffers,
+            ignore_invalid_headers=self.ignore_invalid_headers,
+            underscores_in_headers=self.underscores_in_headers,
+        )
 
 
 def head_settings(scope: Scope) -> HeadSettings:

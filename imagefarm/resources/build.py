@@ -6,7 +6,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 from attrs import evolve, field, frozen
 
@@ -36,6 +36,8 @@ from .redirects import add_slash
 from .rewrite_directives import DIRECTIVES as STEP_ROWS
 from .rewrite_directives import compile_steps
 from .server import Farm, LocationLeaf, ServerSettings, VirtualHost
+
+T = TypeVar("T")
 
 #: Gives the content handler that a block's own directives ask for, or None.
 ContentFactory = Callable[[Scope], Content | None]
@@ -243,6 +245,12 @@ def _slashless(
                 content=add_slash,
             )  # fmt: skip
             yield Entry(Modifier.EXACT, name, LocationLeaf(location))
+
+
+def server_names(listener: Listener, items: Sequence[T]) -> ServerNames[T]:
+    """One thing for each of the listener's servers, by their names."""
+    named = [_names(scope) or _NAMELESS for scope in listener.servers]
+    return ServerNames(list(zip(named, items, strict=True)), items[0])
 
 
 def _conflict(name: bytes, scope: Scope, listen: Listen) -> Problem:

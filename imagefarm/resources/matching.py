@@ -59,9 +59,7 @@ class ServerNames(Generic[T]):
     the servers that they were meant for.
     """
 
-    def __init__(self, servers: Sequence[tuple[Sequence[ServerName], T]], default: T) -> None:
-        #: Whether a name makes a difference.
-        self.several = len(servers) > 1
+    def __init__(self, servers: Iterable[tuple[Sequence[ServerName], T]], default: T) -> None:
         self.default: Found[T] = Found(default)
         self._exact: dict[bytes, Found[T]] = {}
         self._leading: dict[bytes, Found[T]] = {}  # b".example.com"

@@ -12,12 +12,12 @@ from collections.abc import Mapping
 from attrs import frozen
 from twisted.web.resource import Resource
 
-from imagefarm.http.message import Peer, Request
+from imagefarm.http.message import Request
 
 from .actions import Result
 from .conditions import remember
 from .location import Location
-from .matching import Found, Locations, ServerNames
+from .matching import Locations, ServerNames
 from .rewrite import Steps
 
 
@@ -89,19 +89,13 @@ class Farm(Resource):
 
     def first(self, request: Request) -> VirtualHost:
         """The server in force before the request is read: what SNI names, or the default."""
-        return self._first(request.peer).item
-
-    def _first(self, peer: Peer) -> Found[VirtualHost]:
+        peer = request.peer
         servers = self._listeners[peer.server]
-        return servers.find(peer.sni.lower()) if peer.sni else servers.default
+        return (servers.find(peer.sni.lower()) if peer.sni else servers.default).item
 
     def getChild(self, path: bytes, request: Request) -> VirtualHost:
         """The server for ``request.host`` on the address that the client connected to."""
-        servers = self._listeners[request.peer.server]
-        found = servers.find(request.host)
-        if found is servers.default and servers.several and request.peer.tls is not None:
-            request.plannable = False  # the next may come with another SNI
-            found = self._first(request.peer)
+        found = self._listeners[request.peer.server].find(request.host)
         if found.captures is not None:
             remember(request, found.captures)
         return found.item

@@ -4,7 +4,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from imagefarm.http.parser import BadRequest, Limits, ParsedHead, RequestParser, parse_field
+from imagefarm.http.parser import (
+    BadRequest,
+    Limits,
+    NamedLimits,
+    ParsedHead,
+    RequestParser,
+    parse_field,
+    widest,
+)
 from tests.support.pipeline import cut, single
 
 H = b"Host: a\r\n"
@@ -34,6 +42,38 @@ def parse(data: bytes, limits: Limits | None = None) -> ParsedHead:
 
 
 class AcceptedTests(SynchronousTestCase):
+    def test_limits_by_name(self) -> None:
+        """They hold from where the server is named; what some server takes is waited for."""
+        tight = Limits(large_client_header_buffers=(1, 1024), underscores_in_headers=True)
+        wide = Limits(large_client_header_buffers=(4, 4096))
+        named = NamedLimits(
+            lambda name: wide if name == b"wide" else tight,
+            lambda name: 1.0,
+            widest([tight, wide]),
+        )
+        long, under = b"X: " + b"x" * 2000, b"A_B: 1"
+        for lines, status, fields in (
+            ((b"GET / HTTP/1.1", b"Host: Wide:80", long, under), 0, 2),
+            ((b"GET / HTTP/1.1", under, b"Host: wide", long), 0, 3),
+            ((b"GET / HTTP/1.1", long, b"Host: wide"), 400, 0),
+            ((b"GET / HTTP/1.1", b"Host: tight", under), 0, 2),
+            ((b"GET / HTTP/1.1", b"Host: tight", long), 400, 0),
+            ((b"GET http://wide/ HTTP/1.1", b"Host: tight", long), 0, 2),
+            ((b"GET http://tight/ HTTP/1.1", b"Host: wide", long), 400, 0),
+        ):
+            data = b"\r\n".join([*lines, b"", b""])
+            for pieces in ([data], single(data)):
+                parser = RequestParser(tight, named=named)
+                found = None
+                try:
+                    for piece in pieces:
+                        parser.feed(piece)
+                        found = found or parser.next_head()
+                    assert found is not None
+                    self.assertEqual((0, len(found.head.headers)), (status, fields), lines)
+                except BadRequest as error:
+                    self.assertEqual(error.status, status, lines)
+
     def test_pipelined(self) -> None:
         head = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
         parser = RequestParser(Limits(), head * 2)

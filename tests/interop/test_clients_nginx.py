@@ -124,8 +124,31 @@ http {
 
     server { listen 127.0.0.1:%(nameless)d; server_name first; }
     server { listen 127.0.0.1:%(nameless)d; add_header X-Server nameless; }
+
+%(heads_servers)s
 }
 """
+
+#: Servers that read heads each in its own way; the first is the default.
+HEADS = {
+    "usual": "",
+    "under": "underscores_in_headers on;",
+    "invalid": "ignore_invalid_headers off;",
+    "both": "underscores_in_headers on; ignore_invalid_headers off;",
+    "large": "large_client_header_buffers 8 20k;",
+    "slashes": "merge_slashes off;",
+}
+
+
+def heads_servers(listen: str) -> str:
+    return "\n".join(
+        f"server {{ listen {listen}; server_name {name}; {text}"
+        "ssl_certificate pem; ssl_certificate_key key; error_page 400 404 /a.txt; access_log off;"
+        "add_header X-Server $server_name; add_header X-Uri $uri always;"
+        'add_header X-Fields "$http_x_under|$http_x_dot" always; }'
+        for name, text in HEADS.items()
+    )
+
 
 NAMES = (
     "exact.test", "EXACT.Test", "exact.test:80", "exact.test:", "exact.test.", "exact.test.:8080",
@@ -195,10 +218,15 @@ class Side:
         (here / "www" / "a.txt").write_text("a\n")
         now = datetime.datetime.now(datetime.UTC)
         ensure_self_signed(str(here / "pem"), str(here / "key"), now)
-        names = ("plain", "proxied", "tls", "many", "names", "nameless")
+        names = ("plain", "proxied", "tls", "many", "names", "nameless", "heads", "secure")
         self.ports = dict(zip(names, free_ports(len(names)), strict=True))
         self.config = here / "server.conf"
-        self.config.write_text(CONFIGURATION % {"here": str(here), **self.ports})
+        servers = heads_servers(f"127.0.0.1:{self.ports['heads']}")
+        servers += heads_servers(f"127.0.0.1:{self.ports['secure']} ssl")
+        servers = servers.replace("pem;", f"{here}/pem;").replace("key key", f"key {here}/key")
+        self.config.write_text(
+            CONFIGURATION % {"here": str(here), "heads_servers": servers, **self.ports}
+        )
         listening = [self.ports[name] for name in names]
         self._listening = listening
 
@@ -216,6 +244,7 @@ class Side:
         host: str = "127.0.0.1",
         proxy: bytes = b"",
         times: int = 1,
+        sni: str | None = "localhost",
     ) -> list[object]:
         """What the answers say of the client and the server; None where there is none."""
         if where == "unix":
@@ -225,10 +254,10 @@ class Side:
         else:
             sock = socket.create_connection((host, self.ports[where]), rawhttp.TIMEOUT)
         with sock:
-            if where == "tls":
+            if where in ("tls", "secure"):
                 sock.sendall(proxy)
                 try:
-                    sock = tls(sock)
+                    sock = tls(sock, sni)
                 except OSError:
                     return [None]
                 proxy = b""
@@ -250,11 +279,11 @@ class Side:
         return answer.status, wanted
 
 
-def tls(sock: socket.socket) -> ssl.SSLSocket:
+def tls(sock: socket.socket, sni: str | None) -> ssl.SSLSocket:
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    return context.wrap_socket(sock, server_hostname="localhost")
+    return context.wrap_socket(sock, server_hostname=sni)
 
 
 class ClientTests(SynchronousTestCase):
@@ -287,6 +316,7 @@ class ClientTests(SynchronousTestCase):
         self.proxied()
         self.addresses()
         self.names()
+        self.heads()
         self.assertGreaterEqual(self.asked, 200)
         if self.differences:
             self.fail(f"{len(self.differences)} of {self.asked}:\n" + "\n".join(self.differences))
@@ -351,6 +381,29 @@ class ClientTests(SynchronousTestCase):
         self.compare("to the nameless", b"GET /a.txt HTTP/1.0\r\n\r\n", where="nameless")
         for name in ("first", "other"):
             self.compare(name, rawhttp.request("/a.txt", host=name), where="nameless")
+
+    def heads(self) -> None:
+        fields = ("X_Under: 1", "X.Dot: 2", "X-Long: " + "x" * 10_000)
+        for name in (*HEADS, "nobody"):
+            for sni in (*HEADS, "nobody", None):
+                data = rawhttp.request("//a.txt", *fields[name == "invalid" : 2], host=name)
+                what = f"SNI {sni} Host {name}"
+                self.compare(what, data, where="secure", sni=sni, times=2)
+                data = rawhttp.request("/%zz", host=name)
+                self.compare(f"{what} malformed", data, where="secure", sni=sni)
+            for line in fields:
+                host = f"Host: {name}"
+                asked = [
+                    rawhttp.request("/a.txt", host, line, host=None),
+                    rawhttp.request("/a.txt", line, host, host=None),
+                    rawhttp.request(f"http://{name}/a.txt", line, host="under"),
+                ]
+                for number, data in enumerate(asked):
+                    if line.startswith("X_") and name == "invalid" and number != 1:
+                        continue  # only "underscores_in_headers" lets us keep it
+                    what = f"{name} {line[:12]} {number}"
+                    self.compare(what, data, where="heads", times=2)
+            self.compare(name, rawhttp.request("//a.txt", host=name), where="heads", times=2)
 
     def logs(self) -> None:
         """The same clients in the access logs, line by line."""
