@@ -94,6 +94,9 @@ class RequestBody:
         "_sink", "_stopped", "complete", "length", "received", "started",
     )  # fmt: skip
 
+    #: Whether ``client_body_timeout`` bounds the client's silence.
+    timed = True
+
     def __init__(
         self,
         length: int | None,

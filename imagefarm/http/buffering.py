@@ -60,7 +60,7 @@ def buffer(response: Response, request: Request, settings: Buffering, clock: Clo
     buffered is read at the pace of ``*_limit_rate``.
     """
     body, said = response.body, response.buffering
-    if isinstance(body, bytes | FileBody | PartsBody):
+    if isinstance(body, bytes | FileBody | PartsBody) or response.tunnel is not None:
         return
     if not (settings.enabled if said is None else said):
         return

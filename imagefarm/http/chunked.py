@@ -8,6 +8,7 @@ digits alone, extensions must be well-formed and are ignored, lines end in CRLF.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from enum import Enum
 from typing import Final
 
@@ -34,6 +35,12 @@ _CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 def encode_chunk(data: bytes) -> bytes:
     """One chunk. ``data`` must not be empty: an empty chunk ends the body."""
     return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def last_chunk(trailers: Sequence[tuple[bytes, bytes]]) -> bytes:
+    """The end of a body with ``trailers``, fields that a decoder has accepted."""
+    fields = [b"%b: %b\r\n" % field for field in trailers]
+    return b"".join([b"0\r\n", *fields, b"\r\n"])
 
 
 class _State(Enum):

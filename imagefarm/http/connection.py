@@ -11,6 +11,7 @@ A connection that waits for a request holds no parser, no buffer and no exchange
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from attrs import evolve
@@ -28,6 +29,7 @@ from .serializer import Serializer
 from .timers import NEVER, Clock
 from .tls_transport import with_handshake
 from .transport import DirectServer, with_socket
+from .tunnel import TunnelBody
 from .waiting import State, Wait
 
 if TYPE_CHECKING:
@@ -121,7 +123,9 @@ class HttpConnection(Ending):
         exchange = self._exchange
         if self._state is State.BUSY and exchange is not None:
             body = exchange.body
-            if exchange.phase is Phase.PENDING or (body is not None and not body.complete):
+            if isinstance(body, TunnelBody):
+                body.finish()
+            elif exchange.phase is Phase.PENDING or (body is not None and not body.complete):
                 self.abort()
         elif self._parser is None or not self.congested:
             self._close()
@@ -204,6 +208,23 @@ class HttpConnection(Ending):
         """An answer could not be sent at once."""
         self._arm_busy()
         self._read_or_not()
+
+    def tunnel(self, over: Callable[[], None]) -> TunnelBody:
+        """What the client sends from here on, and what it has sent already."""
+        body = TunnelBody(self._body_demanded, self._body_buffer, over)
+        parser, self._parser = self._parser, None
+        if parser is not None:
+            body.receive(parser.take())
+        if self._eof:
+            body.finish()
+        return body
+
+    def close_writing(self) -> bool:
+        """Half-close; TLS can't."""
+        if self.plain:
+            self.transport.unregisterProducer()
+            self.transport.loseWriteConnection()
+        return self.plain
 
     def exchange_done(self, keep: bool) -> None:
         """An answer is out: on to the next request, or the end."""
@@ -446,7 +467,7 @@ class HttpConnection(Ending):
         if self.congested or (exchange.phase is Phase.ANSWERING and exchange.pushing):
             if self._wait is not Wait.SEND:
                 self._await(Wait.SEND, self._send_timeout())
-        elif exchange.body is not None and exchange.body.wanted:
+        elif exchange.body is not None and exchange.body.wanted and exchange.body.timed:
             self._await(Wait.BODY, exchange.request.transfer.client_body_timeout)
         else:
             self._await_nothing()

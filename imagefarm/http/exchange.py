@@ -22,6 +22,8 @@ from .errorpages import tokens_of
 from .message import (
     Application,
     Body,
+    BodyStream,
+    Fields,
     FileBody,
     PartsBody,
     Request,
@@ -34,12 +36,14 @@ from .sender import FileSender, Sender, StreamSender
 from .serializer import (
     CHUNKED,
     CONTINUE,
+    UPGRADE,
     BadResponse,
     Serializer,
     connection_field,
     content_length,
 )
 from .timers import Clock
+from .tunnel import TunnelBody
 
 #: The largest body that is joined to its head for one write; above, copying costs more.
 ONE_WRITE: Final = 65536
@@ -87,6 +91,12 @@ class Carrier(Protocol):
     def answering(self) -> None:
         """An answer has begun that could not be sent at once."""
 
+    def tunnel(self, over: Callable[[], None]) -> TunnelBody:
+        """All that comes from here on; ``over`` is called when that has an end."""
+
+    def close_writing(self) -> bool:
+        """Say that no more will come, if that can be said without closing."""
+
     def exchange_done(self, keep: bool) -> None:
         """The answer is out (or there is none)."""
 
@@ -111,7 +121,7 @@ class Exchange:
     """
 
     __slots__ = (
-        "_app", "_carrier", "_expects", "_sender", "body", "keep", "phase", "request",
+        "_app", "_carrier", "_expects", "_sender", "_tunnel", "body", "keep", "phase", "request",
         "unframed",
     )  # fmt: skip
 
@@ -129,6 +139,7 @@ class Exchange:
         self._app = app
         self._expects = expects_continue
         self._sender: Sender | None = None
+        self._tunnel: TunnelBody | None = None
         self.request = request
         self.body = body
         self.keep = keep
@@ -211,24 +222,51 @@ class Exchange:
         outcome.keep, outcome.chunked = self.keep, framing is CHUNKED
         outcome.bytes_sent += len(head)
         self.phase = Phase.ANSWERING
+        if response.tunnel is not None:
+            self._switch(head, body, response.tunnel)
+            return
         if response.headers_at is not None and pace is None and not self._varies:
             self._carrier.learn(self.request, evolve(response, body=body), framing)
         if isinstance(body, bytes) and pace is None:
             self._send_bytes(head, body)
             return
-        self._sender = self._make_sender(body, pace, chunked=framing is CHUNKED)
+        trailers = response.trailers if framing is CHUNKED else None
+        self._sender = self._make_sender(body, pace, framing is CHUNKED, trailers)
         self._sender.start(head)
         if self.phase is Phase.ANSWERING:
             self._carrier.answering()
 
-    def _make_sender(self, body: Body, pace: Pace | None, *, chunked: bool) -> Sender:
+    def _switch(self, head: bytes, body: Body, tunnel: Callable[[BodyStream], None]) -> None:
+        """The connection changes its protocol (RFC 9110 section 7.8)."""
+        if self.body is not None:
+            self.request.length += self.body.received
+        self._sender = self._make_sender(body, None, False, None)
+        self._sender.start(head)
+        if self.phase is Phase.ANSWERING:
+            self._tunnel = self.body = self._carrier.tunnel(self._tunnel_over)
+            tunnel(self._tunnel)
+        if self.phase is Phase.ANSWERING:
+            self._carrier.answering()
+
+    def _tunnel_over(self) -> None:
+        """The client has said all, or the upstream hears no more."""
+        if self._sender is None and self.phase is Phase.ANSWERING:
+            self._finish(keep=False)
+
+    def _make_sender(
+        self,
+        body: Body,
+        pace: Pace | None,
+        chunked: bool,
+        trailers: Callable[[], Fields] | None,
+    ) -> Sender:
         if isinstance(body, bytes):
             body = PartsBody((body,), len(body))
         if not isinstance(body, FileBody | PartsBody):
             length = body_length(body)
             if pace is not None:
                 body = PacedStream(body, pace, self.clock)
-            return StreamSender(self, body, length, chunked=chunked)
+            return StreamSender(self, body, length, chunked=chunked, trailers=trailers)
         transfer = self.request.transfer
         return FileSender(
             self,
@@ -252,6 +290,10 @@ class Exchange:
         status, body = response.status, response.body
         length = body_length(body)
         chunked = False
+        if response.tunnel is not None:
+            return self._switching_head(response), body, b""
+        if status < 200:
+            raise BadResponse(f"status {status}")
         if head.method == b"HEAD" or status in (204, 304):
             if response.length is not None:
                 length = response.length
@@ -277,6 +319,15 @@ class Exchange:
             discard(body)
             body = b""
         return text, body, framing
+
+    def _switching_head(self, response: Response) -> bytes:
+        if self.body is not None and not self.body.complete:
+            raise BadResponse("a change of protocol in the middle of a request")
+        self.keep, self.unframed = False, True
+        tokens, now = tokens_of(self.request), self._carrier.now()
+        return self._carrier.serializer.head(
+            response.status, response.headers, b"", UPGRADE, now, tokens=tokens
+        )
 
     def _keeps(self, response: Response) -> bool:
         """Whether the connection lives on after ``response``."""
@@ -338,6 +389,9 @@ class Exchange:
         """The answer is out, as far as we have to do with it."""
         self._sender = None
         self.request.outcome.complete = True
+        tunnel = self._tunnel
+        if tunnel is not None and not tunnel.ended and self._carrier.close_writing():
+            return  # the client may have more to say
         if self._carrier.congested:
             self.phase = Phase.SENT
             self._carrier.answering()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Protocol
 
 from attrs import define, field, frozen
@@ -119,6 +119,9 @@ class PartsBody:
     length: int
 
 
+#: Names and values.
+Fields = Sequence[tuple[bytes, bytes]]
+
 Body = bytes | FileBody | PartsBody | BodyStream
 
 
@@ -167,6 +170,11 @@ class Response:
     final: bool = False
     #: Close the client's connection after this answer.
     close: bool = False
+    #: Fields that follow the body, known when it has ended; sent where the body is chunked.
+    trailers: Callable[[], Fields] | None = None
+    #: 101: what the client sends from here on goes where this is called with; ``body`` comes
+    #: from there.
+    tunnel: Callable[[BodyStream], None] | None = None
     #: X-Accel-Redirect: the URI or named location in the tree whose answer is meant instead.
     redirect: bytes | None = None
     #: X-Accel-Buffering, where the upstream has said it.

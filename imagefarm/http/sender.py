@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final, Protocol
 
-from .chunked import LAST_CHUNK, encode_chunk
-from .message import BodyStream, FileBody, PartsBody
+from .chunked import LAST_CHUNK, encode_chunk, last_chunk
+from .message import BodyStream, Fields, FileBody, PartsBody
 from .pacing import Pace, PacedStream
 from .timers import Call, Clock
 
@@ -250,13 +250,23 @@ class StreamSender:
     """The sink of a `BodyStream`.
 
     Without a ``length``, and not ``chunked``, the end of the connection is the body's end.
+    ``trailers`` gives the fields that follow the chunks.
     """
 
-    __slots__ = ("_chunked", "_head", "_length", "_link", "_over", "_sent", "_stream")
+    __slots__ = (
+        "_chunked", "_head", "_length", "_link", "_over", "_sent", "_stream", "_trailers",
+    )  # fmt: skip
 
     def __init__(
-        self, link: Link, stream: BodyStream, length: int | None, *, chunked: bool
+        self,
+        link: Link,
+        stream: BodyStream,
+        length: int | None,
+        *,
+        chunked: bool,
+        trailers: Callable[[], Fields] | None = None,
     ) -> None:
+        self._trailers = trailers
         self._link = link
         self._stream = stream
         self._length = length
@@ -314,7 +324,7 @@ class StreamSender:
             self._link.body_failed(BrokenBody("the body is shorter than its Content-Length"))
             return
         if self._chunked or self._head:
-            self._write(LAST_CHUNK if self._chunked else b"")
+            self._write(self._last() if self._chunked else b"")
         self._link.body_sent()
 
     def fail(self, error: Exception) -> None:
@@ -322,6 +332,10 @@ class StreamSender:
         if not self._over:
             self._over = True
             self._link.body_failed(error)
+
+    def _last(self) -> bytes:
+        fields = () if self._trailers is None else self._trailers()
+        return last_chunk(fields) if fields else LAST_CHUNK
 
     def _write(self, data: bytes) -> None:
         if self._head:

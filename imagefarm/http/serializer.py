@@ -14,6 +14,7 @@ from .headers import Headers
 
 #: nginx's reason phrases; RFC 9110's where nginx has none.
 REASONS: Final[dict[int, bytes]] = {
+    101: b"Switching Protocols",
     200: b"OK", 201: b"Created", 202: b"Accepted", 203: b"Non-Authoritative Information",
     204: b"No Content", 205: b"Reset Content", 206: b"Partial Content",
     300: b"Multiple Choices", 301: b"Moved Permanently", 302: b"Moved Temporarily",
@@ -82,7 +83,7 @@ class Serializer:
         `connection_field`. ``now`` is the time in seconds; ``tokens`` is ``server_tokens``,
         bytes being the whole Server field's value, empty for none. Raises `BadResponse`.
         """
-        if not 200 <= status <= 999:
+        if not 200 <= status <= 999 and status != 101:
             raise BadResponse(f"status {status}")
         if int(now) != self._second:
             self._second = int(now)
@@ -128,6 +129,7 @@ class Serializer:
 CHUNKED: Final = b"Transfer-Encoding: chunked\r\n"
 CLOSE: Final = b"Connection: close\r\n"
 KEEP_ALIVE: Final = b"Connection: keep-alive\r\n"
+UPGRADE: Final = b"Connection: upgrade\r\n"
 
 
 def content_length(length: int) -> bytes:

@@ -69,6 +69,10 @@ class Outgoing:
     headers: Headers | None = None
     params: tuple[tuple[bytes, bytes], ...] = ()
     body: BodyStream | None = None
+    #: The peer may change the protocol (101): the fields ask for it.
+    upgrade: bool = False
+    #: The client takes the answer's trailer fields.
+    trailers: bool = False
     #: Speak 1.1 to the upstream (``proxy_http_version``) and keep the connection.
     version: tuple[int, int] = (1, 1)
 

@@ -10,22 +10,26 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
+from zope.interface import alsoProvides
 
 from imagefarm.http.headers import MAX_HEAD, Headers
-from imagefarm.http.message import Body, Response, Traffic
+from imagefarm.http.message import Body, BodyStream, Response, Traffic
 from imagefarm.http.upstream import Fault, Outgoing, Timeouts, UpstreamConnection, UpstreamError
 
 from .request_writer import RequestWriter
 from .response_body import ResponseBody
 from .response_parser import InvalidResponse, ResponseHead, ResponseParser
 from .tls_client import TlsClient
+from .tunnel import TunnelWriter
 from .watchdog import Watchdog
 
 #: Fields that speak of the connection, not of the message (RFC 9110 section 7.6.1).
@@ -33,6 +37,12 @@ HOP_BY_HOP = frozenset({
     b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-connection", b"te", b"trailer",
     b"transfer-encoding", b"upgrade",
 })  # fmt: skip
+#: Fields that frame, route, authenticate or describe a message: too late in a trailer.
+_NO_TRAILERS = HOP_BY_HOP | {
+    b"authorization", b"cache-control", b"content-encoding", b"content-length", b"content-range",
+    b"content-type", b"date", b"expires", b"host", b"location", b"proxy-authorization",
+    b"retry-after", b"server", b"set-cookie", b"vary", b"www-authenticate",
+}  # fmt: skip
 _READING_HEAD = "reading response header from upstream"
 _READING_BODY = "reading upstream"
 _SENDING = "sending request to upstream"
@@ -71,7 +81,11 @@ class HttpUpstreamConnection(Protocol):
         self._parser: ResponseParser | None = None
         self._answer: Deferred[Response] | None = None
         self._body: ResponseBody | None = None
-        self._writer: RequestWriter | None = None
+        self._writer: RequestWriter | TunnelWriter | None = None
+        #: The client takes trailers.
+        self._trailers = False
+        #: The protocol has changed.
+        self._tunnelling = False
         self._reused = False
         self._answered = False
         self._keep = False
@@ -98,7 +112,8 @@ class HttpUpstreamConnection(Protocol):
         self._reused = reused
         self._answered = False
         self._keep = outgoing.version >= (1, 1)
-        self._parser = ResponseParser(outgoing.method, self._max_head)
+        self._trailers = outgoing.trailers
+        self._parser = ResponseParser(outgoing.method, self._max_head, upgrade=outgoing.upgrade)
         self._writer = RequestWriter(self.transport, outgoing, self._writing, self.traffic)
         self._writer.start()
         return answer
@@ -169,16 +184,86 @@ class HttpUpstreamConnection(Protocol):
             body.push(chunks, complete=parser.complete)
             return
         answer, self._answer = self._answer, None
-        if parser.complete:
-            self._finish(parser)
-            response = _response(head, b"".join(chunks))
-        else:
-            body = self._body = ResponseBody(self, head.length, chunks)
-            response = _response(head, body)
+        try:
+            response = self._begin(parser, head, chunks)
+        except InvalidResponse as error:
+            self._answer = answer
+            self._fail(UpstreamError(Fault.INVALID_HEADER, f"{error} while {_READING_HEAD}"))
+            return
+        body = self._body
         if answer is not None:
             answer.callback(response)
         if body is not None:
             body.settle()
+
+    def _begin(self, parser: ResponseParser, head: ResponseHead, chunks: list[bytes]) -> Response:
+        """The response whose head is there: whole if all of it is, else streaming."""
+        if head.status == 101:
+            return self._switch(head, chunks)
+        if not parser.complete:
+            self._body = ResponseBody(self, head.length, chunks)
+            response = _response(head, self._body)
+        elif self._trailers and parser.trailers:
+            body = ResponseBody(self, None, chunks)
+            body.push([], complete=True)
+            response = _response(head, body)
+            self._finish(parser)
+        else:
+            self._finish(parser)
+            return _response(head, b"".join(chunks))
+        if self._trailers:
+            response.trailers = partial(passable_trailers, parser)
+        return response
+
+    # -- another protocol ----------------------------------------------------------------------
+
+    def _switch(self, head: ResponseHead, chunks: list[bytes]) -> Response:
+        """The peer has agreed to change the protocol: bytes go both ways until both have ended."""
+        if self._writer is None or not self._writer.done:
+            raise InvalidResponse("upstream switched protocols before it had the request")
+        self._tunnelling = True
+        alsoProvides(self, IHalfCloseableProtocol)
+        self._body = ResponseBody(self, None, chunks)
+        response = _response(head, self._body)
+        upgrade = head.headers.get(b"upgrade")
+        if upgrade is not None:
+            response.headers.add(b"Upgrade", upgrade)
+        response.tunnel = self._tunnel
+        return response
+
+    def _tunnel(self, source: BodyStream) -> None:
+        """What the client sends is ``source``."""
+        if self._parser is None:  # it is over already
+            source.cancel()
+            return
+        self._writer = writer = TunnelWriter(
+            self.transport,
+            source,
+            self.traffic,
+            alive=self._watchdog.touch,
+            ended=self._client_ended,
+        )
+        writer.start()
+
+    def _client_ended(self) -> None:
+        """The client will send no more: pass that on, and close if the peer has ended too."""
+        if self._body is None or getattr(self.transport, "TLS", False):
+            self.transport.loseConnection()
+        else:
+            self.transport.loseWriteConnection()
+
+    def readConnectionLost(self) -> None:
+        """`IHalfCloseableProtocol`, only where the protocol has changed: the peer has ended."""
+        body, self._body = self._body, None
+        writer = self._writer
+        self._watchdog.start(self._timeouts.read)
+        if isinstance(writer, TunnelWriter) and writer.over:
+            self.transport.loseConnection()
+        if body is not None:
+            body.push([], complete=True)
+
+    def writeConnectionLost(self) -> None:
+        """`IHalfCloseableProtocol`: our half-close is out."""
 
     def _finish(self, parser: ResponseParser) -> None:
         """The response is complete: give the connection back or drop it."""
@@ -239,7 +324,7 @@ class HttpUpstreamConnection(Protocol):
         answer, body, busy = self._answer, self._body, self._parser is not None
         self._answer = None
         self._end_exchange()
-        self._drop(orderly=not busy)
+        self._drop(orderly=not busy and not self._tunnelling)
         if answer is not None:
             answer.errback(error)
         elif body is not None:
@@ -278,12 +363,24 @@ class HttpUpstreamConnection(Protocol):
 
     def drop(self, body: ResponseBody) -> None:
         """The body's reader has gone."""
-        if body is self._body:
+        if body is not self._body:
+            return
+        if self._tunnelling:
+            # What the client has said is for the peer to read, whether it has gone or not.
+            self._end_exchange()
+            self.transport.loseConnection()
+            self._watchdog.start(self._timeouts.send)
+        else:
             self.abort()
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "busy" if self._parser else "idle"
         return f"<HttpUpstreamConnection {state}>"
+
+
+def passable_trailers(parser: ResponseParser) -> list[tuple[bytes, bytes]]:
+    """The trailer fields that may go on: not those that belong in a head (RFC 9110 6.5.1)."""
+    return [field for field in parser.trailers if field[0].lower() not in _NO_TRAILERS]
 
 
 def _closed_words(doing: str, reason: Failure | None = None) -> str:

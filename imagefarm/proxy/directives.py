@@ -97,6 +97,15 @@ PROXY_METHOD: Final = Row[Template | None](
     syntax="method",
     doc="The method of the request to the upstream, instead of the client's.",
 )
+PROXY_PASS_TRAILERS: Final = Row[bool](
+    name="proxy_pass_trailers",
+    contexts=HSL,
+    convert=values.flag,
+    default=False,
+    syntax="on | off",
+    doc="Whether the trailer fields of chunked answers are passed to clients that say "
+    "``TE: trailers``. To get them from upstreams set ``TE`` and ``Connection: te``.",
+)
 PROXY_SET_BODY: Final = Row[Template | None](
     name="proxy_set_body",
     contexts=HSL,
@@ -125,6 +134,7 @@ DIRECTIVES: Final[tuple[AnyRow, ...]] = (
     PROXY_HTTP_VERSION,
     PROXY_METHOD,
     PROXY_SET_BODY,
+    PROXY_PASS_TRAILERS,
     *COOKIE_DIRECTIVES,
     *TLS_DIRECTIVES,
     _ignored("proxy_headers_hash_max_size", _HASHED),

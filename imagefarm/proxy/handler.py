@@ -10,7 +10,7 @@ from twisted.python.failure import Failure
 
 from imagefarm.config.errors import ConfigurationError, Invalid, Problem
 from imagefarm.http.headers import Headers
-from imagefarm.http.message import BodyStream, Request, Response
+from imagefarm.http.message import BodyStream, Request, RequestHead, Response
 from imagefarm.http.requestlog import printable, report
 from imagefarm.http.spool import SpooledBody, spool
 from imagefarm.http.upstream import (
@@ -39,7 +39,7 @@ _NOT_PASSED: Final = frozenset({
     b"te", b"trailer", b"transfer-encoding", b"upgrade",
 })  # fmt: skip
 #: Fields that ``proxy_set_header`` cannot set: the framing is the connection's business.
-_NOT_SET: Final = frozenset({b"content-length", b"keep-alive", b"transfer-encoding", b"upgrade"})
+_NOT_SET: Final = frozenset({b"content-length", b"keep-alive", b"transfer-encoding"})
 # A value with one of these would end the field (RFC 9110 section 5.5): variables hold what
 # clients sent, decoded.
 _BREAKS: Final = re.compile(rb"[\x00\r\n]")
@@ -140,7 +140,7 @@ class ProxyPass:
         request.variables[PROXY_HOST] = target.host_header
         request.variables[PROXY_PORT] = target.port
         head = request.head
-        headers = self._headers(request, target)
+        headers = self._headers(request, target, upgrade=False)
         outgoing = Outgoing(head.method, head.target, headers, version=self._settings.version)
         secure = target.scheme == "https"
         return outgoing, self._secure(request, target) if secure else self._http
@@ -176,15 +176,19 @@ class ProxyPass:
             constant=settings.target.target is not None,
             location=settings.location,
         )
+        upgrade = settings.version >= (1, 1) and asks_for_upgrade(request.head)
+        headers = self._headers(request, target, upgrade)
         return Outgoing(
             method,
             path,
-            self._headers(request, target),
+            headers,
             body=body,
+            upgrade=upgrade and b"upgrade" in headers,
+            trailers=settings.pass_trailers and takes_trailers(request.head),
             version=settings.version,
         )
 
-    def _headers(self, request: Request, target: Target) -> Headers:
+    def _headers(self, request: Request, target: Target, upgrade: bool) -> Headers:
         fields: list[tuple[bytes, bytes]] = []
         host = b"host" in self._set_names
         for name, template in self._settings.set_headers:
@@ -195,8 +199,10 @@ class ProxyPass:
                 host = self._settings.version < (1, 1)
             if not value or lower in _NOT_SET:
                 continue
-            if lower == b"connection" and b"upgrade" in value.lower():
-                continue  # we could not follow a change of protocol
+            if not upgrade and (
+                lower == b"upgrade" or (lower == b"connection" and b"upgrade" in value.lower())
+            ):
+                continue  # the client could not follow a change of protocol
             if template.constant is None and _BREAKS.search(value):
                 raise BadValue(f'invalid value of "{printable(name)}"')
             fields.append((name, value))
@@ -243,3 +249,22 @@ class ProxyPass:
 
     def __repr__(self) -> str:
         return f"<ProxyPass {self._settings.target.template.source}>"
+
+
+def asks_for_upgrade(head: RequestHead) -> bool:
+    """Whether the client would change the protocol (RFC 9110 section 7.8)."""
+    return (
+        b"upgrade" in head.headers
+        and head.version >= (1, 1)
+        and (b"upgrade" in _options(head, b"connection"))
+    )
+
+
+def takes_trailers(head: RequestHead) -> bool:
+    """Whether the client wants trailer fields (RFC 9110 section 10.1.4)."""
+    return b"trailers" in _options(head, b"te")
+
+
+def _options(head: RequestHead, name: bytes) -> list[bytes]:
+    value = head.headers.get(name)
+    return [] if value is None else [option.strip(b" \t") for option in value.lower().split(b",")]

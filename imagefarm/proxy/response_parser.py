@@ -12,7 +12,7 @@ import re
 from enum import Enum
 from typing import Final
 
-from attrs import define
+from attrs import define, evolve
 
 from imagefarm.http.chunked import ChunkedDecoder
 from imagefarm.http.headers import MAX_HEAD, Headers
@@ -63,7 +63,7 @@ class ResponseHead:
 
 
 class ResponseParser:
-    """Reads one response to a request of the given method.
+    """Reads one response to a request of the given method, which may ask for an ``upgrade``.
 
     ``complete`` tells that the response has been read whole; ``excess`` is what came after it,
     and must never be taken for the next response.
@@ -71,10 +71,11 @@ class ResponseParser:
 
     __slots__ = (
         "_body", "_buffer", "_decoder", "_interim", "_left", "_max_head", "_searched",
-        "complete", "excess", "head",
+        "_upgrade", "complete", "excess", "head",
     )  # fmt: skip
 
-    def __init__(self, method: bytes, max_head: int = MAX_HEAD) -> None:
+    def __init__(self, method: bytes, max_head: int = MAX_HEAD, *, upgrade: bool = False) -> None:
+        self._upgrade = upgrade
         self._body = method != b"HEAD"
         self._decoder: ChunkedDecoder | None = None
         self._max_head = max_head
@@ -112,7 +113,10 @@ class ResponseParser:
             block, buffer = buffer[: end + 2], buffer[end + 4 :]
             self._searched = 0
             head = parse_head(block, self._body)
-            if head.status >= 200:
+            if head.status == 101 and self._upgrade:
+                # RFC 9110 section 15.2.2: what follows is in another protocol.
+                head = evolve(head, framing=Framing.CLOSE, length=None, persistent=False)
+            if head.status >= 200 or head.framing is Framing.CLOSE:
                 self._begin(head)
                 self._buffer = b""
                 return buffer
@@ -157,6 +161,11 @@ class ResponseParser:
         self._left -= len(data)
         self.complete = not self._left
         return [data]
+
+    @property
+    def trailers(self) -> list[tuple[bytes, bytes]]:
+        """The trailer fields, once it is complete."""
+        return [] if self._decoder is None else self._decoder.trailers
 
     def _feed_chunked(self, decoder: ChunkedDecoder, data: bytes) -> list[bytes]:
         try:

@@ -42,6 +42,7 @@ class ProxySettings(UpstreamSettings):
     version: tuple[int, int] = (1, 1)
     method: Template | None = None
     set_body: Template | None = None
+    pass_trailers: bool = False
     cookies: CookieRules = field(factory=CookieRules)
     resolver: ResolverSettings | None = None
     tls: TlsSettings = field(factory=TlsSettings)
@@ -72,6 +73,7 @@ class ProxySettings(UpstreamSettings):
             cookies=CookieRules.from_scope(scope),
             tls=TlsSettings.from_scope(scope),
             set_body=scope[d.PROXY_SET_BODY],
+            pass_trailers=scope[d.PROXY_PASS_TRAILERS],
             **common_settings(d.COMMON, scope, HIDDEN, prefix),
             resolver=ResolverSettings.from_scope(scope),
         )

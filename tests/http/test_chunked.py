@@ -10,6 +10,7 @@ from imagefarm.http.chunked import (
     MAX_TRAILERS,
     ChunkedDecoder,
     encode_chunk,
+    last_chunk,
 )
 from imagefarm.http.parser import BadRequest
 
@@ -120,3 +121,12 @@ class DecoderTests(SynchronousTestCase):
                 return error.status
 
         self.assertEqual(verdict([data]), verdict(single(data)))
+
+
+class LastChunkTests(SynchronousTestCase):
+    def test_trailers_are_read_back(self) -> None:
+        decoder = ChunkedDecoder()
+        fields = [(b"Sum", b"9"), (b"Sum", b"10")]
+        self.assertEqual(decoder.feed(last_chunk(fields) + b"more"), ([], b"more"))
+        self.assertEqual(decoder.trailers, fields)
+        self.assertEqual(last_chunk([]), LAST_CHUNK)

@@ -109,7 +109,7 @@ class SerializerTests(SynchronousTestCase):
                 self.head(200, (name, value))
 
     def test_impossible_status(self) -> None:
-        for status in (0, 99, 100, 101, 1000, -1):
+        for status in (0, 99, 100, 102, 1000, -1):
             with self.assertRaises(BadResponse):
                 self.head(status)
 

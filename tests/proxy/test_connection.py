@@ -45,9 +45,15 @@ class ConnectionTestCase(SynchronousTestCase):
         body: Source | None = None,
         reused: bool = False,
         version: tuple[int, int] = (1, 1),
+        **more: bool,
     ) -> Deferred[Response]:
         outgoing = Outgoing(
-            method, b"/x?y", Headers([(b"Host", b"h"), (b"A", b"b")]), body=body, version=version
+            method,
+            b"/x?y",
+            Headers([(b"Host", b"h"), (b"A", b"b")]),
+            body=body,
+            version=version,
+            **more,
         )
         return self.connection.send(outgoing, TIMEOUTS, reused=reused)
 
@@ -58,6 +64,62 @@ class ConnectionTestCase(SynchronousTestCase):
         error = self.failureResultOf(answer, UpstreamError).value
         assert isinstance(error, UpstreamError)
         return error
+
+
+class TrailerTests(ConnectionTestCase):
+    HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: Sum\r\n\r\n"
+    BODY = b"3\r\nabc\r\n0\r\nSum: 9\r\nContent-Length: 1\r\nSet-Cookie: x\r\n\r\n"
+
+    def test_streaming_and_at_once(self) -> None:
+        """Those that belong in a head never pass."""
+        for pieces in ((self.HEAD, self.BODY), (self.HEAD + self.BODY,)):
+            self.setUp()
+            answer = self.send(trailers=True)
+            for piece in pieces:
+                self.connection.dataReceived(piece)
+            response = self.successResultOf(answer)
+            sink = self.successResultOf(read(response))
+            self.assertEqual((sink.received, sink.ended), (b"abc", 1))
+            assert response.trailers is not None
+            self.assertEqual(response.trailers(), [(b"Sum", b"9")])
+            self.assertEqual(self.idle, 1)
+
+    def test_dropped(self) -> None:
+        answer = self.send()
+        self.connection.dataReceived(self.HEAD + self.BODY)
+        response = self.successResultOf(answer)
+        self.assertEqual((response.body, response.trailers), (b"abc", None))
+
+
+class SwitchTests(ConnectionTestCase):
+    SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: t\r\nConnection: upgrade\r\n\r\n"
+
+    def test_only_if_asked(self) -> None:
+        error = self.error_after(self.send())
+        self.assertEqual(error.fault, Fault.INVALID_HEADER)
+
+    def error_after(self, answer: Deferred[Response]) -> UpstreamError:
+        self.connection.dataReceived(self.SWITCH)
+        return self.error(answer)
+
+    def test_not_before_the_request_is_there(self) -> None:
+        error = self.error_after(self.send(b"POST", Source([b"a"], held=True), upgrade=True))
+        self.assertIn("switched protocols before it had the request", str(error))
+
+    def test_never_idle_again(self) -> None:
+        answer = self.send(upgrade=True)
+        self.connection.dataReceived(self.SWITCH + b"first")
+        response = self.successResultOf(answer)
+        self.assertEqual((response.status, response.length), (101, None))
+        self.assertEqual(list(response.headers), [(b"Upgrade", b"t")])
+        assert response.tunnel is not None
+        sink, source, body = Sink(), Source([b"up"], held=True, known=False), response.body
+        body.start(sink)  # type: ignore[union-attr]
+        response.tunnel(source)
+        self.assertEqual(sink.received, b"first")
+        self.assertTrue(self.transport.value().endswith(b"\r\n\r\nup"))
+        self.lose()
+        self.assertEqual((self.idle, self.closed, sink.ended, source.cancelled), (0, 1, 1, True))
 
 
 class RequestTests(ConnectionTestCase):

@@ -208,6 +208,33 @@ class RequestTests(HandlerTestCase):
             expected = [(b"Host", host)] + ([(b"X-Port", port)] if port else [])
             self.assertEqual(list(outgoing.headers or ()), expected)
 
+    def test_upgrade(self) -> None:
+        asks = [(b"Connection", b"keep-alive, Upgrade"), (b"Upgrade", b"websocket")]
+        config = "proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade;"
+        proxy = "proxy_pass http://backend;"
+        for inside, headers, upgrade in (
+            (config, asks, True),
+            ("", asks, False),
+            (config, asks[:1], False),
+            (config, asks[1:], False),
+            (config + "proxy_http_version 1.0;", asks, False),
+        ):
+            outgoing = self.outgoing(proxy + inside, headers=headers)
+            self.assertEqual(outgoing.upgrade, upgrade, (inside, headers))
+            assert outgoing.headers is not None
+            for name in (b"upgrade", b"connection"):
+                self.assertEqual(name in outgoing.headers, upgrade, (inside, headers))
+
+    def test_trailers(self) -> None:
+        proxy = "proxy_pass http://backend;"
+        for inside, te, passed in (
+            ("proxy_pass_trailers on;", b"gzip, trailers", True),
+            ("proxy_pass_trailers on;", b"gzip", False),
+            ("", b"trailers", False),
+        ):
+            outgoing = self.outgoing(proxy + inside, headers=[(b"TE", te)])
+            self.assertEqual(outgoing.trailers, passed)
+
     def test_bodies(self) -> None:
         body = Source([b"abc"])
         proxy = "proxy_pass http://backend;"
