@@ -382,3 +382,14 @@ class ProxyPassTests(ProxyingTestCase):
         response = yield handler(make_request(target=b"/x"))
         self.assertEqual(response.body, b"ok")
         self.assertTrue(server.requests[0].startswith(b"GET /basex HTTP/1.1\r\nHost: localhost"))
+
+    @inlineCallbacks
+    def test_socket_keepalive(self) -> Any:
+        server = self.serve(answer(OK))
+        http = f"upstream u {{ server 127.0.0.1:{server.port}; keepalive 2; }}"
+        for flag in ("on", "off"):
+            handler = self.proxy(f"proxy_pass http://u; proxy_socket_keepalive {flag};", http)
+            yield handler(make_request())
+            group: Any = handler._group
+            (link,) = group._links.values()
+            self.assertEqual(bool(link.connection.transport.getTcpKeepAlive()), flag == "on")
