@@ -15,6 +15,8 @@ from twisted.internet.epollreactor import EPollReactor
 from twisted.python import log
 
 _READABLE: Final = select.EPOLLIN
+#: Events taken in one turn: room for them is made each time, however few there are.
+MAX_EVENTS: Final = 512
 
 
 def streamline(reactor: Any, lean: tuple[type, ...]) -> bool:
@@ -30,7 +32,8 @@ def streamline(reactor: Any, lean: tuple[type, ...]) -> bool:
 
     def do_poll(timeout: float | None) -> None:
         try:
-            events = poller.poll(-1 if timeout is None else timeout, len(selectables))
+            most = min(len(selectables), MAX_EVENTS)
+            events = poller.poll(-1 if timeout is None else timeout, most)
         except InterruptedError:
             return
         for fd, event in events:
