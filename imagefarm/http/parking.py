@@ -33,13 +33,15 @@ if TYPE_CHECKING:
 
 #: So many connections of a factory stay as they are, idle or not.
 AWAKE: Final = 256
-#: Seconds that a connection has been idle before it is parked: not one between two requests.
+#: Seconds that a connection has been idle before it is parked, if it has asked once, and if it
+#: has come back: that one may be busy, with a little rest because there are many like it.
 REST: Final = 0.05
+LONG_REST: Final = 0.5
 #: Connections looked at for each one that comes or wakes up, and at each tick of the wheel.
 LOOKS: Final = 4
 TICK_LOOKS: Final = 128
-#: Connections woken up in one turn of the loop.
-EVENTS: Final = 64
+#: Connections woken up in one turn of the loop. It takes as many events of others as there are.
+EVENTS: Final = 512
 
 # The serial number, when it was opened, requests so far; port, flow and scope of the client;
 # its address follows as text.
@@ -104,12 +106,13 @@ class ParkingLot:
         factory = self._factory
         if len(factory.connections) <= self.awake:
             return
-        before = factory.clock.seconds() - REST
+        now = factory.clock.seconds()
         for _ in range(looks):
             if not self._candidates:
                 self._candidates = list(factory.connections)
             connection = self._candidates.pop()
-            if connection.idle_since <= before:
+            rested = now - connection.idle_since
+            if rested >= LONG_REST or (rested >= REST and connection.served < 2):
                 self._park(connection)
                 if len(factory.connections) <= self.awake:
                     return

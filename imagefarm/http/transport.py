@@ -146,6 +146,13 @@ class Direct:
         if waits or self.disconnecting or not self.connected:
             return None
         sock = self.socket
+        try:
+            sock.recv(1, socket.MSG_PEEK)
+            return None
+        except BlockingIOError:
+            pass  # as it should be: the loop is not late with a request or an end of file
+        except OSError:
+            return None
         self.stopReading()
         self.stopWriting()
         self.connected, self.disconnected = 0, 1

@@ -36,7 +36,7 @@ http {{
     log_format numbers "$remote_addr $remote_port $proxy_protocol_addr "
                        "$connection $connection_requests $request_uri $status";
     access_log logs/access.log numbers;
-    client_header_timeout 1s;
+    client_header_timeout 30s;
     keepalive_timeout 60s;
     server {{
         listen 127.0.0.1:{port};

@@ -20,7 +20,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from imagefarm.http.factory import HttpFactory
 from imagefarm.http.message import ForwardedPeer, Request, TransferSettings
-from imagefarm.http.parking import EVENTS, REST
+from imagefarm.http.parking import EVENTS, LONG_REST, REST
 from imagefarm.http.proxied import ProxiedFactory
 from imagefarm.http.transport import DirectServer, listen
 from imagefarm.process.loop import streamline
@@ -103,8 +103,9 @@ class Bench:
         made = [self.connect() for _ in clients]
         for client, target in zip(made, clients, strict=True):
             self.ask(client, GET % target)
-        self.pass_time(1.5)
-        assert len(self.lot) == len(clients), self.lot
+        while len(self.lot) < len(clients):
+            assert self.clock.seconds() < KEEP, repr(self.lot)
+            self.pass_time(TICK)
         return made
 
     def closed(self, client: socket.socket) -> bool:
@@ -228,7 +229,9 @@ class Parking(SynchronousTestCase):
             bench.until(lambda: not bench.lot)
             bench.pass_time(1.5)
             self.assertEqual(len(bench.lot), 1)
-        bench.pass_time(KEEP - 5.5)
+        bench.pass_time(KEEP - 0.2 - bench.clock.seconds())
+        self.assertEqual(len(bench.lot), 1)
+        bench.pass_time(0.2 + TICK)
         self.assertTrue(bench.closed(client))
 
     def test_client_leaves(self) -> None:
@@ -327,26 +330,36 @@ class Parking(SynchronousTestCase):
         self.assertEqual((len(bench.factory.connections), len(bench.lot)), (3, 4))
 
     def test_no_rest(self) -> None:
-        """Between two requests is no time to sleep."""
+        """Between two requests is no time to sleep; who has come back has a little more."""
         bench = self.bench()
         clients = [bench.connect() for _ in range(4)]
-        for _ in range(4):
+        for rest in (REST / 5, LONG_REST / 5, LONG_REST / 5):
             for client in clients:
                 bench.ask(client, GET % b"/")
-                bench.clock.advance(REST / 10)
+                bench.clock.advance(rest)
                 bench.lot.make_room()
         self.assertEqual(len(bench.lot), 0)
 
+    def test_unread_bytes(self) -> None:
+        """It is the loop that is late, not the client: nothing is to be parked."""
+        bench = self.bench()
+        client, gone = bench.connect(), bench.connect()
+        bench.ask(client, GET % b"/")
+        client.sendall(GET % b"/2")
+        gone.close()
+        bench.pass_time(1.5)
+        self.assertEqual((len(bench.lot), bench.factory.count), (0, 2))
+        bench.until(lambda: len(bench.app.done) == 2 and bench.factory.count == 1)
+
     def test_many_at_once(self) -> None:
         bench = self.bench()
-        clients = bench.parked(*[b"/"] * (2 * EVENTS + 1))
+        clients = bench.parked(*[b"/"] * (EVENTS + 1))
         for client in clients:
             client.sendall(GET % b"/second")
         bench.until(lambda: len(bench.app.done) == 2 * len(clients))
         serials = {request.peer.serial for request in bench.app.done[len(clients) :]}
         self.assertEqual(serials, set(range(1, len(clients) + 1)))
-        bench.pass_time(1.5)
-        self.assertEqual(len(bench.lot), len(clients))
+        self.assertEqual((bench.factory.count, len(bench.lot)), (len(clients), 0))
 
     def test_max_connections(self) -> None:
         """They count for ``worker_connections``."""
@@ -517,4 +530,4 @@ class Indistinguishable(SynchronousTestCase):
 
     def test_stories(self) -> None:
         self.stories()
-        self.assertGreater(self.most_parked, 1)
+        self.assertGreaterEqual(self.most_parked, 1)
