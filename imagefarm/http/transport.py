@@ -6,9 +6,12 @@ response. `listen` makes ports whose connections are ours instead.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import struct
+import sys
+import termios
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -84,6 +87,15 @@ class Direct:
     startWriting: Callable[[], None]
     stopReading: Callable[[], None]
     stopWriting: Callable[[], None]
+
+    @property
+    def taken(self) -> int:
+        """How many of the bytes written the client's system has acknowledged."""
+        try:
+            waiting = fcntl.ioctl(self.socket.fileno(), termios.TIOCOUTQ, bytes(4))
+        except OSError:
+            return self.written
+        return self.written - int.from_bytes(waiting, sys.byteorder)
 
     @property
     def _queued(self) -> bool:

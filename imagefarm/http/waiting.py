@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from .timers import NEVER
 from .transport import Direct
@@ -34,11 +34,19 @@ class Wait(Enum):
     CLOSE = "the transport to close"
 
 
+#: How often in ``send_timeout`` it is looked whether the client takes anything.
+LOOKS: Final = 4
+_OF_PROGRESS: Final = frozenset({Wait.SEND, Wait.CLOSE})
+
+
 class Waiting:
     """A base class of the connection, because an object of its own would cost memory.
 
-    SEND and CLOSE are about progress: their deadline moves on for as long as bytes have reached
-    the socket since it was set, so that a slow reader is not taken for one that has stopped.
+    SEND and CLOSE are about progress: their deadline is counted from when the client last took
+    something, so that a slow reader is not taken for one that has stopped. What the client's
+    system has acknowledged counts, not what ours has room for: a large buffer that is read from
+    slowly has no room for long, and one that fills slowly (``limit_rate``) proves nothing. That
+    has to be asked; it is, `LOOKS` times in a timeout.
     """
 
     __slots__ = ("_mark", "_wait", "deadline", "factory", "slot", "transport")
@@ -49,30 +57,35 @@ class Waiting:
         self.deadline = NEVER
         self.slot = -1
         self._wait = Wait.NOTHING
-        self._mark = 0
+        #: How much the client had taken at the last look, and when it last took something.
+        self._mark = (0, 0.0)
 
     def timed_out(self) -> None:
         """The wheel: the deadline has passed."""
-        wait, self._wait = self._wait, Wait.NOTHING
-        left = self._time_left(wait)
+        left = self._time_left() if self._wait in _OF_PROGRESS else 0.0
         if left > 0:
-            self._await(wait, left)
+            self.factory.wheel.schedule(self, min(left, self._send_timeout() / LOOKS))
         else:
+            wait, self._wait = self._wait, Wait.NOTHING
             self._expired(wait)
 
-    def _time_left(self, wait: Wait) -> float:
-        """Seconds, if the client has read something since the deadline was set."""
-        if wait not in (Wait.SEND, Wait.CLOSE) or self._progress() == self._mark:
-            return 0.0
-        timeout = self._send_timeout()
-        moved: float = getattr(self.transport, "moved", 0.0)
-        return moved + timeout - self.factory.clock.seconds() if moved else timeout
+    def _time_left(self) -> float:
+        """Seconds from now that the client still has."""
+        transport, now = self.transport, self.factory.clock.seconds()
+        progress = self._progress()
+        if progress != self._mark[0] and transport.moved == self._mark[1]:
+            transport.moved = now  # some time since the last look
+        self._mark = progress, transport.moved
+        left: float = transport.moved + self._send_timeout() - now
+        return left
 
     def _await(self, wait: Wait, seconds: float) -> None:
         """Wait so long for that, and for nothing else."""
         self._wait = wait
-        if wait is Wait.SEND or wait is Wait.CLOSE:
-            self._mark = self._progress()
+        if wait in _OF_PROGRESS:
+            self.transport.moved = self.factory.clock.seconds()
+            self._mark = self._progress(), self.transport.moved
+            seconds /= LOOKS
         self.factory.wheel.schedule(self, seconds)
 
     def _await_nothing(self) -> None:
@@ -81,8 +94,8 @@ class Waiting:
 
     def _progress(self) -> int:
         """A number that grows as long as the client reads."""
-        written: int = getattr(self.transport, "written", 0)
-        return written
+        taken: int = getattr(self.transport, "taken", 0)
+        return taken
 
     def _break_off(self, reset: bool) -> None:
         """Close the socket now; ``reset`` makes sure that the client gets nothing more."""

@@ -173,11 +173,24 @@ class EndingTests(SynchronousTestCase):
         client.get()
         client.connection.pauseProducing()
         client.clock.pump([0.5] * 20)
-        client.transport.written = 1  # type: ignore[attr-defined]
+        client.transport.taken = 1  # type: ignore[attr-defined]
         client.transport.moved = client.clock.seconds()  # type: ignore[attr-defined]
         client.clock.pump([0.5] * 59)
         self.assertFalse(client.transport.aborted)
         client.clock.pump([0.5] * 3)
+        self.assertTrue(client.transport.aborted)
+
+    def test_send_timeout_sees_what_the_client_takes(self) -> None:
+        """Out of a large buffer it takes something long before there is room for more."""
+        client = self.client(send_timeout=8)
+        client.app.answers[b"/"] = Response(200, body=ScriptedStream(first=(b"abc",)))
+        client.get()
+        client.connection.pauseProducing()
+        for taken in range(10):
+            client.transport.taken = taken  # type: ignore[attr-defined]
+            client.clock.pump([0.5] * 8)
+            self.assertFalse(client.transport.aborted)
+        client.clock.pump([0.5] * 24)
         self.assertTrue(client.transport.aborted)
 
 
@@ -191,7 +204,7 @@ class SocketTests(TestCase):
         self.factory = HttpFactory(
             self.app, reactor, server=("127.0.0.1", 0), transfer=self.app.transfer
         )
-        sock = socket.create_server(("127.0.0.1", 0))
+        self.sock = sock = socket.create_server(("127.0.0.1", 0))
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 32768)
         sock.setblocking(False)
         self.addCleanup(sock.close)
@@ -249,6 +262,29 @@ class SocketTests(TestCase):
         self.file(5_000_000)
         count, _, _ = yield deferToThread(self.ask, port)
         self.assertGreater(count, 5_000_000)
+
+    @inlineCallbacks
+    def test_a_slow_reader_of_a_large_buffer(self) -> Any:
+        """It makes no room for us for longer than ``send_timeout``, but it reads."""
+        port = self.serve(send_timeout=2)
+        self.file(3 << 20)
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+
+        def read() -> tuple[int, bool]:
+            with socket.socket() as sock:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
+                sock.settimeout(10)
+                sock.connect(("127.0.0.1", port))
+                sock.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+                got = 0
+                for _ in range(10):
+                    time.sleep(0.5)
+                    got += len(sock.recv(8192))
+                return got, bool(self.app.done)
+
+        got, over = yield deferToThread(read)
+        self.assertFalse(over)
+        self.assertGreater(got, 50_000)
 
     @inlineCallbacks
     def test_reset_timedout_connection(self) -> Any:

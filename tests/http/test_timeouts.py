@@ -138,7 +138,7 @@ class TimeoutTests(SynchronousTestCase):
         self.client.connection.pauseProducing()
         for written in range(1, 6):
             self.wait(25)
-            self.client.transport.written = written  # type: ignore[attr-defined]
+            self.client.transport.taken = written  # type: ignore[attr-defined]
         self.assertFalse(self.client.closing)
         self.wait(62)
         self.assertTrue(self.client.transport.aborted)
