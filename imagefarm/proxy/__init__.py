@@ -6,7 +6,9 @@ From the outside in::
       settings, directives, target, redirect, variables    what the configuration says
     groups, group   the upstream blocks; a group's connections, for every protocol
       exchange      one request's way from peer to peer
-      peers, policies, pool, replay    what the decisions are made of, sans-IO
+      peers, peer, policies    who gets a request, sans-IO
+        turn, load, ring, tournament    how a choice is made without looking at all peers
+      pool, replay    what is kept and what can be repeated, sans-IO
       connector     opening a connection
     connection      the HTTP/1.x client: request_writer, response_parser, response_body, watchdog
 """

@@ -18,6 +18,8 @@ from typing import Final, Protocol
 
 from attrs import define, field, frozen
 
+from .counters import Counters
+
 #: What ``checked`` and ``accessed`` hold before anything happened: long ago on every clock.
 _NEVER: Final = float("-inf")
 #: `Peer.ramp` of a peer that has its whole weight; ``slow_start`` goes there in steps of 1.
@@ -48,41 +50,6 @@ class Health(Enum):
     UNHEALTHY = "unhealthy"
     #: The first check has not answered yet, and nothing may be sent before (``mandatory``).
     CHECKING = "checking"
-
-
-@define(eq=False)
-class Counters:
-    """What a peer has done since the start, for status pages. Only ever grows.
-
-    ``responses[n]`` counts the answers with a status of ``n`` hundred. ``header_time`` and
-    ``response_time`` are sums in seconds over all of ``responses`` and ``completed`` exchanges.
-    ``sent`` and ``received`` are bytes on the wire, TLS not counted. ``fails`` are unsuccessful
-    attempts, ``unavail`` how often they put the peer out (``max_fails``).
-    """
-
-    requests: int = 0
-    responses: list[int] = field(factory=lambda: [0] * 6)
-    sent: int = 0
-    received: int = 0
-    fails: int = 0
-    unavail: int = 0
-    completed: int = 0
-    header_time: float = 0.0
-    response_time: float = 0.0
-    #: When the last request was sent here, and when the last failure was and why.
-    selected: float | None = None
-    last_failure: float | None = None
-    last_reason: str = ""
-
-    def answered(self, status: int, header_time: float) -> None:
-        """The head of an answer came ``header_time`` seconds after the attempt began."""
-        self.responses[status // 100 if 100 <= status < 600 else 0] += 1
-        self.header_time += header_time
-
-    def finished(self, response_time: float) -> None:
-        """An answer was read to its end ``response_time`` seconds after the attempt began."""
-        self.completed += 1
-        self.response_time += response_time
 
 
 class Keeper(Protocol):

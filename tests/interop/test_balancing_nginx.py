@@ -37,6 +37,7 @@ SERVER = r"""
             if ($arg_fail ~ "%(port)d") { return 500; }
             return 200 %(port)d;
         }
+        location /kept { return 200 $connection_requests; }
         location /least/held {
             limit_rate_after 1k;
             limit_rate 1;
@@ -97,8 +98,33 @@ http {
         server 127.0.0.1:%(c)d weight=3;
         server 127.0.0.1:%(d)d max_conns=1;
     }
+    upstream kept-for-requests {
+        server 127.0.0.1:%(a)d;
+        keepalive 1;
+        keepalive_requests 3;
+    }
+    upstream kept-for-timeout {
+        server 127.0.0.1:%(a)d;
+        keepalive 1;
+        keepalive_timeout 2s;
+    }
+    upstream kept-for-time {
+        server 127.0.0.1:%(a)d;
+        keepalive 1;
+        keepalive_time 2s;
+    }
+    upstream kept-for-few {
+        least_conn;
+        server 127.0.0.1:%(a)d;
+        server 127.0.0.1:%(b)d;
+        keepalive 1;
+    }
     server {
         listen 127.0.0.1:%(listen)d;
+        location /kept/requests { proxy_pass http://kept-for-requests; }
+        location /kept/timeout { proxy_pass http://kept-for-timeout; }
+        location /kept/time { proxy_pass http://kept-for-time; }
+        location /kept/few { proxy_pass http://kept-for-few; }
         location /plain { proxy_pass http://plain; }
         location /ring { proxy_pass http://ring; }
         location /turns { proxy_pass http://turns; }
@@ -127,13 +153,13 @@ class Side:
         self._sock, self._reader = sock, rawhttp.Reader(sock)
         return sock
 
-    def peers(self, target: str) -> str | None:
-        """Which servers were tried for a request."""
+    def ask(self, target: str) -> tuple[str | None, bytes]:
+        """Which servers were tried for a request, and what the last one said."""
         assert self._reader is not None
         self._sock.sendall(rawhttp.request(target))
         answer = self._reader.answer()
         assert answer is not None, target
-        return answer.header("X-Peers")
+        return answer.header("X-Peers"), answer.plain
 
     def hold(self, target: str) -> str:
         """The same for a request whose answer does not end; the connection stays open."""
@@ -187,11 +213,11 @@ class BalancingTests(SynchronousTestCase):
         config.write_text(SERVERS % {"here": str(here), "servers": servers})
         return farmsite.nginx(tools.nginx(), here, config, ports)
 
-    def compare(self, *targets: str) -> list[str | None]:
+    def compare(self, *targets: str) -> list[tuple[str | None, bytes]]:
         """Ask both in turn; returns what they agree on."""
         seen = []
         for number, target in enumerate(targets):
-            theirs, ours = self.theirs.peers(target), self.ours.peers(target)
+            theirs, ours = self.theirs.ask(target), self.ours.ask(target)
             self.assertEqual(theirs, ours, f"{number}: {target}, after {seen[-9:]}")
             seen.append(ours)
         return seen
@@ -199,20 +225,28 @@ class BalancingTests(SynchronousTestCase):
     def test_everyone_gets_what_nginx_gives_them(self) -> None:
         """One test, so that the daemons start once."""
         self.hashes()
+        self.kept()
         self.turns()
         self.least()
 
     def hashes(self) -> None:
         """Thousands of keys, some of which meet a server that is not there."""
-        keys = [f"/photos/{number}.jpg" for number in range(1500)]
+        keys = [f"/photos/{number}.jpg" for number in range(2000)]
         for name in ("plain", "ring"):
             seen = self.compare(*(f"/{name}?k={key}" for key in keys))
-            self.assertEqual(len({str(peers).rpartition(" ")[2] for peers in seen}), 3)
-            self.assertTrue(any(", " in str(peers) for peers in seen))
+            self.assertEqual(len({str(peers).rpartition(" ")[2] for peers, _ in seen}), 3)
+            self.assertTrue(any(", " in str(peers) for peers, _ in seen))
             # Several failures for one request; and no key, which is round robin.
             fail = f"fail={self.ports['b']}"
             self.compare(*(f"/{name}?{fail}&k={key}" for key in keys[:150]))
             self.compare(*[f"/{name}?k="] * 30)
+
+    def kept(self) -> None:
+        """How often a connection to a server is used."""
+        seen = self.compare(*["/kept/requests"] * 7)
+        self.assertEqual([said for _, said in seen], [b"1", b"2", b"3", b"1", b"2", b"3", b"1"])
+        # Two servers in turn, and room for one connection: it never is the one that is wanted.
+        self.assertEqual({said for _, said in self.compare(*["/kept/few"] * 6)}, {b"1"})
 
     def turns(self) -> None:
         """Weights, while servers fail and come back; one of them never fails.
@@ -222,7 +256,8 @@ class BalancingTests(SynchronousTestCase):
         port = {name: str(self.ports[name]) for name in "abcd"}
         dice = random.Random(4)
         failable = {"turns": "abd", "equals": "abc"}
-        for _ in range(2):
+        # Round after round: how often the connections were used before the wait.
+        for before, after in (((1, 2, 1, 2), (1, 3, 1)), ((2, 3, 2, 3), (1, 4, 1))):
             for name, servers in failable.items():
                 failing = [
                     ",".join(port[server] for server in servers if dice.random() < 0.2)
@@ -230,7 +265,12 @@ class BalancingTests(SynchronousTestCase):
                 ]
                 self.compare(*[f"/{name}"] * 40)
                 self.compare(*(f"/{name}?fail={some}" for some in failing), *[f"/{name}"] * 20)
-            time.sleep(3.1)  # fail_timeout
+            kept = self.compare(*["/kept/timeout"] * 2, *["/kept/time"] * 2)
+            self.assertEqual(tuple(int(said) for _, said in kept), before)
+            time.sleep(3.1)  # fail_timeout, keepalive_timeout, keepalive_time
+            # The one was closed meanwhile; the other is used once more, then it is too old.
+            kept = self.compare("/kept/timeout", *["/kept/time"] * 2)
+            self.assertEqual(tuple(int(said) for _, said in kept), after)
         for name in failable:
             self.compare(*[f"/{name}"] * 40)
 

@@ -108,3 +108,32 @@ class ModelTests(SynchronousTestCase):
     @given(st.lists(PARAMETERS, min_size=2, max_size=6), EVENTS, st.binary(min_size=1, max_size=9))
     def test_hash(self, parameters: list[dict[str, Any]], events: Any, key: bytes) -> None:
         Both(parameters, "hash", Hash(Template("", (), None))).play(events, key)
+
+    def test_hash_among_many_that_are_down(self) -> None:
+        """After twenty misses it is a matter of turns."""
+        parameters = [{"down": number % 15 != 7} for number in range(60)]
+        both = Both(parameters, "hash", Hash(Template("", (), None)))
+        for number in range(400):
+            both.play([("choose", 2), ("good", 0), ("good", 0)], b"%d" % number)
+
+    def test_a_probe_that_is_never_answered(self) -> None:
+        """The client left: after ``fail_timeout`` the next request is a probe."""
+        for method, policy in (("round_robin", RoundRobin()), ("least_conn", LeastConn())):
+            both = Both([{}, {}], method, policy)
+            both.play([("choose", 1), ("bad", 0), ("wait", 11), ("choose", 2)])
+            self.assertFalse(both.every[0].listed)
+            both.play([("choose", 1), ("wait", 11), ("choose", 2)])
+            self.assertIn(0, both.busy[-2:])
+
+    def test_who_is_least_busy_alone_regains_no_weight(self) -> None:
+        first, second = [Peer(Address("10.0.0.1", n), weight=4, max_fails=2) for n in (1, 2)]
+        peers = Peers([first, second])
+        second.take(0.0)
+        first.failed(0.0)
+        for _ in range(3):
+            self.assertIs(LeastConn().choose(peers, b"", 0.0, ()), first)
+        self.assertEqual(first.effective_weight, 2)
+        second.release()
+        for _ in range(3):
+            LeastConn().choose(peers, b"", 0.0, ())
+        self.assertEqual(first.effective_weight, 4)
