@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
 
 from attrs import asdict, frozen
 
 from imagefarm.cache.zone import Zone
 from imagefarm.proxy.group import Group
 from imagefarm.proxy.health.records import Tally
+from imagefarm.proxy.names.reply import Kind
+from imagefarm.proxy.names.resolver import Resolver
 from imagefarm.proxy.peer import Peer
 
 from .health import HealthChecks
 from .servers import keyed
+
+_CODES: Final = {
+    0: "noerror", 1: "formerr", 2: "servfail", 3: "nxdomain", 4: "notimp", 5: "refused",
+    110: "timedout",
+}  # fmt: skip
 
 
 @frozen(eq=False)
@@ -98,6 +106,17 @@ def _checks(tally: Tally) -> Mapping[str, Any]:
     if tally.last_passed is not None:
         found["last_passed"] = tally.last_passed
     return found
+
+
+def resolver_report(resolvers: Sequence[Resolver]) -> Mapping[str, Any]:
+    """What the resolvers of one ``status_zone`` asked, and what became of it (nginx's words)."""
+    asked = sum((resolver.asked for resolver in resolvers), Counter[Kind]())
+    codes = sum((resolver.codes for resolver in resolvers), Counter[int]())
+    responses = {word: codes.pop(code, 0) for code, word in _CODES.items()}
+    return {
+        "requests": {kind.name.lower(): asked[kind] for kind in Kind},
+        "responses": {**responses, "unknown": codes.total()},
+    }
 
 
 def zone_report(zone: Zone) -> Mapping[str, Any]:

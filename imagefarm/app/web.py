@@ -58,7 +58,7 @@ from .configuration import variables
 from .daemon import fault
 from .doors import Door, Gate, contexts, endpoint_of, named_limits, place_of
 from .metrics import families
-from .report import zone_report
+from .report import resolver_report, zone_report
 from .upstreams import Management
 
 T = TypeVar("T")
@@ -288,6 +288,7 @@ class WebWork:
     def start(self, sockets: Mapping[str, socket.socket]) -> None:
         """Serve on the sockets."""
         self.started = time.time()
+        self.groups.start()
         for zone in self.zones.values():
             zone.start(self.reactor)
         self.management.start(self.board)
@@ -360,6 +361,10 @@ class WebWork:
             },
             "requests": self.dispatcher.requests,
             "upstreams": self.management.report(),
+            "resolvers": {
+                zone: resolver_report(some)
+                for zone, some in self.groups.resolvers.zones().items()
+            },
             "caches": {name: zone_report(zone) for name, zone in self.zones.items()},
         }  # fmt: skip
 

@@ -40,7 +40,7 @@ def parse_authority(text: str, whole: str | None = None, *, where: str = "upstre
             raise Invalid(f'no path in the unix domain socket in {where} "{whole}"')
         return Authority(path=text.removeprefix("unix:"))
     match = _HOST_PORT.fullmatch(text)
-    if match is None:
+    if match is None or "/" in text or "?" in text:
         raise Invalid(f'invalid host in {where} "{whole}"')
     host, port = match[1], match[2]
     if not host:

@@ -49,6 +49,8 @@ class Group:
         self._links: dict[UpstreamConnection, Link] = {}
         self._sweep: Any = None
         self._stopped = False
+        #: Requests that came before the names of the servers were known; None: they are.
+        self._early: list[Deferred[None]] | None = None
 
     @property
     def idle(self) -> int:
@@ -59,9 +61,25 @@ class Group:
         self, request: Request, outgoing: Outgoing, rules: ExchangeRules
     ) -> Deferred[Response]:
         """`UpstreamGroup`."""
+        if self._early is not None:
+            waiting: Deferred[None] = Deferred()
+            self._early.append(waiting)
+            request.on_gone.append(waiting.cancel)
+            return waiting.addCallback(lambda _: self.exchange(request, outgoing, rules))
         exchange = Exchange(self, request, outgoing, rules)
         exchange.begin()
         return exchange.answer
+
+    def hold(self) -> None:
+        """Let requests wait until `release`: nobody knows yet where to send them."""
+        self._early = []
+
+    def release(self) -> None:
+        """Send them."""
+        waiting, self._early = self._early, None
+        for early in waiting or ():
+            if not early.called:
+                early.callback(None)
 
     def idle_link(self, peer: Peer, rules: ExchangeRules) -> Link | None:
         """A kept connection to ``peer``, taken out of the pool."""

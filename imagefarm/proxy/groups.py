@@ -14,6 +14,7 @@ from imagefarm.config.table import Scope
 from .addresses import Authority, parse_authority, resolve
 from .destinations import Destinations
 from .group import Group
+from .membership import Membership
 from .methods import method
 from .names.directives import ResolverSettings
 from .names.resolvers import Resolvers
@@ -45,6 +46,7 @@ class Groups:
         self._implicit: dict[Authority, Group] = {}
         self.resolvers = Resolvers(reactor)
         self._destinations = Destinations(self.resolvers, self._make)
+        self._memberships: list[Membership] = []
 
     @classmethod
     def from_scope(cls, http: Scope, reactor: Any) -> Groups:
@@ -110,8 +112,15 @@ class Groups:
         """The ``upstream`` blocks, for the status page."""
         return self._named
 
+    def start(self) -> None:
+        """Begin to ask for the names of servers with ``resolve``."""
+        for membership in self._memberships:
+            membership.start()
+
     def stop(self) -> None:
         """Close all idle connections, and the others when they have finished."""
+        for membership in self._memberships:
+            membership.stop()
         self.resolvers.stop()
         self._destinations.stop()
         for groups in (self._named, self._implicit):
@@ -132,9 +141,12 @@ class Groups:
         servers = scope.all(UPSTREAM_SERVER)
         name: str = scope.value
         policy = method(scope, self.warnings)
-        peers = Peers(server.peer(a) for server in servers for a in server.addresses)
-        if not len(peers.primary):
+        if all(server.backup for server in servers):
             raise Invalid(f'no servers are inside upstream "{name}"')
+        membership = Membership(servers)
+        names = ResolverSettings.from_scope(scope)
+        if membership.changes and names is None:
+            raise Invalid(f'no resolver defined to resolve names at run time in upstream "{name}"')
         keepalive = evolve(
             scope[KEEPALIVE],
             requests=scope[KEEPALIVE_REQUESTS],
@@ -142,7 +154,11 @@ class Groups:
             timeout=scope[KEEPALIVE_TIMEOUT],
         )
         encoded = name.encode("utf-8", "surrogateescape")
-        return Group(self.reactor, encoded, peers, policy, keepalive)
+        group = Group(self.reactor, encoded, Peers(membership.peers()), policy, keepalive)
+        if membership.changes and names is not None:
+            membership.follow(group, self.resolvers.get(names))
+            self._memberships.append(membership)
+        return group
 
     def __repr__(self) -> str:
         return f"<Groups {sorted(self._named)}>"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Final
+from collections.abc import Sequence
+from typing import Any, Final
 
 from attrs import frozen
 
@@ -12,7 +13,8 @@ from imagefarm.config.ast import Directive
 from imagefarm.config.errors import Invalid
 from imagefarm.config.table import HTTP, UPSTREAM, AnyRow, BlockRow, Environment, ListRow, Row
 
-from .addresses import parse_authority, resolve
+from .addresses import literal, parse_authority, resolve
+from .names.follow import Named
 from .peer import Address, Peer
 from .pool import KeepaliveSettings
 
@@ -26,7 +28,8 @@ _ZONE_LEAST: Final = 8 * 4096
 class ServerSpec:
     """One ``server`` line; a name may stand for several addresses, each becomes a peer.
 
-    ``name`` is the address as it was written.
+    ``name`` is the address as it was written. With ``resolve`` there are no addresses yet, and
+    ``named`` is what to ask for.
     """
 
     addresses: tuple[Address, ...]
@@ -39,6 +42,7 @@ class ServerSpec:
     backup: bool = False
     down: bool = False
     drain: bool = False
+    named: Named | None = None
 
     def peer(self, address: Address) -> Peer:
         """A new peer for one of the server's addresses."""
@@ -56,12 +60,12 @@ class ServerSpec:
         )
 
 
-def _server(directive: Directive, env: Environment) -> ServerSpec:
-    where, *words = directive.args
-    parameters: dict[str, int | float | bool] = {}
+def _parameters(words: Sequence[str]) -> dict[str, Any]:
+    """The words after the address. Raises `Invalid`."""
+    parameters: dict[str, Any] = {}
     for word in words:
         name, equals, value = word.partition("=")
-        if not equals and name in ("backup", "down", "drain"):
+        if not equals and name in ("backup", "down", "drain", "resolve"):
             parameters[name] = True
         elif equals and name in ("weight", "max_fails", "max_conns"):
             if not re.fullmatch(r"\d+", value, re.ASCII) or (name == "weight" and not int(value)):
@@ -72,21 +76,30 @@ def _server(directive: Directive, env: Environment) -> ServerSpec:
                 parameters[name] = values.parse_time(value)
             except Invalid:
                 raise Invalid(f'invalid parameter "{word}"') from None
+        elif equals and name == "service":
+            if not value:
+                raise Invalid("service is empty")
+            parameters[name] = value
         else:
             raise Invalid(f'invalid parameter "{word}"')
-    addresses = resolve(parse_authority(where), 80, where)
-    return ServerSpec(
-        addresses,
-        where.encode("utf-8", "surrogateescape"),
-        weight=int(parameters.get("weight", 1)),
-        max_fails=int(parameters.get("max_fails", 1)),
-        fail_timeout=float(parameters.get("fail_timeout", 10.0)),
-        max_conns=int(parameters.get("max_conns", 0)),
-        slow_start=float(parameters.get("slow_start", 0.0)),
-        backup="backup" in parameters,
-        down="down" in parameters,
-        drain="drain" in parameters,
-    )
+    return parameters
+
+
+def _server(directive: Directive, env: Environment) -> ServerSpec:
+    where, *words = directive.args
+    parameters = _parameters(words)
+    service, follow = parameters.pop("service", ""), parameters.pop("resolve", False)
+    authority = parse_authority(where)
+    if service and not follow:
+        raise Invalid(f'service upstream "{where}" requires "resolve" parameter')
+    if service and authority.port is not None:
+        raise Invalid(f'service upstream "{where}" may not have port')
+    named = None
+    if follow and not authority.path and literal(authority.host) is None:
+        named = Named(authority.host, authority.port or 80, service)
+    addresses = () if named else resolve(authority, 80, where)
+    name = where.encode("utf-8", "surrogateescape")
+    return ServerSpec(addresses, name, named=named, **parameters)
 
 
 def _keepalive(directive: Directive, env: Environment) -> KeepaliveSettings:
@@ -128,9 +141,11 @@ UPSTREAM_SERVER: Final = ListRow[ServerSpec](
     convert=_server,
     inherits=False,
     syntax="address [weight=number] [max_fails=number] [fail_timeout=time] [max_conns=number] "
-    "[slow_start=time] [backup] [down] [drain]",
+    "[slow_start=time] [backup] [down] [drain] [resolve] [service=name]",
     doc="A server of the group: a host with an optional port (80), or ``unix:`` and a path. Names "
-    "are resolved when the configuration is read; each address is a peer of its own. After "
+    "are resolved when the configuration is read; each address is a peer of its own. With "
+    "``resolve`` the ``resolver`` is asked again and again and the peers change with its answers; "
+    "``service`` has the ports and weights in SRV records. After "
     "``max_fails`` failures it is left alone for ``fail_timeout``; when it comes back it regains "
     "its weight within ``slow_start``. ``backup`` and ``slow_start`` cannot be used with "
     "``hash``, ``ip_hash`` and ``random``.",

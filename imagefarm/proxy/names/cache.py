@@ -23,7 +23,7 @@ MIN_TTL: Final = 1.0
 #: How long a negative answer is remembered at most (RFC 2308 section 5), and one without SOA.
 MAX_NEGATIVE: Final = 300.0
 NEGATIVE: Final = 5.0
-#: After a failure the next try waits so long, twice as long after each further one, at most...
+#: After a failure the next try waits so long; with an old answer twice as long each time, up to
 RETRY: Final = 1.0
 MAX_RETRY: Final = 8.0
 #: Questions that are remembered; the one whose answer is the oldest makes room.
@@ -94,8 +94,9 @@ class NameCache:
         entry = self._entries.get(question)
         if entry is None:
             entry = self._admit(question, _Entry())
-        # Doubling ends where the bound is reached, long before the number grows large.
-        entry.retry = now + min(RETRY * 2.0 ** min(entry.failures, 8), MAX_RETRY)
+        # With an old answer at hand there is no hurry. The exponent's bound is beyond the other.
+        haste = 0 if entry.items is None else min(entry.failures, 8)
+        entry.retry = now + min(RETRY * 2.0**haste, MAX_RETRY)
         entry.failures += 1
         entry.code = code
         entry.asking = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .cache import NameCache
@@ -27,6 +28,14 @@ class Resolvers:
             resolver = Resolver(self._reactor, ask, nameserving.kinds, cache)
             self._made[settings] = resolver
         return resolver
+
+    def zones(self) -> Mapping[str, Sequence[Resolver]]:
+        """The resolvers of each ``status_zone``."""
+        zones: dict[str, list[Resolver]] = {}
+        for settings, resolver in self._made.items():
+            if settings.nameserving.status_zone:
+                zones.setdefault(settings.nameserving.status_zone, []).append(resolver)
+        return zones
 
     def stop(self) -> None:
         """Drop what is under way."""
