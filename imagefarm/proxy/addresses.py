@@ -17,7 +17,8 @@ from imagefarm.config.errors import Invalid
 from .peer import Address
 
 _HOST_PORT: Final = re.compile(r"(\[[^]/]*\]|[^:\[\]]*)(?::(.*))?", re.DOTALL)
-_HOST: Final = re.compile(r"[A-Za-z0-9._~\-]+")
+# Whether there is such a host is for the resolver to say, but it may come to stand in a field.
+_HOST: Final = re.compile(r"[!-~]+")
 
 
 @frozen
@@ -78,7 +79,9 @@ def resolve(
     if numeric is not None:
         return (Address(numeric, port),)
     try:
-        found = socket.getaddrinfo(authority.host, port, type=socket.SOCK_STREAM)
+        # An asterisk is every address of the machine to getaddrinfo(3), and no name.
+        host = "." if authority.host == "*" else authority.host
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
         raise Invalid(f'host not found in {where} "{whole}"') from None
     return tuple(dict.fromkeys(Address(str(info[4][0]), port) for info in found))

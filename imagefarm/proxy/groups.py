@@ -141,8 +141,10 @@ class Groups:
         servers = scope.all(UPSTREAM_SERVER)
         name: str = scope.value
         policy = method(scope, self.warnings)
+        if not servers:
+            raise Invalid("no servers are inside upstream")
         if all(server.backup for server in servers):
-            raise Invalid(f'no servers are inside upstream "{name}"')
+            raise Invalid(f'no servers in upstream "{name}"')
         membership = Membership(servers)
         names = ResolverSettings.from_scope(scope)
         if membership.changes and names is None:

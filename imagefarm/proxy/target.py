@@ -51,7 +51,9 @@ def parse_url(text: str) -> Target:
     match = _URL.fullmatch(text)
     if match is None:
         raise Invalid("invalid URL prefix")
-    scheme, authority, uri = match[1].lower(), match[2].removesuffix(":"), match[3]
+    scheme, authority, uri = match[1].lower(), match[2], match[3]
+    if authority.startswith("unix:") and authority != "unix:":
+        authority = authority.removesuffix(":")
     rest = text[len(scheme) + 3 :]
     parsed = parse_authority(authority, rest)
     if uri.startswith("?"):

@@ -20,6 +20,7 @@ from .pool import KeepaliveSettings
 
 _INSIDE: Final = frozenset({UPSTREAM})
 _DEFAULTS: Final = KeepaliveSettings()
+_NUMBER: Final = re.compile(r"[0-9]{1,18}")
 #: nginx's: eight pages.
 _ZONE_LEAST: Final = 8 * 4096
 
@@ -68,7 +69,7 @@ def _parameters(words: Sequence[str]) -> dict[str, Any]:
         if not equals and name in ("backup", "down", "drain", "resolve"):
             parameters[name] = True
         elif equals and name in ("weight", "max_fails", "max_conns"):
-            if not re.fullmatch(r"\d+", value, re.ASCII) or (name == "weight" and not int(value)):
+            if not _NUMBER.fullmatch(value) or (name == "weight" and not int(value)):
                 raise Invalid(f'invalid parameter "{word}"')
             parameters[name] = int(value)
         elif equals and name in ("fail_timeout", "slow_start"):

@@ -315,7 +315,7 @@ class GroupTests(FollowTestCase):
         for inside, words in (
             ("server a resolve;",
              'no resolver defined to resolve names at run time in upstream "u"'),
-            ("server a resolve backup;", 'no servers are inside upstream "u"'),
+            ("server a resolve backup;", 'no servers in upstream "u"'),
             ("server a service=;", "service is empty"),
             ("server a service=http;",
              'service upstream "a" requires "resolve" parameter'),
