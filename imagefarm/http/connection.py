@@ -370,12 +370,13 @@ class HttpConnection(Ending):
         elif self._parser is not None and not self._parser.pending:
             self._parser = None
         request = self._request(parsed, body)
+        misplaced = self.factory.secure and self.peer.tls is None
         exchange = Exchange(
             self,
             self.factory.app,
             request,
             body,
-            keep=parsed.keep_alive,
+            keep=parsed.keep_alive and not misplaced,
             expects_continue=parsed.expects_continue and not rest,
         )
         self._exchange = exchange
@@ -383,7 +384,7 @@ class HttpConnection(Ending):
         self._await_nothing()
         if self._alone:
             self._know(parsed)
-        if self.factory.secure and self.peer.tls is None:
+        if misplaced:
             log.info(
                 "client sent plain HTTP request to HTTPS port, client: {client}",
                 client=self.peer.address,

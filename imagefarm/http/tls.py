@@ -7,6 +7,7 @@ One context a server; SNI chooses among those of an address. What nginx of 2013 
 from __future__ import annotations
 
 import os
+import ssl
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -169,6 +170,8 @@ def make_context(settings: TlsSettings) -> SSL.Context:
     context.set_max_proto_version(versions[-1])
     context.set_cipher_list(settings.ciphers.encode())
     options = SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION
+    # As in nginx, or a client that half-closes without close_notify would lose its answer.
+    options |= ssl.OP_IGNORE_UNEXPECTED_EOF
     if settings.prefer_server_ciphers:
         options |= SSL.OP_CIPHER_SERVER_PREFERENCE
     context.set_options(options)

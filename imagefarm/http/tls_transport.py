@@ -64,7 +64,7 @@ class TlsSocket:
     def recv(self, size: int, flags: int = 0) -> bytes:
         """Up to ``size`` bytes, and not more than a record's."""
         try:
-            return self._recv(min(size, RECORD))
+            return self._recv(RECORD if size > RECORD else size)
         except SSL.WantReadError:
             raise BlockingIOError(EWOULDBLOCK, "no whole record") from None
         except SSL.WantWriteError:
@@ -150,6 +150,7 @@ class _Tls:
         self._below: Any = below
         self._context = context
         self._shaking = True
+        self._waits = False
         self.startReading()
 
     def getHandle(self) -> Any:
@@ -180,11 +181,9 @@ class _Tls:
         try:
             self.socket.connection.do_handshake()
         except SSL.WantReadError:
-            self.stopWriting()
-            self.startReading()
+            self._full(False)
         except SSL.WantWriteError:
-            self.stopReading()  # or what the client says meanwhile would wake us in vain
-            self.startWriting()
+            self._full(True)
         except SSL.Error as error:
             _log.info(
                 "SSL_do_handshake() failed ({reason}) while SSL handshaking, client: {client}",
@@ -194,9 +193,20 @@ class _Tls:
             return CONNECTION_LOST
         else:
             self._shaking = False
+            self._full(False)
+        return None
+
+    def _full(self, full: bool) -> None:
+        """Wait for the socket to take more, and not for what the client says; or no longer."""
+        if full is self._waits:
+            return
+        self._waits = full
+        if full:
+            self.stopReading()
+            self.startWriting()
+        else:
             self.stopWriting()
             self.startReading()
-        return None
 
     def _stay_plain(self) -> None:
         """Give the socket back to the transport it came from, and the protocol with it."""

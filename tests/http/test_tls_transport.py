@@ -1,0 +1,693 @@
+"""TLS on real sockets: handshakes in pieces and cut short, endings, resumption, plain clients."""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+from OpenSSL import SSL
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.interfaces import ISSLTransport
+from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import TestCase
+
+from imagefarm.http import tls_transport
+from imagefarm.http.by_address import ByAddress
+from imagefarm.http.factory import HttpFactory
+from imagefarm.http.message import ForwardedPeer, Request, Response, TransferSettings
+from imagefarm.http.proxied import ProxiedFactory
+from imagefarm.http.tls import TlsSettings, make_context
+from imagefarm.http.tls_transport import RECORD, TlsFactory
+from imagefarm.http.transport import listen
+from tests.support.certificates import self_signed
+
+from .fakes import ScriptedApplication, ScriptedStream, text
+
+GET = b"GET %b HTTP/1.1\r\nHost: a\r\n\r\n"
+PROXY = b"PROXY TCP4 192.0.2.1 192.0.2.9 51000 443\r\n"
+
+
+def trusting(version: ssl.TLSVersion | None = None) -> ssl.SSLContext:
+    """A client's context."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    if version is not None:
+        context.minimum_version = context.maximum_version = version
+    return context
+
+
+class Client:
+    """A client whose bytes are sent as the test likes."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        context: ssl.SSLContext | None = None,
+        session: ssl.SSLSession | None = None,
+    ) -> None:
+        self.sock = sock
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = (context or trusting()).wrap_bio(
+            self._incoming, self._outgoing, server_hostname="a.example", session=session
+        )
+        self.read = b""
+
+    def flight(self, step: Callable[[], Any] | None = None) -> bytes:
+        """What a step of the client (else the handshake) wants to send."""
+        try:
+            (step or self.tls.do_handshake)()
+        except ssl.SSLWantReadError:
+            pass
+        return self._outgoing.read()
+
+    def more(self) -> bool:
+        """Wait for bytes of the server; False at the end of the connection."""
+        data = self.sock.recv(65536)
+        if data:
+            self._incoming.write(data)
+        else:
+            self._incoming.write_eof()
+        return bool(data)
+
+    def handshake(self, send: Callable[[bytes], None] | None = None) -> None:
+        """All of it."""
+        while True:
+            try:
+                self.tls.do_handshake()
+            except ssl.SSLWantReadError:
+                (send or self.sock.sendall)(self._outgoing.read())
+                if not self.more():
+                    raise ConnectionError("closed in the handshake") from None
+                continue
+            (send or self.sock.sendall)(self._outgoing.read())
+            return
+
+    def send(self, data: bytes) -> bytes:
+        """The records that carry ``data``."""
+        return self.flight(lambda: self.tls.write(data))
+
+    def take(self, count: int | None = None) -> bytes:
+        """``count`` bytes of the server, or all up to its close_notify.
+
+        Raises `ssl.SSLEOFError` where the connection ends without one.
+        """
+        while count is None or len(self.read) < count:
+            try:
+                data = self.tls.read(65536)
+            except ssl.SSLWantReadError:
+                self.more()
+                continue
+            except ssl.SSLZeroReturnError:
+                data = b""
+            if not data:
+                break
+            self.read += data
+        taken, self.read = self.read[:count], self.read[len(self.read[:count]) :]
+        return taken
+
+    def answer(self) -> bytes:
+        """The body of an answer that has a Content-Length."""
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            piece = self.take(1)
+            if not piece:
+                raise ConnectionError(f"closed after {head!r}")
+            head += piece
+        length = head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0]
+        return self.take(int(length))
+
+
+class TlsCase(TestCase):
+    timeout = 30
+
+    def setUp(self) -> None:
+        self.folder = Path(self.mktemp())
+        self.folder.mkdir()
+        self.settings = TlsSettings(*self_signed(self.folder, "test"))
+        self.app = ScriptedApplication(TransferSettings(sendfile=True))
+        self.factory = HttpFactory(
+            self.app, reactor, server=("127.0.0.1", 0), secure=True, client_header_timeout=10.0
+        )
+        self.serve(self.outermost(TlsFactory(self.factory, make_context(self.settings))))
+
+    def outermost(self, factory: Any) -> Any:
+        return factory
+
+    def bind(self) -> socket.socket:
+        sock = socket.create_server(("127.0.0.1", 0), backlog=1000)
+        self.address: Any = sock.getsockname()
+        return sock
+
+    def serve(self, factory: Any) -> None:
+        sock = self.bind()
+        sock.setblocking(False)
+        self.addCleanup(sock.close)
+        self.port = listen(reactor, sock, factory)
+        self.addCleanup(self.close)
+
+    @inlineCallbacks
+    def close(self) -> Any:
+        yield self.port.stopListening()
+        self.factory.abort()
+        yield self.factory.drain()
+
+    def connect(self) -> socket.socket:
+        client = socket.create_connection(self.address, timeout=20)
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return client
+
+    def run_client(self, script: Callable[[Client], Any]) -> Deferred[Any]:
+        """Run ``script`` with a client, connected and not more, in a thread."""
+
+        def run() -> Any:
+            with self.connect() as sock:
+                return script(Client(sock))
+
+        return deferToThread(run)
+
+    def still_serves(self) -> Deferred[Any]:
+        """That a new client gets its answer."""
+
+        def script(client: Client) -> bytes:
+            client.handshake()
+            client.sock.sendall(client.send(GET % b"/still"))
+            return client.answer()
+
+        return self.run_client(script).addCallback(self.assertEqual, b"GET /still")
+
+
+class HandshakeTests(TlsCase):
+    @inlineCallbacks
+    def test_byte_by_byte(self) -> Any:
+        def slowly(sock: socket.socket, data: bytes) -> None:
+            for index in range(len(data)):
+                sock.sendall(data[index : index + 1])
+
+        def script(client: Client) -> bytes:
+            client.handshake(lambda data: slowly(client.sock, data))
+            slowly(client.sock, client.send(GET % b"/slow"))
+            return client.answer()
+
+        self.assertEqual((yield self.run_client(script)), b"GET /slow")
+
+    @inlineCallbacks
+    def test_cut_at_every_byte(self) -> Any:
+        """Of the ClientHello, then of all that follows it: the server lets go each time."""
+
+        def script(client: Client) -> int:
+            hello = client.flight()
+            for length in range(len(hello)):
+                with self.connect() as sock:
+                    sock.sendall(hello[:length])
+                    if length % 2:
+                        sock.shutdown(socket.SHUT_WR)
+                        while sock.recv(4096):
+                            pass
+            rest = 1
+            length = 0
+            while length < rest:
+                with self.connect() as sock:
+                    other = Client(sock)
+                    sock.sendall(other.flight())
+                    other.more()
+                    last = b""
+                    while not (last := other.flight()):
+                        other.more()
+                    last += other.send(GET % b"/cut")
+                    rest = len(last)
+                    sock.sendall(last[:length])
+                    sock.shutdown(socket.SHUT_WR)
+                    while sock.recv(4096):
+                        pass
+                length += 1
+            return rest
+
+        self.assertGreater((yield self.run_client(script)), 50)
+        self.assertEqual(self.app.requests, [])
+        yield self.still_serves()
+        yield self.factory.drain()
+        self.assertEqual(self.factory.count, 0)
+
+    @inlineCallbacks
+    def test_garbage(self) -> Any:
+        def script(client: Client) -> list[bytes]:
+            answers = []
+            for first in (b"\x16\x03\x01\x00\x05", b"\x16", b"\x80\x2e\x01", b"\xff"):
+                with self.connect() as sock:
+                    sock.sendall(first + os.urandom(600))
+                    answer = b""
+                    try:
+                        sock.shutdown(socket.SHUT_WR)
+                        while data := sock.recv(4096):
+                            answer += data
+                    except OSError:
+                        pass  # it has been reset
+                    answers.append(answer[:1])
+            return answers
+
+        answers = yield self.run_client(script)
+        self.assertLessEqual(set(answers), {b"", b"\x15"})  # alerts at the most
+        self.assertEqual(self.app.requests, [])
+        yield self.still_serves()
+
+    @inlineCallbacks
+    def test_client_header_timeout_limits_it(self) -> Any:
+        self.factory.client_header_timeout = 0.1
+
+        def script(client: Client) -> bytes:
+            client.sock.sendall(client.flight()[:-1])
+            return client.sock.recv(100)
+
+        self.assertEqual((yield self.run_client(script)), b"")
+        self.assertEqual((yield self.run_client(lambda client: client.sock.recv(1))), b"")
+
+    @inlineCallbacks
+    def test_one_that_the_socket_does_not_take_at_once(self) -> Any:
+        """A chain of certificates that is larger than the buffers on the way."""
+        pem = Path(self.settings.certificate)
+        pem.write_text(pem.read_text() * 80)
+        yield self.close()
+        self.serve(TlsFactory(self.factory, make_context(self.settings)))
+        self.port.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+
+        def script(client: Client) -> bytes:
+            with socket.socket() as sock:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+                sock.settimeout(20)
+                sock.connect(self.address)
+                slow = Client(sock)
+                slow.handshake()
+                sock.sendall(slow.send(GET % b"/chain"))
+                return slow.answer()
+
+        self.factory.draining = False
+        self.assertEqual((yield self.run_client(script)), b"GET /chain")
+
+    @inlineCallbacks
+    def test_renegotiation_is_refused(self) -> Any:
+        def script(client: Client) -> bytes:
+            context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+            context.set_max_proto_version(SSL.TLS1_2_VERSION)
+            client.sock.setblocking(True)
+            connection = SSL.Connection(context, client.sock)
+            connection.set_connect_state()
+            connection.do_handshake()
+            connection.renegotiate()
+            self.assertRaises(SSL.Error, connection.do_handshake)
+            return bytes(str(connection.total_renegotiations()), "ascii")
+
+        yield self.run_client(script)
+        yield self.still_serves()
+
+    @inlineCallbacks
+    def test_resumption(self) -> Any:
+        """Also of a session whose connection was broken off."""
+
+        def visit(version: ssl.TLSVersion, options: int) -> list[bool]:
+            context = trusting(version)
+            context.options |= options
+            reused = []
+            session: ssl.SSLSession | None = None
+            for _ in range(3):
+                with self.connect() as sock:
+                    client = Client(sock, context, session)
+                    client.handshake()
+                    sock.sendall(client.send(GET % b"/r"))
+                    client.answer()
+                    session = client.tls.session
+                    reused.append(client.tls.session_reused)
+            return reused
+
+        for version, options in (
+            (ssl.TLSVersion.TLSv1_2, ssl.OP_NO_TICKET),
+            (ssl.TLSVersion.TLSv1_2, 0),
+            (ssl.TLSVersion.TLSv1_3, 0),
+        ):
+            reused = yield deferToThread(visit, version, options)
+            self.assertEqual(reused, [False, True, True], (version, options))
+
+
+class TransportTests(TlsCase):
+    @inlineCallbacks
+    def test_what_a_transport_tells(self) -> Any:
+        def look(request: Request) -> Response:
+            (connection,) = self.factory.connections
+            transport = cast(Any, connection).transport
+            self.assertTrue(ISSLTransport.providedBy(transport))
+            self.assertIsNone(transport.getPeerCertificate())
+            self.assertIsInstance(transport.getHandle(), SSL.Connection)
+            self.assertEqual(transport.getHost().port, self.address[1])
+            return text(f"{transport.getPeer().port}".encode())
+
+        self.app.answers[b"/t"] = look
+
+        def script(client: Client) -> tuple[bytes, int]:
+            client.handshake()
+            client.sock.sendall(client.send(GET % b"/t"))
+            return client.answer(), client.sock.getsockname()[1]
+
+        said, port = yield self.run_client(script)
+        self.assertEqual(int(said), port)
+        peer = self.app.requests[0].peer
+        self.assertEqual((peer.port, peer.sni), (port, b"a.example"))
+        assert peer.tls is not None
+        self.assertEqual(peer.tls[0], "TLSv1.3")
+
+    @inlineCallbacks
+    def test_pipelined_in_records_of_all_sizes(self) -> Any:
+        """Each in a record of its own, several in one, one in several; all in one segment."""
+
+        def script(client: Client) -> list[bytes]:
+            client.handshake()
+            requests = [GET % f"/{number}".encode() for number in range(6)]
+            data = b"".join(map(client.send, requests[:2]))
+            data += client.send(b"".join(requests[2:4]))
+            data += b"".join(client.send(requests[4][i : i + 1]) for i in range(len(requests[4])))
+            client.sock.sendall(data + client.send(requests[5]))
+            return [client.answer() for _ in requests]
+
+        answers = yield self.run_client(script)
+        self.assertEqual(answers, [f"GET /{number}".encode() for number in range(6)])
+
+    @inlineCallbacks
+    def test_whole_records(self) -> Any:
+        """A body whose last record is full leaves nothing behind that nobody would fetch."""
+        body = os.urandom(4 * RECORD)
+
+        def echo(request: Request) -> Deferred[Response]:
+            collected: Deferred[Response] = Deferred()
+            pieces: list[bytes] = []
+
+            class Sink:
+                def data(_, chunk: bytes) -> None:
+                    pieces.append(chunk)
+
+                def end(_) -> None:
+                    collected.callback(text(b"".join(pieces)))
+
+                def fail(_, error: Exception) -> None:
+                    collected.errback(error)
+
+            request.body.start(Sink())
+            return collected
+
+        self.app.answers[b"/echo"] = echo
+
+        def script(client: Client) -> bytes:
+            client.handshake()
+            head = b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(body)
+            client.sock.sendall(client.send(head) + client.send(body))
+            return client.answer()
+
+        self.assertEqual((yield self.run_client(script)), body)
+
+    @inlineCallbacks
+    def test_ends_with_close_notify(self) -> Any:
+        def script(client: Client) -> bytes:
+            client.handshake()
+            client.sock.sendall(client.send(b"GET /x HTTP/1.0\r\n\r\n"))
+            return client.take()  # raises SSLEOFError if there is none
+
+        self.assertTrue((yield self.run_client(script)).endswith(b"\r\n\r\nGET /x"))
+
+    @inlineCallbacks
+    def test_lingers_after_close_notify(self) -> Any:
+        """What refuses a body says so, and reads on, so that the answer is not reset away."""
+        self.app.answers[b"/no"] = Response(403, body=b"no", close=True)
+
+        def script(client: Client) -> bytes:
+            client.handshake()
+            head = b"POST /no HTTP/1.1\r\nHost: a\r\nContent-Length: 9000000\r\n\r\n"
+            client.sock.sendall(client.send(head))
+            answer = client.take()
+            client.sock.sendall(client.send(bytes(RECORD)))  # nobody has closed it yet
+            return answer
+
+        self.assertTrue((yield self.run_client(script)).endswith(b"\r\n\r\nno"))
+
+    @inlineCallbacks
+    def test_an_answer_broken_off_has_no_close_notify(self) -> Any:
+        stream = ScriptedStream()
+        self.app.answers[b"/s"] = Response(200, body=stream, length=100)
+
+        def begun() -> None:
+            if stream.sink is None:
+                reactor.callLater(0.01, begun)
+            else:
+                stream.sink.data(b"some")
+                stream.sink.fail(OSError("lost"))
+
+        begun()
+
+        def script(client: Client) -> str:
+            client.handshake()
+            client.sock.sendall(client.send(b"GET /s HTTP/1.1\r\nHost: a\r\n\r\n"))
+            try:
+                client.take()
+            except (ssl.SSLEOFError, ConnectionResetError):
+                return "cut"
+            return "whole"
+
+        self.assertEqual((yield self.run_client(script)), "cut")
+
+    @inlineCallbacks
+    def half_closed(self, end: Callable[[Client], None]) -> Any:
+        body = os.urandom(1_000_000)
+        self.app.answers[b"/big"] = text(body)
+
+        def script(client: Client) -> bytes:
+            client.handshake()
+            client.sock.sendall(client.send(GET % b"/a" + GET % b"/big"))
+            end(client)
+            return client.take()
+
+        answer = yield self.run_client(script)
+        self.assertEqual(answer[-len(body) :], body)
+
+    def test_half_close(self) -> Any:
+        """A client that only ends its stream gets its answers."""
+        return self.half_closed(lambda client: client.sock.shutdown(socket.SHUT_WR))
+
+    def test_half_close_with_close_notify(self) -> Any:
+        """The same of one that says so before."""
+
+        def end(client: Client) -> None:
+            client.sock.sendall(client.flight(client.tls.unwrap))
+            client.sock.shutdown(socket.SHUT_WR)
+
+        return self.half_closed(end)
+
+    @inlineCallbacks
+    def test_draining_in_the_handshake(self) -> Any:
+        def script(client: Client) -> bytes:
+            client.sock.sendall(client.flight()[:100])
+            reactor.callFromThread(self.factory.drain)
+            try:
+                return client.sock.recv(100)
+            except ConnectionResetError:
+                return b""
+
+        self.assertEqual((yield self.run_client(script)), b"")
+
+
+class PlainTests(TlsCase):
+    """Clients that speak HTTP to the TLS port."""
+
+    @inlineCallbacks
+    def test_497(self) -> Any:
+        def script(client: Client) -> list[bytes]:
+            client.handshake()
+            for _ in range(3):  # until the answer is remembered
+                client.sock.sendall(client.send(GET % b"/a"))
+                client.answer()
+            answers = []
+            for data in (GET % b"/a", b"\r\n" + GET % b"/a" + GET % b"/b"):
+                with self.connect() as sock:
+                    sock.sendall(data)
+                    answer = b""
+                    while piece := sock.recv(4096):
+                        answer += piece
+                    answers.append(answer[:12])
+            return answers
+
+        answers = yield self.run_client(script)
+        self.assertEqual(answers, [b"HTTP/1.1 497"] * 2)
+        self.assertEqual([status for _, status in self.app.rejected], [497] * 2)
+        self.assertEqual({request.head.target for request in self.app.requests}, {b"/a"})
+        self.assertTrue(all(request.peer.tls for request in self.app.requests))
+
+    @inlineCallbacks
+    def test_one_that_says_nothing(self) -> Any:
+        yield self.run_client(lambda client: client.sock.shutdown(socket.SHUT_WR))
+        yield self.still_serves()
+
+
+class ProxiedTests(TlsCase):
+    """Behind a PROXY header."""
+
+    def outermost(self, factory: Any) -> Any:
+        return ProxiedFactory(self.factory, factory)
+
+    @inlineCallbacks
+    def test_with_the_header_cut_anywhere(self) -> Any:
+        def visit(cut: int) -> bytes:
+            with self.connect() as sock:
+                client = Client(sock)
+                data = PROXY + client.flight()
+                if cut < 0:
+                    for index in range(len(data)):
+                        sock.sendall(data[index : index + 1])
+                else:
+                    sock.sendall(data[:cut])
+                    sock.sendall(data[cut:])
+                client.more()
+                client.handshake()
+                sock.sendall(client.send(GET % b"/p"))
+                return client.answer()
+
+        for cut in (-1, 0, *range(1, len(PROXY) + 10)):
+            self.assertEqual((yield deferToThread(visit, cut)), b"GET /p", cut)
+        peer = self.app.requests[0].peer
+        assert isinstance(peer, ForwardedPeer) and peer.proxy is not None
+        self.assertEqual(peer.proxy.source, "192.0.2.1")
+        self.assertIsNotNone(peer.tls)
+
+    @inlineCallbacks
+    def test_plain_after_the_header(self) -> Any:
+        def script(client: Client) -> bytes:
+            client.sock.sendall(PROXY + GET % b"/a")
+            return client.sock.recv(4096)
+
+        self.assertTrue((yield self.run_client(script)).startswith(b"HTTP/1.1 497"))
+
+    @inlineCallbacks
+    def test_no_header(self) -> Any:
+        def script(client: Client) -> bytes:
+            client.sock.sendall(client.flight())
+            try:
+                return client.sock.recv(4096)
+            except ConnectionResetError:
+                return b""
+
+        self.assertEqual((yield self.run_client(script)), b"")
+
+
+class ByAddressTests(TlsCase):
+    """Behind the choice of the address."""
+
+    def outermost(self, factory: Any) -> Any:
+        return ByAddress(self.factory, {"127.0.0.1": factory})
+
+    def test_served(self) -> Any:
+        return self.still_serves()
+
+
+class UnixTests(TlsCase):
+    """Over a Unix socket."""
+
+    def bind(self) -> socket.socket:
+        self.address = f"/tmp/imagefarm-tls-{os.getpid()}-{id(self)}"
+        sock = socket.socket(socket.AF_UNIX)
+        sock.bind(self.address)
+        self.addCleanup(os.unlink, self.address)
+        sock.listen()
+        return sock
+
+    def connect(self) -> socket.socket:
+        client = socket.socket(socket.AF_UNIX)
+        client.settimeout(20)
+        client.connect(self.address)
+        return client
+
+    def test_served(self) -> Any:
+        return self.still_serves()
+
+    @inlineCallbacks
+    def test_plain(self) -> Any:
+        def script(client: Client) -> bytes:
+            client.sock.sendall(GET % b"/a")
+            return client.sock.recv(4096)
+
+        self.assertTrue((yield self.run_client(script)).startswith(b"HTTP/1.1 497"))
+
+
+class ScriptedTls:
+    """OpenSSL's connection: raises and returns what the test has put in the lists."""
+
+    def __init__(self, context: Any, sock: Any) -> None:
+        self.reads: list[Any] = []
+        self.writes: list[Any] = []
+        self.shutdowns: list[Any] = []
+
+    @staticmethod
+    def _next(script: list[Any]) -> Any:
+        step = script.pop(0)
+        if isinstance(step, Exception):
+            raise step
+        return step
+
+    def set_accept_state(self) -> None:
+        """The server's end."""
+
+    def recv(self, size: int) -> Any:
+        return self._next(self.reads)
+
+    def send(self, data: bytes) -> Any:
+        return self._next(self.writes)
+
+    def shutdown(self) -> Any:
+        return self._next(self.shutdowns)
+
+
+class SocketTests(TestCase):
+    """What OpenSSL says, as sockets say it."""
+
+    def setUp(self) -> None:
+        self.patch(tls_transport.SSL, "Connection", ScriptedTls)
+        self.socket = tls_transport.TlsSocket(cast(Any, None), cast(Any, None))
+        self.tls = cast(Any, self.socket.connection)
+
+    def test_reading(self) -> None:
+        self.tls.reads = [
+            b"data", SSL.WantReadError(), SSL.ZeroReturnError(),
+            SSL.SysCallError(-1, "Unexpected EOF"), SSL.SysCallError(104, "ECONNRESET"),
+        ]  # fmt: skip
+        self.assertEqual(self.socket.recv(10), b"data")
+        self.assertRaises(BlockingIOError, self.socket.recv, 10)
+        self.assertFalse(self.socket.wants_write)
+        self.assertEqual(self.socket.recv(10), b"")
+        self.assertEqual(self.socket.recv(10), b"")
+        error = self.assertRaises(OSError, self.socket.recv, 10)
+        self.assertEqual(error.errno, 104)
+        self.assertTrue(self.socket.notify())  # there is nobody to be told
+
+    def test_reading_that_has_to_write_first(self) -> None:
+        self.tls.reads = [SSL.WantWriteError()]
+        self.assertRaises(BlockingIOError, self.socket.recv, 10)
+        self.assertTrue(self.socket.wants_write)
+
+    def test_writing(self) -> None:
+        self.tls.writes = [RECORD, 5, RECORD, SSL.WantWriteError(), SSL.WantWriteError()]
+        self.assertEqual(self.socket.send(bytes(RECORD + 5)), RECORD + 5)
+        self.assertEqual(self.socket.send(bytes(RECORD + 5)), RECORD)
+        self.assertRaises(BlockingIOError, self.socket.send, b"x")
+        self.assertEqual(self.socket.send(b""), 0)
+
+    def test_writing_to_nobody(self) -> None:
+        broken = [SSL.SysCallError(32, "EPIPE"), SSL.Error([("a", "b", "bad")])]
+        self.tls.writes = [RECORD, *broken]
+        self.assertEqual(self.socket.send(bytes(2 * RECORD)), RECORD)
+        error = self.assertRaises(OSError, self.socket.send, b"x")
+        self.assertEqual(error.strerror, "bad")
+
+    def test_close_notify_may_have_to_wait(self) -> None:
+        self.tls.shutdowns = [SSL.WantWriteError(), False]
+        self.assertFalse(self.socket.notify())
+        self.assertTrue(self.socket.notify())
+        self.assertTrue(self.socket.notify())  # once
