@@ -22,6 +22,7 @@ from zope.interface import implementer
 
 from .body import EMPTY, BodyTimeout, RequestBody
 from .ending import Ending
+from .errorpages import PLAIN_TO_TLS
 from .exchange import DRAIN_LIMIT, Exchange, Phase
 from .message import Peer, Request
 from .parser import BadRequest, ParsedHead, RequestParser
@@ -37,9 +38,6 @@ if TYPE_CHECKING:
 
 #: Bytes of following requests that are read while one is being answered.
 PIPELINE_BUFFER: Final = 65536
-
-#: nginx's own status for a request that came without TLS where TLS is spoken.
-PLAIN_TO_TLS: Final = 497
 
 #: What is known of a request whose head has not been read.
 _NOTHING: Final = ParsedHead(

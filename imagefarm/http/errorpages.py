@@ -66,12 +66,14 @@ _TITLES: Final = {
     505: b"505 HTTP Version Not Supported",
     507: b"507 Insufficient Storage",
 }
+#: nginx's own status for a request that came without TLS where TLS is spoken.
+PLAIN_TO_TLS: Final = 497
 #: nginx's own codes: 400 for the client, with a page that says why.
 _BAD_REQUESTS: Final = {
     494: b"Request Header Or Cookie Too Large",
     495: b"The SSL certificate error",
     496: b"No required SSL certificate was sent",
-    497: b"The plain HTTP request was sent to HTTPS port",
+    PLAIN_TO_TLS: b"The plain HTTP request was sent to HTTPS port",
 }
 _CONTROL: Final = re.compile(rb"[\0-\x1f\x7f]")
 _PADDING: Final = b"<!-- a padding to disable MSIE and Chrome friendly error page -->\r\n" * 6

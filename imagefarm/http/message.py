@@ -417,7 +417,8 @@ class Application(Protocol):
     def reject(self, request: Request, status: int) -> Response | Deferred[Response]:
         """Answer a request that could not be read (400, 405, 408, 413, 414, 431, 501, 505...).
 
-        ``request.head`` holds what is known; the default server's error pages apply.
+        ``request.head`` holds what is known; the default server's error pages apply. 497 is for
+        one that was read, but is not to be answered: it came without TLS.
         """
 
     def finished(self, request: Request) -> None:

@@ -20,7 +20,7 @@ from imagefarm.config.variables import Template
 from imagefarm.http import filters, upstream_answer
 from imagefarm.http.accesslog import Outlines, write_again
 from imagefarm.http.body import EMPTY
-from imagefarm.http.errorpages import CLOSING, error_response
+from imagefarm.http.errorpages import CLOSING, PLAIN_TO_TLS, error_response
 from imagefarm.http.filters.headers import renewed
 from imagefarm.http.filters.mediatypes import media_type
 from imagefarm.http.headers import Headers
@@ -88,7 +88,10 @@ class Dispatcher:
     def reject(self, request: Request, status: int) -> Response | Deferred[Response]:
         """The error page for a request that could not be read."""
         try:
-            self._use(request, self.farm.first(request))
+            if status == PLAIN_TO_TLS:  # it could well be read
+                self._choose_server(request)
+            else:
+                self._use(request, self.farm.first(request))
             request.close = True
             try:
                 self._normalise(request)
