@@ -55,7 +55,8 @@ class Watch:
     """Calls ``expired`` when nothing has happened for ``seconds``.
 
     ``touch`` costs a clock's reading only: the timer, when it fires too early, waits for the
-    rest.
+    rest. When it fires in time it waits for one more turn of the loop: one that was held up runs
+    its timers before it reads what has come meanwhile.
     """
 
     def __init__(self, clock: Clock, seconds: float, expired: Callable[[], None]) -> None:
@@ -64,6 +65,7 @@ class Watch:
         self._expired = expired
         self._call: DelayedCall | None = None
         self._last = 0.0
+        self._over = False
 
     def start(self) -> None:
         """Begin to watch, or begin again."""
@@ -84,7 +86,11 @@ class Watch:
     def _fire(self) -> None:
         self._call = None
         left = self._last + self._seconds - self._clock.seconds()
+        over, self._over = self._over, left <= 0
         if left > 0:
             self._call = self._clock.callLater(left, self._fire)
+        elif not over:
+            self._call = self._clock.callLater(0, self._fire)
         else:
+            self._over = False
             self._expired()

@@ -12,9 +12,12 @@ class Watchdog:
     Moving the deadline is an assignment; the one delayed call looks, when it fires, whether the
     deadline has moved on, and waits for the rest. Delays are in seconds, ``clock`` is an
     IReactorTime.
+
+    A loop that was held up runs its delayed calls before it reads what has come meanwhile: so
+    the bark waits for one more turn, in which that is read and may `touch`.
     """
 
-    __slots__ = ("_bark", "_call", "_clock", "_deadline", "_delay")
+    __slots__ = ("_bark", "_call", "_clock", "_deadline", "_delay", "_over")
 
     def __init__(self, clock: Any, bark: Callable[[], None]) -> None:
         self._clock = clock
@@ -22,6 +25,8 @@ class Watchdog:
         self._delay = 0.0
         self._deadline: float | None = None
         self._call: Any = None
+        #: The deadline has passed, and what has come is read for the last time.
+        self._over = False
 
     def start(self, delay: float) -> None:
         """Bark ``delay`` seconds from now."""
@@ -52,10 +57,15 @@ class Watchdog:
     def _look(self) -> None:
         self._call = None
         if self._deadline is None:
+            self._over = False
             return
         left: float = self._deadline - self._clock.seconds()
+        over, self._over = self._over, left <= 0
         if left > 0:
             self._call = self._clock.callLater(left, self._look)
+        elif not over:
+            self._call = self._clock.callLater(0, self._look)
         else:
+            self._over = False
             self._deadline = None
             self._bark()

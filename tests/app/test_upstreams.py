@@ -11,6 +11,7 @@ from imagefarm.app.configuration import Options, read
 from imagefarm.app.web import WebWork
 from imagefarm.config.errors import ConfigurationError
 from imagefarm.process.directives import MainSettings
+from tests.fastcgi.fakes import end, stdout, stdout_end
 from tests.proxy.support import Transport
 
 HTTP = """events {{ }}
@@ -78,6 +79,26 @@ class HealthCheckTests(SynchronousTestCase):
         )
         self.assertIn(b"SCRIPT_FILENAME/srv/a/ping.php", asked)
         self.assertIn(b"REQUEST_METHODGET", asked)
+
+    def test_what_fastcgi_answers_is_judged(self) -> None:
+        work = self.work(
+            "location / { fastcgi_pass back; health_check match=image; }",
+            "match image { header Content-Type ~ image; body ~ ok; }",
+        )
+        work.management.start(None)
+        self.reactor.advance(1.0)
+        heads = {"10.0.0.1": b"Content-Type: image/png", "10.0.0.2": b"Status: 200"}
+        for client in self.reactor.tcpClients:  # in the order of chance
+            head = heads.pop(client[0])
+            transport = Transport()
+            protocol = client[2].buildProtocol(None)
+            transport.protocol = protocol
+            protocol.makeConnection(transport)
+            transport.protocol.dataReceived(stdout(head + b"\r\n\r\nok") + stdout_end() + end())
+        (back,) = work.management.report().values()
+        self.assertEqual([peer["state"] for peer in back["peers"]], ["up", "unhealthy"])
+        self.assertEqual([peer["health_checks"]["checks"] for peer in back["peers"]], [1, 1])
+        work.management.stop()
 
     def test_behind_a_cache(self) -> None:
         """A check asks the upstream, whatever the cache has."""
