@@ -311,7 +311,8 @@ class _Run:
         if self._outgoing.method == b"HEAD":
             # The body that must not be sent would have had this length.
             response.length = head.length
-        if self._over:
+        unknown = self._outgoing.method == b"HEAD" and head.length is None
+        if self._over and not unknown:
             response.body = b"".join(piece for piece in self._queue if isinstance(piece, bytes))
             self._queue.clear()
         else:

@@ -203,7 +203,7 @@ class HttpUpstreamConnection(Protocol):
         if not parser.complete:
             self._body = ResponseBody(self, head.length, chunks)
             response = _response(head, self._body)
-        elif self._trailers and parser.trailers:
+        elif (self._trailers and parser.trailers) or parser.hides_length:
             body = ResponseBody(self, None, chunks)
             body.push([], complete=True)
             response = _response(head, body)

@@ -163,6 +163,12 @@ class ResponseParser:
         return [data]
 
     @property
+    def hides_length(self) -> bool:
+        """Whether it is the answer to a HEAD, and the body's length would have shown later."""
+        head = self.head
+        return not self._body and head is not None and head.length is None
+
+    @property
     def trailers(self) -> list[tuple[bytes, bytes]]:
         """The trailer fields, once it is complete."""
         return [] if self._decoder is None else self._decoder.trailers

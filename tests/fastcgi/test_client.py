@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from imagefarm.fastcgi import records as fcgi
 from imagefarm.fastcgi.client import ConnectionFactory
 from imagefarm.fastcgi.records import ProtocolStatus, RecordType
-from imagefarm.http.message import BodyStream, Response
+from imagefarm.http.message import BodyStream, Response, body_length, discard
 from imagefarm.http.upstream import Fault, Outgoing, Timeouts, UpstreamError
 
 from .fakes import Instant, Sink, Stream, Wire, content, end, lost, stderr, stdout, stdout_end
@@ -283,6 +283,15 @@ class LengthTests(ClientCase):
         self.feed(stdout(b"Content-Length: 12\n\n") + end())
         response = self.successResultOf(waiting)
         self.assertEqual((response.length, response.body), (12, b""))
+        self.assertEqual(self.happened, ["idle"])
+
+    def test_head_of_an_unknown_length(self) -> None:
+        """It is not 0, so there is no body of 0 bytes."""
+        waiting = self.send(b"HEAD")
+        self.feed(stdout(b"A: b\n\n") + end())
+        response = self.successResultOf(waiting)
+        self.assertEqual((response.length, body_length(response.body)), (None, None))
+        discard(response.body)
         self.assertEqual(self.happened, ["idle"])
 
     def test_head_with_a_body(self) -> None:

@@ -11,7 +11,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from imagefarm.http.headers import Headers
-from imagefarm.http.message import Response
+from imagefarm.http.message import Response, body_length, discard
 from imagefarm.http.upstream import Fault, Outgoing, Timeouts, UpstreamError
 from imagefarm.proxy.connection import HttpConnector, HttpUpstreamConnection
 
@@ -89,6 +89,16 @@ class TrailerTests(ConnectionTestCase):
         self.connection.dataReceived(self.HEAD + self.BODY)
         response = self.successResultOf(answer)
         self.assertEqual((response.body, response.trailers), (b"abc", None))
+
+
+class HeadTests(ConnectionTestCase):
+    def test_an_unknown_length_is_not_0(self) -> None:
+        answer = self.send(b"HEAD")
+        self.connection.dataReceived(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        response = self.successResultOf(answer)
+        self.assertEqual((response.length, body_length(response.body)), (None, None))
+        discard(response.body)
+        self.assertEqual((self.idle, self.transport.disconnecting), (1, False))
 
 
 class SwitchTests(ConnectionTestCase):
