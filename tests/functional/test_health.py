@@ -330,6 +330,29 @@ class HealthTests(SynchronousTestCase):
         labels = f'{{upstream="slaves",peer="127.0.0.1:{self.one.port}",state="up",pid="'
         self.assertIn(f"imagefarm_upstream_peer_state{labels}", answer.body.decode())
 
+    def test_counters(self) -> None:
+        """Each worker's own: the requests of clients, not the checks, with their bytes."""
+
+        def counted() -> tuple[int, int, int]:
+            total = [0, 0, 0]
+            reports: dict[int, Any] = {}
+            while len(reports) < WORKERS:
+                report = json.loads(self.get("/status").body)
+                reports[report["pid"]] = report["upstreams"]["slaves"]["peers"]
+            for peer in (peer for peers in reports.values() for peer in peers):
+                total[0] += peer["responses"]["2xx"]
+                total[1] += peer["sent"]
+                total[2] += peer["received"]
+            return total[0], total[1], total[2]
+
+        before, checked = counted(), self.one.checked
+        self.answers(10)
+        wait_until(lambda: self.one.checked > checked, what="a check")
+        answers, sent, received = (a - b for a, b in zip(counted(), before, strict=True))
+        self.assertEqual(answers, 10)
+        self.assertGreater(sent, 10 * len("GET /x HTTP/1.1"))
+        self.assertGreater(received, 10 * len("HTTP/1.1 200 OK"))
+
 
 def _json(value: Any) -> bytes:
     return json.dumps(value).encode()
