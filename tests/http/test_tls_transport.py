@@ -559,7 +559,7 @@ class SocketTests(TestCase):
     """What OpenSSL says, as sockets say it."""
 
     def setUp(self) -> None:
-        self.patch(tls_transport.SSL, "Connection", ScriptedTls)
+        self.patch(tls_transport, "Connection", ScriptedTls)
         self.socket = tls_transport.TlsSocket(cast(Any, None), cast(Any, None))
         self.tls = cast(Any, self.socket.connection)
 
