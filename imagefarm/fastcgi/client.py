@@ -20,6 +20,7 @@ from imagefarm.http.dates import parse_http
 from imagefarm.http.headers import MAX_HEAD, Headers
 from imagefarm.http.message import BodySink, Response, Traffic
 from imagefarm.http.requestlog import printable
+from imagefarm.http.transport import last_moved
 from imagefarm.http.upstream import Fault, Outgoing, Timeouts, UpstreamConnection, UpstreamError
 
 from .cgi import InvalidHead
@@ -177,6 +178,7 @@ class _Run:
         self._timeouts = timeouts
         self._reused = reused
         self._reading = Watch(clock, timeouts.read, self._read_timeout)
+        self._sending = Watch(clock, timeouts.send, self._send_timeout)
         self._waiting: Deferred[Response] | None = Deferred(lambda _: self.cancel())
         self._upload: Upload | None = None
         self._head: Head | None = None
@@ -212,7 +214,7 @@ class _Run:
             self._exchange,
             connection.wire,
             connection.write,
-            Watch(self._clock, self._timeouts.send, self._send_timeout),
+            self._sending,
             sent=self._reading.start,
             failed=self._body_failed,
         )
@@ -390,6 +392,9 @@ class _Run:
         self._break(Fault.TIMEOUT, "upstream timed out (110: Connection timed out)")
 
     def _send_timeout(self) -> None:
+        # It may have taken some of the request meanwhile, if not all that waits.
+        if self._sending.grant(last_moved(self._connection.transport)):
+            return
         self._fail(
             Fault.TIMEOUT,
             "upstream timed out (110: Connection timed out) while sending request to upstream",

@@ -73,6 +73,17 @@ class Watch:
         if self._call is None:
             self._call = self._clock.callLater(self._seconds, self._fire)
 
+    def grant(self, last: float) -> bool:
+        """Something happened at ``last``, if that is later than known: then watch on."""
+        if last + self._seconds <= self._clock.seconds():
+            return False
+        self._last = last
+        if self._call is None:
+            self._call = self._clock.callLater(
+                last + self._seconds - self._clock.seconds(), self._fire
+            )
+        return True
+
     def touch(self) -> None:
         """Something happened."""
         self._last = self._clock.seconds()

@@ -397,6 +397,12 @@ def with_socket(peer: Peer, transport: Any) -> Peer:
         return peer  # the client has gone already
 
 
+def last_moved(transport: Any) -> float:
+    """When ``transport`` has last taken some of what waits to be sent; 0 if it can't tell."""
+    moved: float = getattr(transport, "moved", 0.0)
+    return moved
+
+
 def connect(
     reactor: Any,
     host: str,

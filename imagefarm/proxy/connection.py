@@ -23,6 +23,7 @@ from zope.interface import alsoProvides
 
 from imagefarm.http.headers import MAX_HEAD, Headers
 from imagefarm.http.message import Body, BodyStream, Response, Traffic
+from imagefarm.http.transport import last_moved
 from imagefarm.http.upstream import Fault, Outgoing, Timeouts, UpstreamConnection, UpstreamError
 
 from .request_writer import RequestWriter
@@ -141,6 +142,12 @@ class HttpUpstreamConnection(Protocol):
             self._watchdog.stop()  # we wait for the client, whose own timeout runs
 
     def _timed_out(self) -> None:
+        if self._writer is not None and self._writer.stalled:
+            # It may have taken some of the request meanwhile, if not all that waits.
+            patience = last_moved(self.transport) + self._timeouts.send - self._watchdog.now
+            if patience > 0:
+                self._watchdog.start(patience)
+                return
         doing = _READING_BODY if self._body is not None else _READING_HEAD
         if self._writer is not None and not self._writer.done:
             doing = _SENDING

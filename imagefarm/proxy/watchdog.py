@@ -28,6 +28,12 @@ class Watchdog:
         #: The deadline has passed, and what has come is read for the last time.
         self._over = False
 
+    @property
+    def now(self) -> float:
+        """The clock's time."""
+        now: float = self._clock.seconds()
+        return now
+
     def start(self, delay: float) -> None:
         """Bark ``delay`` seconds from now."""
         self._delay = delay

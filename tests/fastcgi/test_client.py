@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred
@@ -81,6 +83,19 @@ class RequestTests(ClientCase):
         (last,) = self.wire.records()
         self.assertEqual((last.type, last.content), (RecordType.STDIN, b""))
         self.assertIsNone(self.wire.producer)
+
+    def test_an_application_that_takes_little_is_waited_for(self) -> None:
+        body = Stream()
+        waiting, wire = self.send(b"POST", body), cast(Any, self.wire)
+        self.wire.producer.pauseProducing()
+        for _ in range(5):
+            self.clock.advance(3)
+            wire.moved = self.clock.seconds()
+        self.clock.advance(4.9)
+        self.assertNoResult(waiting)
+        self.clock.advance(0.2)
+        self.assertIs(self.failure(waiting).fault, Fault.TIMEOUT)
+        self.idle()
 
     def test_backpressure_reaches_the_body(self) -> None:
         body = Stream()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionDone, ConnectionLost
@@ -200,6 +200,19 @@ class RequestTests(ConnectionTestCase):
         error = self.error(answer)
         self.assertIs(error.fault, Fault.TIMEOUT)
         self.assertIn("while sending request to upstream", error.reason)
+
+    def test_a_peer_that_takes_little_does_not(self) -> None:
+        """proxy_send_timeout is between two writes, not for all that waits."""
+        answer = self.send(b"PUT", Source([b"a"], length=3, held=True))
+        producer, transport = self.transport.producer, cast(Any, self.transport)
+        producer.pauseProducing()
+        for _ in range(5):
+            self.clock.advance(6)
+            transport.moved = self.clock.seconds()
+        self.clock.advance(9.9)
+        self.assertNoResult(answer)
+        self.clock.advance(0.1)
+        self.assertIs(self.error(answer).fault, Fault.TIMEOUT)
 
     def test_answer_before_the_request_is_whole(self) -> None:
         source = Source([b"a"], length=3, held=True)
