@@ -114,8 +114,8 @@ class HttpConnection(Ending):
     def readConnectionLost(self) -> None:
         """The client will send no more.
 
-        As in nginx, a client whose answer is being sent gets it; one that waits for the
-        application counts as gone (it most likely is, and the work is stopped).
+        As in nginx, it counts as gone while the answer is being made (it most likely is, and the
+        work is stopped), and gets an answer that has begun; here, also if that is a file.
         """
         self._eof = True
         exchange = self._exchange
@@ -123,8 +123,10 @@ class HttpConnection(Ending):
             body = exchange.body
             if isinstance(body, TunnelBody):
                 body.finish()
-            elif exchange.phase is Phase.PENDING or (body is not None and not body.complete):
+            elif body is not None and not body.complete:
                 self.abort()
+            elif exchange.phase is Phase.PENDING:
+                self.abort(reset=False)
         elif self._parser is None or not self.congested:
             self._close()
 

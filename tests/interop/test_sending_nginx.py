@@ -59,6 +59,7 @@ http {{
         location /raw {{ proxy_pass http://127.0.0.1:{raw}; }}
         location /raw/off {{ proxy_pass http://127.0.0.1:{raw}; chunked_transfer_encoding off; }}
         location /raw/slow {{ proxy_pass http://127.0.0.1:{raw}; limit_rate 30k; }}
+        location /drip/ {{ proxy_pass http://127.0.0.1:{raw}; }}
         location /linger/always/ {{ alias {root}/; lingering_close always; }}
         location /linger/off/ {{ alias {root}/; lingering_close off; }}
         location /444 {{ return 444; }}
@@ -106,9 +107,25 @@ class Raw:
                 client, _ = self._sock.accept()
             except OSError:
                 return
+            if b"/drip" in (data := client.recv(65536)):
+                threading.Thread(target=self._drip, args=(client, data), daemon=True).start()
+                continue
             with client:
-                client.recv(65536)
                 client.sendall(b"HTTP/1.0 200 OK\r\n\r\n" + b"r" * SIZE)
+
+    def _drip(self, client: socket.socket, data: bytes) -> None:
+        """Ten bytes in two seconds, the first with the head unless it is to be late."""
+        name = data.split()[1].decode()
+        with client:
+            try:
+                if "late" in name:
+                    time.sleep(1)
+                client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n")
+                for _ in range(10):
+                    client.sendall(b"d")
+                    time.sleep(0.2)
+            except OSError:
+                pass
 
     def close(self) -> None:
         self._sock.close()
@@ -296,7 +313,32 @@ def _directories(site: Site) -> Any:
     return [site.get(target).status for target in ("/kept/off", "/kept/off/dir", "/kept/off/dir/")]
 
 
+def _half_closed(target: str, *, late: bool = False) -> Scenario:
+    """How much of the answer comes to a client that will send no more."""
+
+    def play(site: Site) -> Any:
+        with rawhttp.connect(site.port) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            sock.sendall(f"GET {target} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+            found = b"" if late else sock.recv(2000)
+            time.sleep(0.3)
+            sock.shutdown(socket.SHUT_WR)
+            time.sleep(0.3)
+            try:
+                while data := sock.recv(65536):
+                    found += data
+            except ConnectionResetError:
+                return "reset"
+            return len(found.partition(b"\r\n\r\n")[2])
+
+    return play
+
+
 SCENARIOS: dict[str, Scenario] = {
+    "half-closed, small": _half_closed("/none/small.txt"),
+    "half-closed at once, small": _half_closed("/none/small.txt", late=True),
+    "half-closed, stream": _half_closed("/drip/now"),
+    "half-closed, stream not begun": _half_closed("/drip/late", late=True),
     "slow file": _timed("/slow/big.txt"),
     "sendfile": _timed("/sendfile/big.txt"),
     "limit_rate_after": _timed("/free/big.txt"),
