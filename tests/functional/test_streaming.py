@@ -54,6 +54,7 @@ http {{
             proxy_buffering off;
             proxy_request_buffering off;
         }}
+        location /trailers/ {{ proxy_pass http://origin/; proxy_pass_trailers on; }}
         location /limited/ {{ proxy_pass http://origin/; proxy_max_temp_file_size {limit}; }}
         location /nofile/ {{ proxy_pass http://origin/; proxy_max_temp_file_size 0; }}
         location /nowhere/ {{
@@ -291,6 +292,23 @@ class SizeTests(StreamingCase):
             checker.feed(answer.body)
             self.assertEqual((checker.count, checker.good), (MEDIUM, True))
             self.assertEqual(answer.header("transfer-encoding"), "chunked")
+
+    def test_trailers(self) -> None:
+        """Of the upstream's, the one that may be there; for a client that asks for them."""
+        sent = "trailer=Sum:%209&trailer=Content-Length:%201"
+        for target, te, last in (
+            ("/trailers", "trailers", b"\r\n0\r\nSum: 9\r\n\r\n"),
+            ("/trailers", "gzip", b"\r\n0\r\n\r\n"),
+            ("/on", "trailers", b"\r\n0\r\n\r\n"),
+        ):
+            for size in (10, MEDIUM):
+                sock = self.connect(f"{target}/chunked/{size}?{sent}", f"TE: {te}")
+                data = b""
+                while b"\r\n0\r\n" not in data or not data.endswith(b"\r\n\r\n"):
+                    more = sock.recv(1 << 18)
+                    assert more
+                    data = data[-100:] + more
+                self.assertTrue(data.endswith(last), (target, te, data[-100:]))
 
 
 class SlowTests(StreamingCase):

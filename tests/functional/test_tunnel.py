@@ -17,7 +17,7 @@ from typing import Any
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-from tests.support import rawhttp
+from tests.support import rawhttp, tools
 from tests.support.certificates import self_signed
 from tests.support.processes import Daemon, free_ports, imagefarm, wait_until
 
@@ -373,6 +373,8 @@ class WebSocketTests(TunnelCase):
     def test_messages(self) -> None:
         """The websockets library on both sides."""
         if not websocket_server():
+            if tools.REQUIRED:
+                raise AssertionError("websockets is not installed")
             raise SkipTest("websockets is not installed")
         from websockets.sync.client import connect
 

@@ -81,10 +81,6 @@ http {{
             proxy_request_buffering off;
             proxy_next_upstream error timeout non_idempotent;
         }}
-        location /stubborn/ {{
-            proxy_pass http://127.0.0.1:{http}/;
-            proxy_ignore_client_abort on;
-        }}
         location /tunnel {{
             proxy_pass http://127.0.0.1:{peer};
             proxy_set_header Upgrade $http_upgrade;

@@ -3,9 +3,10 @@
 Run as a program it is an origin: ``python -m tests.support.streams HTTP_PORT FASTCGI_PORT``.
 
 - ``GET /bytes/N``, ``/chunked/N``, ``/close/N``: N bytes, framed like that. ``?rate=R`` slows them
-  down to R bytes a second, ``?short=S`` leaves S of them out, ``?more=S`` sends S too many;
+  down to R bytes a second, ``?short=S`` leaves S of them out, ``?more=S`` sends S too many,
+  ``?field=`` and ``?trailer=`` add lines;
 - ``POST /upload``: reads the body; the answer says how long it was, ``good`` or ``bad``, and how
-  it was framed. ``?rate=R`` reads slowly; ``?fail`` closes after the first bytes;
+  it was framed. ``?rate=R`` reads slowly;
 - ``GET /requests``: how many requests there have been, and how many are being answered.
 
 The FastCGI port knows ``/bytes/N`` and ``/upload``.
@@ -137,9 +138,6 @@ class Origin:
 
     def _upload(self, sock: Any, reader: _Reader, headers: Any, query: Any) -> bool:
         checker = Checker()
-        if "fail" in query:
-            reader.more(1)
-            return False
         rate = int(query.get("rate", "0")[0])
         if "content-length" in headers:
             framing = "length"
@@ -181,7 +179,8 @@ class Origin:
         if wanted < count:
             return False
         if kind == "chunked":
-            sock.sendall(b"0\r\n\r\n")
+            trailers = "".join(f"{v}\r\n" for v in query.get("trailer", ()))
+            sock.sendall(f"0\r\n{trailers}\r\n".encode())
         return kind != "close"
 
     # FastCGI
