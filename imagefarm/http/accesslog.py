@@ -11,6 +11,7 @@ import zlib
 from typing import Final, TypeVar
 
 from attrs import define, frozen
+from twisted.logger import Logger
 
 from imagefarm.config.ast import Directive
 from imagefarm.config.errors import ConfigurationError, Invalid, Problem
@@ -20,6 +21,7 @@ from imagefarm.config.variables import Template, VariableTable
 
 from .logformat import LOG_FORMAT, LogFormat, Outline, combined, fill
 from .message import Facts, Request
+from .requestlog import printable
 from .timers import Call, Clock
 
 #: Without ``buffer=``: this many bytes are gathered at most, this many seconds.
@@ -30,7 +32,12 @@ _BUFFER_FLUSH: Final = 60.0
 #: nginx's ``buffer`` where ``gzip`` is given alone.
 _GZIP_BUFFER: Final = 64 << 10
 
+#: Seconds between two complaints of one log that can't be written, as in nginx.
+SILENCE: Final = 60.0
+
 N = TypeVar("N", int, float)
+
+_log: Final = Logger(namespace="imagefarm.accesslog")
 
 
 @frozen
@@ -132,7 +139,8 @@ class LogFile:
     """An open log: gathers lines and writes them in blocks.
 
     ``write`` never raises: what can't be written (a full disk) is dropped, as nginx drops it,
-    and counted in ``lost``. A path with variables is opened anew for each block.
+    and counted in ``lost``; the error log hears of it once in `SILENCE` seconds. A path with
+    variables is opened anew for each block.
     """
 
     def __init__(self, target: Target, reactor: Clock) -> None:
@@ -143,6 +151,7 @@ class LogFile:
         self._size = 0
         self._timer: Call | None = None
         self.lost = 0
+        self._quiet_until = 0.0
 
     def open(self) -> None:
         """Open the file, so that a path that can't be written is known at once: `OSError`."""
@@ -187,18 +196,32 @@ class LogFile:
                 block = squeeze.compress(block) + squeeze.flush()
             try:
                 self._append(path, block)
-            except OSError:
+            except OSError as error:
                 self.lost += len(lines)
+                self._complain(path, error)
 
     def _append(self, path: bytes, block: bytes) -> None:
         if self._target.path.constant is not None:
-            os.write(self._fd, block)
+            _write(self._fd, block)
             return
         fd = _open(path)
         try:
-            os.write(fd, block)
+            _write(fd, block)
         finally:
             os.close(fd)
+
+    def _complain(self, path: bytes, error: OSError) -> None:
+        now = self._reactor.seconds()
+        if now < self._quiet_until:
+            return
+        self._quiet_until = now + SILENCE
+        _log.critical(
+            'writing to "{path}" failed ({number}: {reason}), {lost} lines are lost so far',
+            path=printable(path),
+            number=error.errno,
+            reason=error.strerror,
+            lost=self.lost,
+        )
 
     def reopen(self) -> None:
         """After the file was moved away: go on in a new one. Raises `OSError`, keeping the old."""
@@ -220,6 +243,12 @@ class LogFile:
 
     def __repr__(self) -> str:
         return f"<LogFile {self._target.path.source} buffered={self._size} lost={self.lost}>"
+
+
+def _write(fd: int, block: bytes) -> None:
+    """All of ``block``, or an OSError: the second write to a full disk says why."""
+    while block:
+        block = block[os.write(fd, block) :]
 
 
 def _open(path: bytes) -> int:

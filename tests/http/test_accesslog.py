@@ -10,6 +10,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from imagefarm.config.errors import ConfigurationError
@@ -18,6 +19,7 @@ from imagefarm.http.accesslog import (
     ACCESS_LOG,
     DEFAULT_BUFFER,
     DEFAULT_FLUSH,
+    SILENCE,
     AccessLogs,
     LogFiles,
 )
@@ -276,10 +278,35 @@ class LogTests(SynchronousTestCase):
         )
 
     def test_a_full_disk_loses_lines_and_nothing_else(self) -> None:
+        """The error log is told, once a minute."""
         logs = self.logs(self.http("access_log /dev/full m;"))
+        with capturedLogs() as said:
+            for seconds in (DEFAULT_FLUSH, SILENCE - 1, 1):
+                self.write(logs, b"/a", b"/b")
+                self.clock.advance(seconds)
+        self.assertEqual(
+            [formatEvent(event) for event in said],
+            [
+                'writing to "/dev/full" failed (28: No space left on device), '
+                f"{lost} lines are lost so far"
+                for lost in (2, 6)
+            ],
+        )
+        self.assertEqual(repr(logs.entries[0].file), "<LogFile /dev/full buffered=0 lost=6>")
+
+    def test_a_log_that_takes_a_part_gets_the_rest(self) -> None:
+        logs = self.logs(self.http("access_log DIR/a.log m;"))
+        real = os.write
+        self.patch(os, "write", lambda fd, data: real(fd, data[:3]))
+        self.write(logs, b"/a", b"/b")
+        self.files.flush()
+        self.assertEqual(self.content(), b"/a\n/b\n")
+
+    def test_nothing_is_wrong(self) -> None:
+        logs = self.logs(self.http("access_log DIR/a.log m;"))
         self.write(logs, b"/a", b"/b")
         self.clock.advance(DEFAULT_FLUSH)
-        self.assertEqual(repr(logs.entries[0].file), "<LogFile /dev/full buffered=0 lost=2>")
+        self.assertIn("buffered=0 lost=0", repr(logs.entries[0].file))
 
 
 class RuleTests(SynchronousTestCase):
