@@ -14,6 +14,9 @@ from imagefarm.http.headers import Headers
 from imagefarm.http.message import BodySink, Facts, Repeated, Request, Response, TransferSettings
 from imagefarm.http.parser import Limits
 
+POST = b"POST %b HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n"
+CHUNKED = b"POST %b HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+
 Answer = Response | Deferred[Response] | Callable[[Request], "Response | Deferred[Response]"]
 
 #: Sun, 06 Nov 1994 08:49:37 GMT.
@@ -175,3 +178,19 @@ class Client:
     @property
     def closing(self) -> bool:
         return bool(self.transport.disconnecting)
+
+
+def fields(answer: bytes) -> list[bytes]:
+    """The header field lines of the first answer."""
+    return answer.partition(b"\r\n\r\n")[0].split(b"\r\n")[1:]
+
+
+def body_of(answer: bytes) -> bytes:
+    return answer.partition(b"\r\n\r\n")[2]
+
+
+def echo(request: Request) -> Deferred[Response]:
+    """Answers with the request's body."""
+    answer: Deferred[Response] = Deferred()
+    request.body.start(Collector(lambda body: answer.callback(text(body or b"nothing"))))
+    return answer
