@@ -81,6 +81,9 @@ def apply(request: Request, response: Response, settings: Needs) -> Response:
     discard(response.body)
     if verdict is Verdict.FAILED:
         error = error_response(request, 412, padding=settings.msie_padding)
+        vary = response.headers.get(b"vary")
+        if vary is not None:  # the answer is not less dependent on it
+            error.headers.set(b"Vary", vary)
         return attrs.evolve(error, close=response.close)
     headers = response.headers.copy()
     for name in _DROPPED:
