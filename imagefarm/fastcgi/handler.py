@@ -66,7 +66,7 @@ class FastCGIPass:
         if not self._settings.pass_request_body or body.length == 0:
             return self._ask(None, request)
         spooling = self._settings.streaming.spooling
-        if body.length is not None and not spooling.enabled:
+        if isinstance(body, SpooledBody) or (body.length is not None and not spooling.enabled):
             return self._ask(body, request)
         # CGI applications read as many bytes as CONTENT_LENGTH says (RFC 3875 section 4.2), so
         # a chunked body is always read whole first.

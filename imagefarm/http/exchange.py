@@ -42,6 +42,7 @@ from .serializer import (
     connection_field,
     content_length,
 )
+from .spool import SpooledBody
 from .timers import Clock
 from .tunnel import TunnelBody
 
@@ -459,6 +460,8 @@ class Exchange:
         self._carrier.exchange_done(keep)
 
     def _account(self) -> None:
+        if isinstance(self.request.body, SpooledBody):
+            self.request.body.close()
         if self.body is not None:
             self.request.length += self.body.received
         try:

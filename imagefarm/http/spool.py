@@ -192,9 +192,13 @@ AttemptBody = SpooledBody | OnceBody
 
 
 def spool(body: BodyStream, request: Request, settings: Spooling) -> Deferred[SpooledBody]:
-    """Read all of ``body``. Errs with `SpoolFailed`, or as the body breaks off."""
+    """Read all of ``body``. Errs with `SpoolFailed`, or as the body breaks off.
+
+    It becomes the request's body, so that another handler, of an error page, can have it too.
+    """
 
     def done(spooled: SpooledBody, data: bytes, path: bytes) -> SpooledBody:
+        request.body = spooled
         request.variables[REQUEST_BODY] = data
         request.variables[REQUEST_BODY_FILE] = path
         return spooled

@@ -53,6 +53,9 @@ class TempFile:
         if self.path and not self._keep:
             _remove(self.path)
 
+    def __del__(self) -> None:
+        self.close()
+
     def __repr__(self) -> str:
         return f"<TempFile {self._fd} {self.path!r}>"
 

@@ -311,8 +311,8 @@ class Exchange:
 
     def _drop_body(self) -> None:
         body, self._body = self._body, None
-        if body is not None:
-            body.close()
+        if isinstance(body, OnceBody):
+            body.close()  # a spooled one is the request's, which may go on elsewhere
 
     def _elapsed(self) -> float:
         elapsed: float = self._group.reactor.seconds() - self._try_started

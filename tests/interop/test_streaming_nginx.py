@@ -76,6 +76,14 @@ http {{
             proxy_next_upstream error timeout non_idempotent;
         }}
         location /halved/idempotent/ {{ proxy_pass http://halved/; }}
+        location /fallback/ {{
+            proxy_pass http://127.0.0.1:{closing};
+            error_page 502 = @origin;
+        }}
+        location @origin {{
+            rewrite ^/fallback(.*)$ $1 break;
+            proxy_pass http://127.0.0.1:{http};
+        }}
         location /halved/off/ {{
             proxy_pass http://halved/;
             proxy_request_buffering off;
@@ -269,6 +277,8 @@ SCENARIOS: dict[str, Scenario] = {
     "next peer, small": post("/halved/upload", 10),
     "next peer, PUT": post("/halved/idempotent/upload", 100_000, method="PUT"),
     "next peer, POST": post("/halved/idempotent/upload", 100_000),
+    "another location": post("/fallback/upload", 100_000),
+    "another location, small": post("/fallback/upload", 10, chunked=True),
     "next peer, unbuffered": post("/halved/off/upload", 100_000),
     "leaving": leaves("/on", reset=True),
     "leaving, unbuffered": leaves("/off", reset=True),
