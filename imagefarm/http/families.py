@@ -10,15 +10,14 @@ that are wanted again.
 from __future__ import annotations
 
 import os
-import re
 import stat
 from typing import Any, Final
 
 from .alike import Alike
 from .body import EMPTY
 from .dates import format_http
-from .errorpages import tokens_of
 from .etag import etag
+from .forms import HeadForm, has_marks
 from .headers import Headers
 from .message import (
     FileBody,
@@ -31,16 +30,14 @@ from .message import (
     Response,
     identity,
 )
-from .serializer import Serializer, connection_field
+from .serializer import Serializer
 
 #: What names may be made of; all else is for the ordinary path to decode or to refuse.
 _SAFE: Final = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-_."
 _FLAGS: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 #: What follows the target in a request line.
 _VERSION: Final = len(b" HTTP/1.1")
-#: Stand for length, date and tag while the head is made; never in a field otherwise.
-_LENGTH, _DATE, _TAG = b"\1", b"\2", b"\3"
-_GAPS: Final = re.compile(b"[\1-\3]")
+_GAPS: Final = {b"content-length": b"%d", b"last-modified": b"%b", b"etag": b'"%x-%x"'}
 #: Dates that are remembered as texts.
 MAX_DATES: Final = 4096
 #: Larger bodies are sent on the ordinary path, with sendfile; in bytes.
@@ -59,17 +56,15 @@ def split(line: bytes) -> tuple[bytes, bytes] | None:
 
 def founds_family(response: Response) -> bool:
     """Whether a remembered answer speaks for others, too."""
-    return response.alike is not None and not any(
-        _GAPS.search(value) for _, value in response.headers
-    )
+    return response.alike is not None and not has_marks(response.headers)
 
 
 class Family:
     """Files that are answered alike; ``request`` is the one that it was learnt from."""
 
     __slots__ = (
-        "_alike", "_closing", "_dates", "_keeping", "_second", "_tagged", "captures", "keep",
-        "memory", "request", "response", "transfer",
+        "_alike", "_dates", "_tagged", "captures", "form", "keep", "memory", "request", "status",
+        "transfer",
     )  # fmt: skip
 
     def __init__(self, request: Request, response: Response, dates: dict[int, bytes]) -> None:
@@ -77,41 +72,26 @@ class Family:
         self._alike: Alike = response.alike
         self.captures = response.alike.captures
         self.request = request
-        self.response = response
+        self.status = response.status
         self.transfer = request.transfer
         self.keep = not response.close
         self.memory: dict[Any, Any] = {}
+        self.form = HeadForm(request, response, _GAPS)
         self._tagged = b"etag" in response.headers
         self._dates = dates
-        self._second = -1
-        self._keeping = self._closing = b""
 
     def member(self, line: bytes, name: bytes) -> Member | None:
         """The file ``name`` that ``line`` asks for, and its content; None if it is not one."""
-        alike = self._alike
-        if alike.elsewhere and name.startswith(alike.elsewhere):
+        if not belongs(self._alike, line, name):
             return None
-        for pattern, expected in alike.patterns:
-            if (pattern.search(line[4:-_VERSION]) is not None) is not expected:
-                return None
-        path = alike.directory + name
+        path = self._alike.directory + name
         found = read(path)
         return None if found is None else Member(self, line, path, *found)
 
     def head(self, serializer: Serializer, now: float, keep: bool, mtime: int, size: int) -> bytes:
         """The head of a file's answer in this second."""
-        second = int(now)
-        if second != self._second:
-            self._second = second
-            self._keeping = self._closing = b""
-        form = self._keeping if keep else self._closing
-        if not form:
-            form = self._form(serializer, now, keep)
-            if keep:
-                self._keeping = form
-            else:
-                self._closing = form
         date = self._dates.get(mtime) or self._date(mtime)
+        form = self.form.at(serializer, now, keep)
         return form % ((size, date, mtime, size) if self._tagged else (size, date))
 
     def _date(self, mtime: int) -> bytes:
@@ -120,29 +100,15 @@ class Family:
         date = self._dates[mtime] = format_http(mtime)
         return date
 
-    def headers(self, now: float) -> Headers:
-        """The fields of the first one's answer, as they would be now."""
-        headers_at = self.response.headers_at
-        assert headers_at is not None
-        return headers_at(int(now))
 
-    def _form(self, serializer: Serializer, now: float, keep: bool) -> bytes:
-        """The head with gaps."""
-        gaps = {b"last-modified": _DATE, b"etag": _TAG}
-        headers = Headers((n, gaps.get(n.lower(), value)) for n, value in self.headers(now))
-        head = serializer.head(
-            self.response.status,
-            headers,
-            b"Content-Length: %b\r\n" % _LENGTH,
-            connection_field(keep, self.transfer.keepalive_header),
-            now,
-            tokens=tokens_of(self.request),
-        )
-        head = head.replace(b"%", b"%%")
-        # nginx's order, and so the serializer's: length, date, tag.
-        for gap, form in ((_LENGTH, b"%d"), (_DATE, b"%b"), (_TAG, b'"%x-%x"')):
-            head = head.replace(gap, form)
-        return head
+def belongs(alike: Alike, line: bytes, name: bytes) -> bool:
+    """Whether the ``name`` that ``line`` asks for is one of those that ``alike`` speaks of."""
+    if alike.elsewhere and name.startswith(alike.elsewhere):
+        return False
+    for pattern, expected in alike.patterns:
+        if (pattern.search(line[4:-_VERSION]) is not None) is not expected:
+            return False
+    return True
 
 
 def read(path: bytes) -> tuple[Identity, int, bytes] | None:
@@ -236,8 +202,8 @@ class Member:
         }
         file = OpenFile(-1, self._size, float(self._mtime), self._path, self._identity)
         response = Response(
-            family.response.status,
-            Headers((n, values.get(n.lower(), v)) for n, v in family.headers(started)),
+            family.status,
+            Headers((n, values.get(n.lower(), v)) for n, v in family.form.headers(started)),
             FileBody(file, 0, self._size),
             mtime=float(self._mtime),
         )
