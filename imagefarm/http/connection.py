@@ -26,6 +26,7 @@ from .errorpages import PLAIN_TO_TLS
 from .exchange import DRAIN_LIMIT, Exchange, Phase
 from .message import Peer, Request
 from .parser import BadRequest, ParsedHead, RequestParser
+from .relays import Relaying, Wire
 from .serializer import Serializer
 from .timers import NEVER, Clock
 from .tls_transport import with_handshake
@@ -200,6 +201,42 @@ class HttpConnection(Ending):
             self.factory.wheel.remove(self)
         return sock
 
+    @property
+    def occupied(self) -> bool:
+        """Whether there is more to do than to write an answer: the next request has come, or
+        the last answer is not out.
+        """
+        return self.congested or self._parser is not None
+
+    def _hold(self, relaying: Relaying | None) -> None:
+        """A request is being passed on without an exchange, or no longer."""
+        self._exchange = relaying
+        self._state = State.HEAD if relaying is None else State.BUSY
+        self._await_nothing()
+
+    def take_up(self, data: bytes, started: float, wire: Wire) -> Exchange:
+        """Go on with a request that has been sent on already, on the ordinary path.
+
+        Where the connection is closed nobody waits for the answer.
+        """
+        parsed = RequestParser(self.factory.limits, data).next_head()
+        assert parsed is not None
+        following, self._started = self._started, started
+        request = self._request(parsed, None)
+        self._started = following
+        request.wire = wire
+        exchange = Exchange(self, self.factory.app, request, None, keep=parsed.keep_alive)
+        if self._state is not State.CLOSED:
+            self._exchange = exchange
+            self._state = State.BUSY
+            self._await_nothing()
+            if self._parser is None:
+                self._alone = data
+        exchange.begin()
+        if self._state is State.BUSY:
+            self._arm_busy()
+        return exchange
+
     def now(self) -> float:
         """The time of day."""
         return self.factory.now()
@@ -232,6 +269,7 @@ class HttpConnection(Ending):
         if exchange is None or self._state is not State.BUSY:
             return
         body, transfer = exchange.body, exchange.request.transfer
+        self._alone = b""
         if body is None or body.complete:
             if keep:
                 self._exchange = None
@@ -392,7 +430,8 @@ class HttpConnection(Ending):
             exchange.refuse(PLAIN_TO_TLS)
         else:
             exchange.begin()
-        self._alone = b""
+        if request.route is None:
+            self._alone = b""
         if rest:
             self._receive(rest)
         elif self._state is State.BUSY:

@@ -8,6 +8,7 @@ from .body import BodyTimeout
 from .exchange import Exchange, Phase
 from .message import Peer, TransferSettings
 from .parser import RequestParser
+from .relays import Relaying
 from .replaying import Replaying
 from .transport import Direct
 from .waiting import State, Wait
@@ -26,7 +27,7 @@ class Ending(Replaying):
         self.plain = False
         self._state = State.HEAD
         self._parser: RequestParser | None = None
-        self._exchange: Exchange | None = None
+        self._exchange: Exchange | Relaying | None = None
         #: When lingering ends at the latest, and how long it waits for more, in seconds.
         self._linger = (0.0, 0.0)
         self._eof = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 
 from .errorpages import tokens_of
@@ -53,6 +53,11 @@ class HeadForm:
             else:
                 self._closing = form
         return form
+
+    @property
+    def gaps(self) -> Collection[bytes]:
+        """The names of the fields that have one."""
+        return self._gaps
 
     def headers(self, now: float) -> Headers:
         """The fields as they are now."""

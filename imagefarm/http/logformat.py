@@ -95,6 +95,8 @@ class LogFormat:
         """
         if Stability.REQUEST in self.stabilities:
             return None
+        if Stability.UPSTREAM in self.stabilities and request.outcome.attempts:
+            return None
         pieces: list[bytes] = []
         gaps: list[Lookup | int] = []
         for part, stability in zip(self.parts, self.stabilities, strict=True):

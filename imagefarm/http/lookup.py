@@ -22,6 +22,7 @@ class Stability(Enum):
     REQUEST = "anything"
     ANSWER = "the client's address, the header block, the target and the answer"
     CLOCK = "the time of day alone"
+    UPSTREAM = "as ANSWER, where no upstream was asked"
     #: It depends on whether the connection is kept, too.
     SENT = "the size of the whole answer"
     #: As ANSWER; where many are answered alike, these are among their `message.Facts`.

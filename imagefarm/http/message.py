@@ -186,6 +186,8 @@ class Response:
     shared: bool = False
     #: The files that are answered in the same way, if ``body`` is one.
     alike: Alike | None = None
+    #: What an upstream sent, if it came whole with its head (`relays.Source`).
+    source: Any = None
 
 
 @frozen
@@ -361,6 +363,12 @@ class Request:
     #: each with what it was, None for one that was not there.
     plannable: bool = True
     witnesses: list[Witness] = field(factory=list)
+    #: Whether it is passed on to an upstream by nothing but its own bytes and the client's
+    #: address; then the handler says how (`relays.Route`).
+    relayable: bool = False
+    route: Any = None
+    #: What has been sent for it already, and where its answer comes from (`relays.Wire`).
+    wire: Any = None
     #: What was written to the error log meanwhile: level and message.
     notes: list[tuple[str, str]] = field(factory=list)
     internal: bool = False
@@ -401,7 +409,9 @@ class Repeated(Protocol):
     `Application.repeated`. ``many`` says that it stands for many that are answered alike.
     """
 
-    memory: dict[Any, Any]
+    @property
+    def memory(self) -> dict[Any, Any]:
+        """See the class."""
 
     @property
     def many(self) -> bool:

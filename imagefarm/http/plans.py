@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from .body import EMPTY
 from .errorpages import tokens_of
-from .families import MAX_BODY, Family, Member, founds_family, split
+from .families import MAX_BODY, Family, Member, belongs, founds_family, split
 from .headers import Headers
 from .message import (
     FileBody,
@@ -36,6 +36,7 @@ from .message import (
     identity,
 )
 from .parser import ParsedHead
+from .relays import Relay
 from .serializer import Serializer, connection_field
 
 #: How many header blocks and plans one listening socket remembers. When there are more, all of
@@ -72,12 +73,13 @@ HeadersAt = Callable[[int], Headers]
 class Host:
     """What is known of one value of Host, for all usual header blocks."""
 
-    __slots__ = ("families", "plans")
+    __slots__ = ("families", "plans", "relays")
 
     def __init__(self) -> None:
         self.plans: dict[bytes, Plan | Member] = {}
         #: By the request line without the name.
         self.families: dict[bytes, Family] = {}
+        self.relays: dict[bytes, Relay] = {}
 
 
 class Block:
@@ -318,7 +320,7 @@ class Plans:
                     return block, plan, body
             self._drop(block, line)
         host = block.host
-        if host is None or (parts := split(line)) is None:
+        if host is None or not host.families or (parts := split(line)) is None:
             return None
         family = host.families.get(parts[0])
         if family is None:
@@ -330,6 +332,18 @@ class Plans:
         assert body is not None
         self._consider(host, member, now)
         return block, member, body
+
+    def relay(self, data: bytes, end: int) -> tuple[Block, Relay, bytes] | None:
+        """How to pass on ``data``, which `find` knows no answer to."""
+        block = self._usual.get(data[end:])
+        if block is None or block.host is None or not block.host.relays:
+            return None
+        line = data[:end]
+        parts = split(line)
+        relay = None if parts is None else block.host.relays.get(parts[0])
+        if parts is None or relay is None or not belongs(relay.alike, line, parts[1]):
+            return None
+        return block, relay, line
 
     def know(self, data: bytes, end: int, parsed: ParsedHead) -> None:
         """Remember what the header block of ``data`` means, if it is one of a simple request."""
@@ -358,6 +372,9 @@ class Plans:
     ) -> None:
         """Remember how ``request``, which came as ``data``, was answered."""
         rest, body, headers_at = data[end:], response.body, response.headers_at
+        if request.route is not None:
+            self._learn_relay(data, end, request, response)
+            return
         block = self._usual.get(rest) or self._special.get(rest)
         if block is None or headers_at is None or end > MAX_LINE:
             return
@@ -381,6 +398,23 @@ class Plans:
         if shared and host is not None and parts is not None and founds_family(response):
             self._families += parts[0] not in host.families
             host.families[parts[0]] = Family(request, response, self._dates)
+
+    def _learn_relay(self, data: bytes, end: int, request: Request, response: Response) -> None:
+        line, block, parts = data[:end], self._usual.get(data[end:]), split(data[:end])
+        if block is None or block.host is None or parts is None or response.alike is None:
+            return
+        if request.head.version != (1, 1) or end > MAX_LINE:
+            return
+        relays = block.host.relays
+        relay = relays.get(parts[0])
+        if relay is None:
+            if self._families >= MAX_FAMILIES:
+                self.forget()
+                return
+            self._families += 1
+            relay = relays[parts[0]] = Relay(request, request.route, response.alike)
+        if belongs(relay.alike, line, parts[1]):
+            relay.learn(block, request, response, request.route)
 
     def _consider(self, host: Host, member: Member, now: float) -> None:
         """Keep a file that is asked for again; one that changes all the time is not worth it."""
@@ -423,6 +457,7 @@ class Plans:
         for host in self._hosts.values():
             host.plans.clear()
             host.families.clear()
+            host.relays.clear()
         self._hosts.clear()
         self._usual.clear()
         self._special.clear()

@@ -8,11 +8,13 @@ from .families import Member
 from .message import Peer, Request, Response, TransferSettings
 from .parser import ParsedHead
 from .plans import Block, Plan
+from .relays import Relaying, Wire
 from .tls_transport import with_handshake
 from .transport import with_socket
 from .waiting import Waiting
 
 if TYPE_CHECKING:
+    from .exchange import Exchange
     from .factory import HttpFactory
 
 
@@ -40,6 +42,8 @@ class Replaying(Waiting):
         now = self.factory.now()
         found = self.factory.plans.find(data, end, now)
         if found is None:
+            if self._relay(data, end, now):
+                return True
             self._alone = data if data.endswith(b"\r\n\r\n") else b""
             return False
         if self.factory.secure and not self.served:
@@ -49,8 +53,31 @@ class Replaying(Waiting):
         self._answer(*found, len(data), now)
         return True
 
+    def _relay(self, data: bytes, end: int, now: float) -> bool:
+        """Pass on a request that is like others before; False if it is to be parsed."""
+        found = self.factory.plans.relay(data, end)
+        if found is None or (self.factory.secure and not self.served):
+            return False
+        block, relay, line = found
+        tail = relay.tails.get((block, self.peer.address))
+        wire = None if tail is None else relay.group.wire(relay.rules)
+        if wire is None or tail is None:
+            return False
+        relaying = Relaying(self, relay, block, data, line, now, wire)
+        if not wire.ready:
+            relaying.inflate()
+            return True
+        self._hold(relaying)
+        wire.send(line + tail, relaying)
+        return True
+
+    def relayed(self, relaying: Relaying, block: Block, body: bytes, size: int) -> None:
+        """The answer has come."""
+        self._hold(None)
+        self._answer(block, relaying, body, size, self.factory.now())
+
     def _answer(
-        self, block: Block, plan: Plan | Member, body: bytes, size: int, now: float
+        self, block: Block, plan: Plan | Member | Relaying, body: bytes, size: int, now: float
     ) -> None:
         factory = self.factory
         if factory.asks_socket and not self.served:
@@ -94,6 +121,19 @@ class Replaying(Waiting):
         if self._alone:
             end = self._alone.index(b"\r\n")
             self.factory.plans.learn(self._alone, end, request, response, framing)
+
+    @property
+    def occupied(self) -> bool:
+        """Whether there is more to do than to write an answer."""
+        raise NotImplementedError
+
+    def _hold(self, relaying: Relaying | None) -> None:
+        """A request is being answered in this way, or no longer."""
+        raise NotImplementedError
+
+    def take_up(self, data: bytes, started: float, wire: Wire) -> Exchange:
+        """Go on with a request that has been sent on already, on the ordinary path."""
+        raise NotImplementedError
 
     def _rest(self) -> None:
         """Wait for the next request."""

@@ -322,16 +322,19 @@ _PREFIXES: Final[Mapping[str, Callable[[str], Getter]]] = {
 #: Variables whose value is the same for each repetition of an answer to the same client.
 _OF_ANSWER: Final = frozenset({
     "args", "binary_remote_addr", "content_length", "content_type", "gzip_ratio", "host",
-    "hostname", "https", "is_args", "nginx_version", "proxy_add_x_forwarded_for", "query_string",
-    "realip_remote_addr", "remote_addr", "remote_user", "request_body", "request_body_file",
-    "request_completion", "request_method", "scheme", "server_name", "server_port",
-    "server_protocol", "status", "upstream_addr", "upstream_bytes_received",
-    "upstream_bytes_sent", "upstream_cache_status", "upstream_connect_time",
-    "upstream_header_time", "upstream_response_length", "upstream_response_time",
-    "upstream_status",
+    "hostname", "https", "is_args", "nginx_version", "proxy_add_x_forwarded_for",
+    "query_string", "realip_remote_addr", "remote_addr", "remote_user", "request_body",
+    "request_body_file", "request_completion", "request_method", "scheme", "server_name",
+    "server_port", "server_protocol", "status",
+})  # fmt: skip
+_OF_UPSTREAM: Final = frozenset({
+    "upstream_addr", "upstream_bytes_received", "upstream_bytes_sent", "upstream_cache_status",
+    "upstream_connect_time", "upstream_header_time", "upstream_response_length",
+    "upstream_response_time", "upstream_status",
 })  # fmt: skip
 _STABILITIES: Final[Mapping[str, Stability]] = MappingProxyType(
     dict.fromkeys(_OF_ANSWER, Stability.ANSWER)
+    | dict.fromkeys(_OF_UPSTREAM, Stability.UPSTREAM)
     | {
         "body_bytes_sent": Stability.BODY,
         "bytes_sent": Stability.SENT,

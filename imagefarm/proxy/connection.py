@@ -23,6 +23,7 @@ from zope.interface import alsoProvides
 
 from imagefarm.http.headers import MAX_HEAD, Headers
 from imagefarm.http.message import Body, BodyStream, Response, Traffic
+from imagefarm.http.relays import Reader, Source
 from imagefarm.http.transport import last_moved
 from imagefarm.http.upstream import Fault, Outgoing, Timeouts, UpstreamConnection, UpstreamError
 
@@ -49,7 +50,7 @@ _READING_BODY = "reading upstream"
 _SENDING = "sending request to upstream"
 
 
-@frozen
+@frozen(cache_hash=True)
 class HttpConnector:
     """Makes connections of one kind; equal connectors share a group's idle connections.
 
@@ -80,6 +81,8 @@ class HttpUpstreamConnection(Protocol):
         self._timeouts = Timeouts()
         self.traffic = Traffic()
         self._parser: ResponseParser | None = None
+        #: Who reads the answer to what `relay` has sent.
+        self._reader: Reader | None = None
         self._answer: Deferred[Response] | None = None
         self._body: ResponseBody | None = None
         self._writer: RequestWriter | TunnelWriter | None = None
@@ -119,6 +122,39 @@ class HttpUpstreamConnection(Protocol):
         self._writer.start()
         return answer
 
+    def relay(self, data: bytes, reader: Reader, timeouts: Timeouts) -> None:
+        """Send a whole request, whose answer is for ``reader``: `settle` or `adopt` follows."""
+        self._reader = reader
+        self._timeouts = timeouts
+        self._watchdog.start(timeouts.read)
+        self.transport.write(data)
+
+    def settle(self) -> None:
+        """The reader has the whole answer."""
+        self._reader = None
+        self._watchdog.stop()
+        if self.on_idle is not None:
+            self.on_idle(self)
+
+    def adopt(self, outgoing: Outgoing, traffic: Traffic) -> Deferred[Response]:
+        """As `send`, for the request that `relay` has sent: the answer is for us now."""
+        self._reader = None
+        answer: Deferred[Response] = Deferred(self._cancelled)
+        self._answer = answer
+        self.traffic = traffic
+        self._reused, self._answered = True, False
+        self._keep = outgoing.version >= (1, 1)
+        self._trailers = outgoing.trailers
+        self._parser = ResponseParser(outgoing.method, self._max_head, upgrade=outgoing.upgrade)
+        self._writer = RequestWriter(self.transport, outgoing, self._writing, traffic)
+        self._writer.done = True
+        return answer
+
+    @property
+    def usable(self) -> bool:
+        """Whether a request can be sent."""
+        return not self._closed and not self._spoiled
+
     def abort(self) -> None:
         """`UpstreamConnection`."""
         error = UpstreamError(Fault.CLOSED, "connection to upstream aborted")
@@ -142,6 +178,8 @@ class HttpUpstreamConnection(Protocol):
             self._watchdog.stop()  # we wait for the client, whose own timeout runs
 
     def _timed_out(self) -> None:
+        if self._reader is not None:
+            self._reader.unusual()
         if self._writer is not None and self._writer.stalled:
             # It may have taken some of the request meanwhile, if not all that waits.
             patience = last_moved(self.transport) + self._timeouts.send - self._watchdog.now
@@ -163,6 +201,10 @@ class HttpUpstreamConnection(Protocol):
         """`Protocol`."""
         parser = self._parser
         if parser is None:
+            if self._reader is not None:
+                self._watchdog.touch()
+                self._reader.received(data)
+                return
             # Nothing was asked, so this answers nothing: a peer out of step is not used again,
             # not even in the moment before the close is reported.
             self._spoiled = True
@@ -217,7 +259,10 @@ class HttpUpstreamConnection(Protocol):
             self._finish(parser)
         else:
             self._finish(parser)
-            return _response(head, b"".join(chunks))
+            content = b"".join(chunks)
+            response = _response(head, content)
+            response.source = Source(parser.block[:-2], content)
+            return response
         if self._trailers:
             response.trailers = partial(passable_trailers, parser)
         return response
@@ -293,6 +338,8 @@ class HttpUpstreamConnection(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """`Protocol`."""
+        if self._reader is not None:
+            self._reader.unusual()
         self._closed = True
         parser, body = self._parser, self._body
         self._watchdog.cancel()

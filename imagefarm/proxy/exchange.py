@@ -17,6 +17,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from imagefarm.http.message import Attempt, Request, Response, Traffic, discard
+from imagefarm.http.relays import Reader
 from imagefarm.http.requestlog import printable, report
 from imagefarm.http.spool import OnceBody, SpooledBody
 from imagefarm.http.upstream import (
@@ -59,6 +60,77 @@ class Link:
     created: float
     served: int = 0
     exchange: Exchange | None = None
+
+
+class GroupWire:
+    """A `relays.Wire`: a peer that a request has been given to, and a kept connection to it."""
+
+    __slots__ = ("_link", "_rules", "group", "peer", "started", "taken", "traffic")
+
+    def __init__(
+        self, group: Connections, rules: ExchangeRules, peer: Peer, link: Link | None, now: float
+    ) -> None:
+        self.group = group
+        self.peer = peer
+        self.started = now
+        self.traffic = Traffic()
+        self.taken = False
+        self._rules = rules
+        self._link = link
+
+    @property
+    def peer_name(self) -> bytes:
+        """`Wire`."""
+        return self.peer.name
+
+    @property
+    def ready(self) -> bool:
+        """`Wire`."""
+        return self._link is not None
+
+    def send(self, data: bytes, reader: Reader) -> None:
+        """`Wire`."""
+        link = self._link
+        assert link is not None
+        link.served += 1
+        self.traffic.sent = len(data)
+        connection: Any = link.connection
+        connection.relay(data, reader, self._rules.timeouts)
+
+    def take(self) -> Link | None:
+        """An exchange takes over."""
+        self.taken = True
+        return self._link
+
+    def resume(self, data: bytes) -> None:
+        """`Wire`."""
+        connection: Any = self._link and self._link.connection
+        if connection is not None:
+            connection.dataReceived(data)
+
+    def finished(self, status: int) -> float:
+        """`Wire`."""
+        link, peer = self._link, self.peer
+        assert link is not None
+        now: float = self.group.reactor.seconds()
+        took = now - self.started
+        counters = peer.counters
+        counters.answered(status, took)
+        counters.finished(took)
+        counters.sent += self.traffic.sent
+        counters.received += self.traffic.received
+        peer.succeeded(now)
+        peer.release()
+        connection: Any = link.connection
+        connection.settle()
+        return took
+
+    def release(self) -> None:
+        """`Wire`."""
+        self.taken = True
+        self.peer.release()
+        if self._link is not None:
+            self._link.connection.abort()
 
 
 class Connections(Protocol):
@@ -122,7 +194,27 @@ class Exchange:
         """Make the first attempt."""
         if not self._rules.ignore_client_abort:
             self._request.on_gone.append(self.answer.cancel)
-        self._try_next()
+        wire = self._request.wire
+        if wire is not None and wire.group is self._group and not wire.taken:
+            self._take_over(wire)
+        else:
+            self._try_next()
+
+    def _take_over(self, wire: GroupWire) -> None:
+        """Go on with an attempt that has been begun elsewhere."""
+        self._tried.add(wire.peer)
+        self._peer = wire.peer
+        self._started = self._try_started = wire.started
+        link = wire.take()
+        if link is None:
+            self._connect(wire.peer)
+            return
+        self._connected = 0.0
+        link.exchange = self
+        self._link = link
+        self._traffic = wire.traffic
+        connection: Any = link.connection
+        self._await(connection.adopt(self._outgoing, wire.traffic), wire.peer)
 
     # -- an attempt ----------------------------------------------------------------------------
 
@@ -172,6 +264,9 @@ class Exchange:
         self._link = link
         sending = link.connection.send(self._outgoing, self._rules.timeouts, reused=reused)
         self._traffic = link.connection.traffic
+        self._await(sending, peer)
+
+    def _await(self, sending: Deferred[Response], peer: Peer) -> None:
         self._current = sending
         sending.addCallbacks(
             self._answered, self._failed, callbackArgs=(peer,), errbackArgs=(peer,)

@@ -6,7 +6,7 @@ Serves every protocol; what is spoken on a connection is `ExchangeRules.connecti
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable
-from typing import Any
+from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -15,11 +15,15 @@ from imagefarm.http.message import Request, Response
 from imagefarm.http.upstream import ExchangeRules, Outgoing, UpstreamConnection
 
 from .connector import Connecting
-from .exchange import Exchange, Link
+from .exchange import Exchange, GroupWire, Link
 from .peer import Peer
 from .peers import Peers
 from .policies import Policy
 from .pool import IdlePool, KeepaliveSettings
+
+#: Seconds that more idle connections than ``keepalive`` says may stay: answers come in bunches,
+#: and the requests that follow them in the next.
+GRACE: Final = 0.1
 
 
 class Group:
@@ -48,6 +52,7 @@ class Group:
         self._idle: IdlePool[Link] = IdlePool(keepalive)
         self._links: dict[UpstreamConnection, Link] = {}
         self._sweep: Any = None
+        self._trim: Any = None
         self._stopped = False
         #: Requests that came before the names of the servers were known; None: they are.
         self._early: list[Deferred[None]] | None = None
@@ -80,6 +85,19 @@ class Group:
         for early in waiting or ():
             if not early.called:
                 early.callback(None)
+
+    def wire(self, rules: ExchangeRules) -> GroupWire | None:
+        """`relays.WireGroup`: a peer is chosen and taken."""
+        now = self.reactor.seconds()
+        peer = self.policy.choose(self.peers, b"", now, ())
+        if peer is None:
+            return None
+        peer.take(now)
+        link = self.idle_link(peer, rules)
+        connection: Any = link and link.connection
+        if link is not None and not connection.usable:
+            link = None
+        return GroupWire(self, rules, peer, link, now)
 
     def idle_link(self, peer: Peer, rules: ExchangeRules) -> Link | None:
         """A kept connection to ``peer``, taken out of the pool."""
@@ -115,9 +133,17 @@ class Group:
         if self._stopped or link.peer.keeper is None:
             connection.abort()
             return
-        for surplus in self._idle.put(link, self.reactor.seconds()):
-            surplus.connection.abort()
-        self._schedule_sweep()
+        if not self._idle.put(link, self.reactor.seconds()):
+            connection.abort()
+        elif self._idle.overfull and self._trim is None:
+            self._trim = self.reactor.callLater(GRACE, self._close_surplus)
+        if self._sweep is None:
+            self._schedule_sweep()
+
+    def _close_surplus(self) -> None:
+        self._trim = None
+        for link in self._idle.surplus():
+            link.connection.abort()
 
     def _on_closed(self, connection: UpstreamConnection) -> None:
         link = self._links.pop(connection)
@@ -149,9 +175,10 @@ class Group:
     def stop(self) -> None:
         """Close what is idle now, and what is busy when it has finished."""
         self._stopped = True
-        if self._sweep is not None:
-            self._sweep.cancel()
-            self._sweep = None
+        for call in (self._sweep, self._trim):
+            if call is not None:
+                call.cancel()
+        self._sweep = self._trim = None
         for link in self._idle.drain():
             link.connection.abort()
 

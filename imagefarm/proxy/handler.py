@@ -10,7 +10,9 @@ from twisted.python.failure import Failure
 
 from imagefarm.config.errors import ConfigurationError, Invalid, Problem
 from imagefarm.http.headers import Headers
+from imagefarm.http.lookup import Stability, stability_of
 from imagefarm.http.message import BodyStream, Request, RequestHead, Response
+from imagefarm.http.relays import Route
 from imagefarm.http.requestlog import printable, report
 from imagefarm.http.spool import SpooledBody, spool
 from imagefarm.http.upstream import (
@@ -26,6 +28,7 @@ from .connection import HttpConnector
 from .group import Group
 from .groups import Groups
 from .redirect import rewrite_location, rewrite_refresh
+from .request_writer import request_head
 from .settings import ProxySettings
 from .target import Target, request_target
 from .tls import MAX_CLIENTS, TlsClients
@@ -50,6 +53,25 @@ class BadValue(ValueError):
     """A configured value came to something that must not stand in a request: 400."""
 
 
+def _relayable(settings: ProxySettings) -> bool:
+    """Whether requests go out alike but for their target, for one client and header block."""
+    target = settings.target.target
+    stable = (Stability.ANSWER,)
+    return (
+        target is not None
+        and target.scheme == "http"
+        and not target.uri
+        and settings.version == (1, 1)
+        and settings.method is None
+        and settings.set_body is None
+        and all(
+            isinstance(part, bytes) or stability_of(part) in stable
+            for _, template in settings.set_headers
+            for part in template.parts
+        )
+    )
+
+
 class ProxyPass:
     """The handler of a location with ``proxy_pass``. Raises `ConfigurationError`.
 
@@ -61,6 +83,7 @@ class ProxyPass:
         self._groups = groups
         self._http = self._rules("http")
         self._https: dict[TlsClient, ExchangeRules] = {}
+        self._relayable = _relayable(settings)
         self._set_names = frozenset(name.lower() for name, _ in settings.set_headers)
         rewrites: dict[bytes, Rewrite] = {}
         if settings.redirects:
@@ -126,6 +149,8 @@ class ProxyPass:
         except Invalid as error:
             report(request, "error", str(error))
             return Response(500)
+        if request.relayable and self._relayable and outgoing.body is None:
+            request.route = self._route(group, request, outgoing, rules)
         answering = group.exchange(request, outgoing, rules)
         return answering.addCallbacks(
             self._presenter.present,
@@ -144,6 +169,18 @@ class ProxyPass:
         outgoing = Outgoing(head.method, head.target, headers, version=self._settings.version)
         secure = target.scheme == "https"
         return outgoing, self._secure(request, target) if secure else self._http
+
+    @staticmethod
+    def _route(
+        group: UpstreamGroup, request: Request, outgoing: Outgoing, rules: ExchangeRules
+    ) -> Route | None:
+        """How the next request like this may be sent on (`http.relays`)."""
+        if not isinstance(group, Group) or group.policy.keyed or outgoing.upgrade:
+            return None
+        if outgoing.method != b"GET" or outgoing.target != request.head.target:
+            return None
+        head = request_head(outgoing)
+        return Route(group, rules, head[head.index(b"\r\n") :])
 
     # -- the request to the upstream -----------------------------------------------------------
 

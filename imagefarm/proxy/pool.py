@@ -47,7 +47,7 @@ K = TypeVar("K", bound=Keepable)
 
 
 class IdlePool(Generic[K]):
-    """At most ``keepalive`` idle connections; when one too many comes, the oldest must go."""
+    """At most ``keepalive`` idle connections, but for a moment; then the oldest must go."""
 
     __slots__ = ("_by_key", "_since", "settings")
 
@@ -76,23 +76,34 @@ class IdlePool(Generic[K]):
         del self._since[connection]
         return connection
 
-    def put(self, connection: K, now: float) -> list[K]:
-        """``connection`` became idle. Returns what to close, which may be itself."""
+    def put(self, connection: K, now: float) -> bool:
+        """``connection`` became idle. Returns whether it is kept; else it is to be closed.
+
+        There may be too many now: ask `surplus` a little later, when who is about to ask for
+        one has done so.
+        """
         settings = self.settings
         if (
             settings.connections == 0
             or connection.served >= settings.requests
             or now - connection.created > settings.time
         ):
-            return [connection]
-        surplus = []
-        if len(self._since) >= settings.connections:
-            oldest = next(iter(self._since))
-            self.remove(oldest)
-            surplus.append(oldest)
+            return False
         self._since[connection] = now
         self._by_key.setdefault(connection.key, {})[connection] = None
-        return surplus
+        return True
+
+    @property
+    def overfull(self) -> bool:
+        """Whether there are more than ``keepalive`` says."""
+        return len(self._since) > self.settings.connections
+
+    def surplus(self) -> list[K]:
+        """Remove and return what is too much: the least recently used."""
+        extra = list(self._since)[: max(0, len(self._since) - self.settings.connections)]
+        for connection in extra:
+            self.remove(connection)
+        return extra
 
     def remove(self, connection: K) -> bool:
         """``connection`` was closed; returns whether it was idle here."""

@@ -71,7 +71,7 @@ class ResponseParser:
 
     __slots__ = (
         "_body", "_buffer", "_decoder", "_interim", "_left", "_max_head", "_searched",
-        "_upgrade", "complete", "excess", "head",
+        "_upgrade", "block", "complete", "excess", "head",
     )  # fmt: skip
 
     def __init__(self, method: bytes, max_head: int = MAX_HEAD, *, upgrade: bool = False) -> None:
@@ -86,6 +86,8 @@ class ResponseParser:
         self.head: ResponseHead | None = None
         self.complete = False
         self.excess = b""
+        #: The head as it came, with its last line's end but without the empty line.
+        self.block = b""
 
     def feed(self, data: bytes) -> list[bytes]:
         """The body's bytes in ``data``. Raises `InvalidResponse`; feed no more after that."""
@@ -117,6 +119,7 @@ class ResponseParser:
                 # RFC 9110 section 15.2.2: what follows is in another protocol.
                 head = evolve(head, framing=Framing.CLOSE, length=None, persistent=False)
             if head.status >= 200 or head.framing is Framing.CLOSE:
+                self.block = block
                 self._begin(head)
                 self._buffer = b""
                 return buffer

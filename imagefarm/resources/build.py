@@ -24,6 +24,7 @@ from imagefarm.http.tls import SSL_ON
 from imagefarm.http.transfer import MERGE_SLASHES, transfer_settings
 from imagefarm.http.types import MimeTypes
 from imagefarm.proxy.directives import PROXY_PASS
+from imagefarm.proxy.handler import ProxyPass
 
 from . import directives as rows
 from . import static
@@ -199,6 +200,7 @@ class Builder:
             content=content,
             error_log=self._error_log,
             plannable=content is static.serve and _plannable(scope),
+            relayable=isinstance(content, ProxyPass) and _plannable(scope),
         )
         return location
 

@@ -17,11 +17,11 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from imagefarm.config.variables import Template
-from imagefarm.http import filters, upstream_answer
+from imagefarm.http import filters, relays, upstream_answer
 from imagefarm.http.accesslog import Outlines, write_again
 from imagefarm.http.body import EMPTY
 from imagefarm.http.errorpages import CLOSING, PLAIN_TO_TLS, error_response
-from imagefarm.http.filters.headers import renewed
+from imagefarm.http.filters.headers import Kind, renewed
 from imagefarm.http.filters.mediatypes import media_type
 from imagefarm.http.headers import Headers
 from imagefarm.http.message import Facts, Repeated, Request, Response, discard
@@ -162,6 +162,7 @@ class Dispatcher:
     @staticmethod
     def _enter(request: Request, location: Location) -> None:
         request.location = location
+        request.relayable = request.plannable and location.relayable
         request.plannable = request.plannable and location.plannable
         request.transfer = location.transfer
 
@@ -387,6 +388,8 @@ class Dispatcher:
                 return self._settle(request, page)
         if request.plannable:
             _plan(request, filtered, special=special)
+        elif request.route is not None:
+            _plan_relay(request, filtered)
         _trim(request, filtered)
         return filtered
 
@@ -435,6 +438,20 @@ def _plan(request: Request, response: Response, *, special: bool) -> None:
     response.shared = usual and not _compressible(response, location)
     if response.shared:
         response.alike = alike(request, response)
+
+
+def _plan_relay(request: Request, response: Response) -> None:
+    """Say how an answer like this may be made of an upstream's, if it may."""
+    source, body = response.source, response.body
+    if source is None or body is not source.body or response.status != 200:
+        return
+    location: Location = request.location
+    head = request.outcome.upstream_headers
+    one = len(request.outcome.attempts) == 1 and head is not None and relays.usual(head)
+    dated = location.filters.expires.kind is Kind.MODIFIED or b"date" in response.headers
+    if one and not dated and not request.internal and request.uri == request.head.target:
+        response.headers_at = renewed(response, location.filters.expires)
+        response.alike = request.server.locations.alike(request.uri, b"")
 
 
 def _compressible(response: Response, location: Location) -> bool:

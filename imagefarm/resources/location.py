@@ -110,6 +110,8 @@ class Location:
     #: Whether the answer to a target can depend on nothing but the target and a file: see
     #: `resources.build`.
     plannable: bool = False
+    #: Whether how a request is passed on depends on nothing but its bytes and the client.
+    relayable: bool = False
 
     def witness(self, request: Request, path: bytes, found: Identity | None) -> None:
         """Note that a file had a say in the answer to ``request``, and what it was."""

@@ -26,7 +26,7 @@ class PoolTests(SynchronousTestCase):
         kept = pool()
         a, b, other = Idle("k"), Idle("k"), Idle("other")
         for connection in (a, b, other):
-            self.assertEqual(kept.put(connection, 0.0), [])
+            self.assertTrue(kept.put(connection, 0.0))
         self.assertIs(kept.take("k"), b)
         self.assertIs(kept.take("k"), a)
         self.assertIsNone(kept.take("k"))
@@ -37,18 +37,22 @@ class PoolTests(SynchronousTestCase):
         a, b, c = Idle("k"), Idle("l"), Idle("k")
         kept.put(a, 0.0)
         kept.put(b, 1.0)
-        self.assertEqual(kept.put(c, 2.0), [a])
+        self.assertFalse(kept.overfull)
+        kept.put(c, 2.0)
+        self.assertTrue(kept.overfull)
+        self.assertEqual(kept.surplus(), [a])
+        self.assertFalse(kept.overfull)
         self.assertIs(kept.take("k"), c)
         self.assertIsNone(kept.take("k"))
 
     def test_what_is_not_kept(self) -> None:
         worn, old, fresh = Idle("k", served=3), Idle("k"), Idle("k", created=95.0)
         kept = pool(requests=3, time=50.0)
-        self.assertEqual(kept.put(worn, 1.0), [worn])
-        self.assertEqual(kept.put(old, 100.0), [old])
-        self.assertEqual(kept.put(fresh, 100.0), [])
+        self.assertFalse(kept.put(worn, 1.0))
+        self.assertFalse(kept.put(old, 100.0))
+        self.assertTrue(kept.put(fresh, 100.0))
         none = pool(connections=0)
-        self.assertEqual(none.put(fresh, 100.0), [fresh])
+        self.assertFalse(none.put(fresh, 100.0))
 
     def test_expiry(self) -> None:
         kept = pool(timeout=10.0)
@@ -71,15 +75,18 @@ class PoolTests(SynchronousTestCase):
         self.assertFalse(kept.remove(a))
         self.assertIsNone(kept.take("k"))
 
-    @given(st.lists(st.tuples(st.sampled_from("ptrx"), st.sampled_from("ab")), max_size=40))
+    @given(st.lists(st.tuples(st.sampled_from("ppptrxs"), st.sampled_from("ab")), max_size=40))
     def test_it_behaves_like_a_list(self, actions: list[tuple[str, str]]) -> None:
         kept, model = pool(connections=3, timeout=4.0), list[tuple[float, Idle]]()
         for now, (action, key) in enumerate(actions):
             if action == "p":
                 connection = Idle(key)
-                surplus = [model.pop(0)[1]] if len(model) == 3 else []
                 model.append((now, connection))
-                self.assertEqual(kept.put(connection, now), surplus)
+                self.assertTrue(kept.put(connection, now))
+            elif action == "s":
+                surplus = [model.pop(0)[1] for _ in range(len(model) - 3)]
+                self.assertEqual(kept.overfull, bool(surplus))
+                self.assertEqual(kept.surplus(), surplus)
             elif action == "t":
                 matching = [item for item in model if item[1].key == key]
                 if matching:

@@ -22,7 +22,11 @@ __all__ = [
 
 
 class Policy(Protocol):
-    """Chooses the peer for a request."""
+    """Chooses the peer for a request. ``keyed``: by something of the request."""
+
+    @property
+    def keyed(self) -> bool:
+        """See the class."""
 
     def key(self, request: Request) -> bytes:
         """What of ``request`` the choice depends on; empty if on nothing."""

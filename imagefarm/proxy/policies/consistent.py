@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from itertools import islice
+from typing import Final
 
 from attrs import define
 
@@ -24,6 +25,8 @@ class ConsistentHash:
     """The policy. ``template`` makes the key of a request. Serves one group, whose ring it has."""
 
     __slots__ = ("_built", "_names", "_ring", "_template")
+
+    keyed: Final = True
 
     def __init__(self, template: Template) -> None:
         self._template = template

@@ -7,6 +7,7 @@ its keys where they were. A change of the group moves most of them; see `consist
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from typing import Final
 from zlib import crc32
 
 from imagefarm.config.variables import Template
@@ -21,6 +22,8 @@ class Hash:
     """The policy. ``template`` makes the key of a request."""
 
     __slots__ = ("_template",)
+
+    keyed: Final = True
 
     def __init__(self, template: Template) -> None:
         self._template = template

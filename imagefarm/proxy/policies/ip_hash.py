@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Collection, Iterator
+from typing import Final
 
 from imagefarm.http.message import Request
 from imagefarm.proxy.peer import Peer
@@ -23,6 +24,8 @@ class IpHash:
     """The policy; holds nothing."""
 
     __slots__ = ()
+
+    keyed: Final = True
 
     def key(self, request: Request) -> bytes:
         """The octets of the client's address that count."""

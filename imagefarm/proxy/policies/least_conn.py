@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Final
 
 from imagefarm.http.message import Request
 from imagefarm.proxy.load import ByLoad
@@ -14,6 +15,8 @@ class LeastConn:
     """The policy; its state is in the peers."""
 
     __slots__ = ()
+
+    keyed: Final = False
 
     def key(self, request: Request) -> bytes:
         """The choice depends on no property of the request."""

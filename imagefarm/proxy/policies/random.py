@@ -6,6 +6,7 @@ With ``two`` two are drawn, and the less busy for its weight is taken.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from typing import Final
 
 from imagefarm.http.message import Request
 from imagefarm.proxy.peer import Peer
@@ -18,6 +19,8 @@ class Random:
     """The policy. ``draw(n)`` gives an integer from 0 to below ``n``, each equally likely."""
 
     __slots__ = ("_draw", "_two")
+
+    keyed: Final = False
 
     def __init__(self, draw: Callable[[int], int], *, two: bool = False) -> None:
         self._draw = draw
