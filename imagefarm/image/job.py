@@ -16,7 +16,8 @@ from attrs import define, field, frozen
 from .errors import Failed, ImageError, from_kind
 from .formats import Format, Offer
 from .limits import Limits
-from .recipe import Recipe, parse_query
+from .query import parse_canonical
+from .recipe import Recipe
 from .source import Identity
 
 _LENGTHS = struct.Struct("!II")
@@ -106,7 +107,7 @@ def read_job(message: Message, limits: Limits) -> Job:
     head = message.head
     return Job(
         head["root"].encode("latin-1"),
-        parse_query(head["recipe"].encode("ascii"), limits),
+        parse_canonical(head["recipe"].encode("ascii"), limits),
         Offer(avif=head["avif"], webp=head["webp"]),
     )
 

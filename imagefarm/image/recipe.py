@@ -2,46 +2,145 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Callable
 from enum import Enum
+from typing import Any
 from urllib.parse import quote_from_bytes
 
 from attrs import evolve, frozen
 
-from .errors import BadRecipe, one_line
 from .formats import Format, Wanted
-from .limits import Limits
-
-#: Longest query string that is read, and longest path in it, in bytes.
-MAX_QUERY = 8192
-MAX_PATH = 4096
 
 
 class Fit(Enum):
     """How the picture meets the box of ``w`` times ``h`` (CSS object-fit's and sharp's words).
 
-    Nothing is ever enlarged: where the box is larger than the picture, ``cover`` and ``fill``
-    shrink the box, keeping its shape, until neither direction is enlarged.
+    Nothing is enlarged unless ``enlarge`` says so: where the box is larger than the picture,
+    ``cover`` and ``fill`` shrink the box, keeping its shape, until neither direction is enlarged.
     """
 
     #: The whole picture, its shape kept, as large as fits within the box; the result may be
     #: smaller than the box in one direction: no bars are added.
     CONTAIN = "contain"
-    #: The box filled, the picture's shape kept, what sticks out cut off equally at both ends.
+    #: The box filled, the picture's shape kept, what sticks out cut off; `Recipe.gravity` says
+    #: where.
     COVER = "cover"
     #: The whole picture stretched to the shape of the box.
     FILL = "fill"
     #: sharp's word for what `CONTAIN` does here; folded into it.
     INSIDE = "inside"
+    #: The whole picture, its shape kept, as small as covers the box: sticks out on one side.
+    OUTSIDE = "outside"
+    #: As `CONTAIN`, and the rest of the box filled with the background: always ``w`` by ``h``.
+    PAD = "pad"
+
+
+@frozen
+class Point:
+    """A point in a picture: shares of its width and height from the upper left, 0 to 1.
+
+    Four decimals, so that its text is exact.
+    """
+
+    x: float = 0.5
+    y: float = 0.5
+
+
+class Gravity(Enum):
+    """Where to look, if not at a `Point`."""
+
+    #: Where the content is, by the picture itself.
+    SMART = "smart"
+
+
+CENTRE = Point()
+SOUTH_EAST = Point(1.0, 1.0)
+#: The nine points by name.
+POINTS: dict[str, Point] = {
+    "northwest": Point(0.0, 0.0), "north": Point(0.5, 0.0), "northeast": Point(1.0, 0.0),
+    "west": Point(0.0, 0.5), "center": CENTRE, "east": Point(1.0, 0.5),
+    "southwest": Point(0.0, 1.0), "south": Point(0.5, 1.0), "southeast": SOUTH_EAST,
+}  # fmt: skip
+_POINT_NAMES = {point: name for name, point in POINTS.items()}
+
+
+@frozen
+class Crop:
+    """A part of the upright picture: pixels, or with ``percent`` hundredths of its sides.
+
+    Pixels are whole; percent have four decimals. What lies outside the picture is left out.
+    """
+
+    left: float
+    top: float
+    width: float
+    height: float
+    percent: bool = False
+
+
+@frozen
+class Colour:
+    """Red, green, blue and opacity, 0 to 255."""
+
+    red: int
+    green: int
+    blue: int
+    alpha: int = 255
+
+
+class Backdrop(Enum):
+    """What fills the rest of a padded box, if not a `Colour`."""
+
+    #: The picture itself, filling the box and blurred.
+    BLUR = "blur"
+
+
+class Tone(Enum):
+    """The colours of the result."""
+
+    COLOR = "color"
+    GRAY = "gray"
+    #: Black and white and nothing between.
+    BITONAL = "bitonal"
+
+
+class Keep(Enum):
+    """Metadata that may be kept."""
+
+    #: All EXIF data but the orientation and the thumbnail.
+    EXIF = "exif"
+    #: The colour profile; the colours are then not brought to sRGB.
+    ICC = "icc"
+    XMP = "xmp"
+    #: Of the EXIF data, Copyright and Artist.
+    COPYRIGHT = "copyright"
+
+
+@frozen
+class Watermark:
+    """A second picture of the same root on top of the result.
+
+    ``opacity`` is in percent. ``scale`` is the width of the mark in percent of the result's;
+    None is the mark's own size. It is always within the result.
+    """
+
+    src: bytes
+    position: Point = SOUTH_EAST
+    opacity: int = 100
+    scale: int | None = None
 
 
 @frozen
 class Recipe:
-    """What to make. Equal recipes give equal pictures; `parse_query` folds equivalent ones.
+    """What to make. Equal recipes give equal pictures; `fold` makes equivalent ones equal.
+
+    The steps follow in this order, whatever the order in a URL: turned upright by EXIF, ``trim``,
+    ``crop``, ``flip``, ``rotate``, the box (``w``, ``h``, ``fit``, ``enlarge``, ``gravity``), the
+    colours and filters, ``bg``, ``radius``, ``mark``. So the box is always that of the result.
 
     ``src`` is the source's path from the root: decoded, normalised, with a leading slash.
-    ``w`` and ``h`` are pixels; without both the picture keeps its size and is encoded anew,
-    without metadata. ``q`` None is the format's own default.
+    ``w`` and ``h`` are pixels of the result (a device's pixel ratio is already in them); without
+    both the picture keeps its size. ``q`` None is the format's own default.
     """
 
     src: bytes
@@ -50,142 +149,181 @@ class Recipe:
     fit: Fit = Fit.CONTAIN
     q: int | None = None
     fmt: Format | Wanted = Wanted.SAME
+    #: Whether the result may have more pixels than the source.
+    enlarge: bool = False
+    #: What must stay in the picture where `Fit.COVER` cuts; where `Fit.PAD` puts it.
+    gravity: Point | Gravity = CENTRE
+    #: How far, 0 to 255, a channel of a border to cut off may differ from the corner's colour.
+    trim: int | None = None
+    crop: Crop | None = None
+    #: Mirrored left to right, before it is turned.
+    flip: bool = False
+    #: Degrees clockwise: 0, 90, 180 or 270.
+    rotate: int = 0
+    #: What shows through; None is nothing, and white in a format without transparency.
+    bg: Colour | Backdrop | None = None
+    #: Standard deviations in pixels of the result, 0.1 to 100 and 0.1 to 10.
+    blur: float | None = None
+    sharpen: float | None = None
+    tone: Tone = Tone.COLOR
+    #: Percent more or less, -100 to 100.
+    brightness: int = 0
+    contrast: int = 0
+    saturation: int = 0
+    #: Radius of the corners in pixels of the result; at most half its shorter side counts.
+    radius: int | None = None
+    mark: Watermark | None = None
+    #: The quality is lowered from ``q`` until the result has no more bytes than this.
+    max_bytes: int | None = None
+    lossless: bool = False
+    progressive: bool = False
+    keep: frozenset[Keep] = frozenset()
 
     def canonical(self) -> str:
         """The one text of this recipe: a query string that parses back into it."""
-        parts = ["src=" + quote_from_bytes(self.src, safe="/")]
-        if self.w is not None:
-            parts.append(f"w={self.w}")
-        if self.h is not None:
-            parts.append(f"h={self.h}")
-        if self.fit is not Fit.CONTAIN:
-            parts.append(f"fit={self.fit.value}")
-        if self.q is not None:
-            parts.append(f"q={self.q}")
-        if self.fmt is not Wanted.SAME:
-            parts.append(f"fmt={self.fmt.value}")
-        return "&".join(parts)
+        return "&".join(
+            f"{name}={text}" for name, write in _WRITERS if (text := write(self)) is not None
+        )
+
+
+def decimal(value: float) -> str:
+    """The shortest text of a number with at most four decimals."""
+    return repr(float(value)).removesuffix(".0")
+
+
+def point_text(point: Point | Gravity) -> str:
+    """``southeast``, ``0.3,0.25`` or ``smart``."""
+    if isinstance(point, Gravity):
+        return point.value
+    return _POINT_NAMES.get(point) or f"{decimal(point.x)},{decimal(point.y)}"
+
+
+def crop_text(crop: Crop) -> str:
+    """``10,20,300,200`` or ``pct:10,20,50,50.5``."""
+    numbers = ",".join(map(decimal, (crop.left, crop.top, crop.width, crop.height)))
+    return f"pct:{numbers}" if crop.percent else numbers
+
+
+def colour_text(colour: Colour | Backdrop) -> str:
+    """``ff8000``, ``ff800080`` or ``blur``."""
+    if isinstance(colour, Backdrop):
+        return colour.value
+    text = f"{colour.red:02x}{colour.green:02x}{colour.blue:02x}"
+    return text if colour.alpha == 255 else f"{text}{colour.alpha:02x}"
+
+
+def _path_text(path: bytes) -> str:
+    return quote_from_bytes(path, safe="/")
+
+
+_Write = Callable[[Recipe], str | None]
+
+
+def _field(name: str, text: Callable[[Any], str] = str) -> tuple[str, _Write]:
+    """A field that says something unless it has its default."""
+    default = next(a.default for a in Recipe.__attrs_attrs__ if a.name == name)
+    return name, lambda recipe: None if (v := getattr(recipe, name)) == default else text(v)
+
+
+def _mark(name: str, field: str, text: Callable[[Any], str] = str) -> tuple[str, _Write]:
+    default = next((a.default for a in Watermark.__attrs_attrs__ if a.name == field), None)
+
+    def write(recipe: Recipe) -> str | None:
+        value = getattr(recipe.mark, field, default)
+        return None if recipe.mark is None or value == default else text(value)
+
+    return name, write
+
+
+def _word(value: Enum) -> str:
+    return str(value.value)
+
+
+def _flag(value: bool) -> str:
+    return "1"
+
+
+#: The parameters in the order of the canonical form, each with its text; None says nothing.
+_WRITERS: tuple[tuple[str, _Write], ...] = (
+    ("src", lambda recipe: _path_text(recipe.src)),
+    _field("w"),
+    _field("h"),
+    _field("fit", _word),
+    _field("enlarge", _flag),
+    ("g", lambda r: None if r.gravity == CENTRE else point_text(r.gravity)),
+    _field("trim"),
+    _field("crop", crop_text),
+    ("flip", lambda recipe: "h" if recipe.flip else None),
+    _field("rotate"),
+    _field("bg", colour_text),
+    _field("blur", decimal),
+    _field("sharpen", decimal),
+    _field("tone", _word),
+    _field("brightness"),
+    _field("contrast"),
+    _field("saturation"),
+    _field("radius"),
+    _mark("wm", "src", _path_text),
+    _mark("wm_pos", "position", point_text),
+    _mark("wm_opacity", "opacity"),
+    _mark("wm_scale", "scale"),
+    _field("q"),
+    _field("max_bytes"),
+    _field("lossless", _flag),
+    _field("progressive", _flag),
+    _field("keep", lambda keep: ",".join(sorted(one.value for one in keep))),
+    _field("fmt", _word),
+)
 
 
 def fold(recipe: Recipe) -> Recipe:
-    """The simplest recipe that makes the same picture.
+    """The simplest recipe that makes the same picture. Whatever makes a recipe ends with it.
 
-    With one side or none all fits are alike; a quality that is the format's default, or that
-    the format does not know, says nothing.
+    With one side or none all fits are alike; what has no effect on the fit, the format or the
+    colours that are asked for says nothing.
     """
+    return _fold_format(_fold_looks(_fold_box(recipe)))
+
+
+def _fold_box(recipe: Recipe) -> Recipe:
     if recipe.fit is Fit.INSIDE or recipe.w is None or recipe.h is None:
         recipe = evolve(recipe, fit=Fit.CONTAIN)
-    if isinstance(recipe.fmt, Format) and (
-        recipe.fmt.default_quality is None or recipe.q == recipe.fmt.default_quality
-    ):
-        recipe = evolve(recipe, q=None)
+    if recipe.w is None and recipe.h is None:
+        recipe = evolve(recipe, enlarge=False)
+    points = recipe.fit is Fit.COVER or (
+        recipe.fit is Fit.PAD and isinstance(recipe.gravity, Point)
+    )
+    if not points:
+        recipe = evolve(recipe, gravity=CENTRE)
+    if recipe.crop == Crop(0, 0, 100, 100, percent=True):
+        recipe = evolve(recipe, crop=None)
     return recipe
 
 
-_ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})?")
-_DIGITS = re.compile(rb"[0-9]{1,9}")
-_SCHEME = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://")
-_FORMATS: dict[bytes, Format | Wanted] = {
-    **{fmt.value.encode("ascii"): fmt for fmt in Format},
-    b"jpg": Format.JPEG,
-    b"auto": Wanted.AUTO,
-}
-_NAMES = ("src", "w", "h", "fit", "q", "fmt")
+def _fold_looks(recipe: Recipe) -> Recipe:
+    bg = recipe.bg
+    if (bg is Backdrop.BLUR and recipe.fit is not Fit.PAD) or (
+        isinstance(bg, Colour) and bg.alpha == 0
+    ):
+        recipe = evolve(recipe, bg=None)
+    if recipe.tone is not Tone.COLOR:
+        recipe = evolve(recipe, saturation=0)
+    if Keep.EXIF in recipe.keep:
+        recipe = evolve(recipe, keep=recipe.keep - {Keep.COPYRIGHT})
+    if recipe.mark is not None and recipe.mark.opacity == 0:
+        recipe = evolve(recipe, mark=None)
+    return recipe
 
 
-def parse_query(query: bytes, limits: Limits | None = None) -> Recipe:
-    """Read ``src=/a.jpg&w=320&h=240&fit=cover&q=80&fmt=auto``.
-
-    The form is that of HTML forms and of PHP's ``$_GET``: ``+`` is a space, ``%`` needs two hex
-    digits. ``w`` and ``h`` go up to ``limits``. Raises `BadRecipe`, which names the parameter
-    and says what it may be.
-    """
-    limits = limits or Limits()
-    values = _pairs(query)
-    if "src" not in values:
-        raise BadRecipe("src", "is missing: it must be a path under the image root")
-    fit = values.get("fit", b"contain")
-    if fit not in _FITS:
-        raise BadRecipe("fit", "must be one of: " + ", ".join(f.value for f in Fit))
-    fmt: Format | Wanted = Wanted.SAME
-    if "fmt" in values:
-        if values["fmt"] not in _FORMATS:
-            names = ", ".join(f.value for f in Format)
-            raise BadRecipe("fmt", f"must be one of: {names}, auto")
-        fmt = _FORMATS[values["fmt"]]
-    return fold(
-        Recipe(
-            src=source_path(values["src"]),
-            w=_whole("w", values, limits.max_width),
-            h=_whole("h", values, limits.max_height),
-            fit=_FITS[fit],
-            q=_whole("q", values, 100),
-            fmt=fmt,
-        )
-    )
-
-
-_FITS = {fit.value.encode("ascii"): fit for fit in Fit}
-
-
-def source_path(path: bytes) -> bytes:
-    """A decoded path, normalised: one slash in front, no empty, ``.`` or ``..`` segments.
-
-    Raises `BadRecipe` for what cannot be a path under a root. Whether links lead out of it is
-    for the file system to say (``source.py``).
-    """
-    if not path:
-        raise BadRecipe("src", "must not be empty")
-    if len(path) > MAX_PATH:
-        raise BadRecipe("src", f"must be at most {MAX_PATH} bytes long")
-    if b"\0" in path:
-        raise BadRecipe("src", "must not contain a zero byte")
-    if _SCHEME.match(path):
-        raise BadRecipe("src", "must be a path under the image root, not a URL")
-    kept: list[bytes] = []
-    for segment in path.split(b"/"):
-        if segment == b"..":
-            if not kept:
-                raise BadRecipe("src", "must not climb out of the image root")
-            kept.pop()
-        elif segment not in (b"", b"."):
-            kept.append(segment)
-    # A trailing slash says "directory" and must not become the name of a file.
-    tail = b"/" if kept and path.endswith((b"/", b"/.", b"/..")) else b""
-    return b"/" + b"/".join(kept) + tail
-
-
-def _pairs(query: bytes) -> dict[str, bytes]:
-    if len(query) > MAX_QUERY:
-        raise BadRecipe("query string", f"must be at most {MAX_QUERY} bytes long")
-    values: dict[str, bytes] = {}
-    for pair in query.split(b"&"):
-        if not pair:
-            continue
-        raw, _, value = pair.partition(b"=")
-        name = _decode("parameter name", raw).decode("latin-1")
-        if name not in _NAMES:
-            shown = one_line(name[:40])
-            raise BadRecipe(f'"{shown}"', "is not a parameter; known: " + ", ".join(_NAMES))
-        if name in values:
-            raise BadRecipe(name, "must be given only once")
-        values[name] = _decode(name, value)
-    return values
-
-
-def _decode(name: str, raw: bytes) -> bytes:
-    def octet(match: re.Match[bytes]) -> bytes:
-        if match[1] is None:
-            raise BadRecipe(name, "is badly encoded: % must be followed by two hex digits")
-        return bytes.fromhex(match[1].decode("ascii"))
-
-    return _ESCAPE.sub(octet, raw.replace(b"+", b" "))
-
-
-def _whole(name: str, values: dict[str, bytes], most: int) -> int | None:
-    if name not in values:
-        return None
-    text = values[name]
-    if not _DIGITS.fullmatch(text) or not 1 <= int(text) <= most:
-        raise BadRecipe(name, f"must be a whole number from 1 to {most}")
-    return int(text)
+def _fold_format(recipe: Recipe) -> Recipe:
+    if isinstance(recipe.fmt, Format):
+        quality = recipe.fmt.default_quality
+        if quality is None or recipe.q == quality:
+            recipe = evolve(recipe, q=None)
+        if recipe.fmt is Format.PNG:
+            recipe = evolve(recipe, lossless=False)
+        if recipe.fmt is not Format.JPEG:
+            recipe = evolve(recipe, progressive=False)
+    if recipe.lossless:
+        recipe = evolve(recipe, q=None, progressive=False)
+    return recipe

@@ -18,7 +18,8 @@ from .errors import ImageError, NotFound, TooLarge
 from .formats import Wanted, parse_accept
 from .job import Job, Rendered
 from .limits import Limits
-from .recipe import Recipe, parse_query
+from .query import parse_query
+from .recipe import Recipe
 from .source import Identity, stat_source
 from .validators import entity_tag, not_modified
 

@@ -21,7 +21,7 @@ from imagefarm.image.job import Rendered
 from imagefarm.image.limits import Limits
 from imagefarm.image.pipeline import Clock, make_plan, render
 from imagefarm.image.probe import Header
-from imagefarm.image.recipe import parse_query
+from imagefarm.image.query import parse_query
 
 from .pictures import (
     NO_SHARED,

@@ -10,7 +10,7 @@ from PIL import Image
 from twisted.trial.unittest import SynchronousTestCase
 
 from imagefarm.image import samples
-from imagefarm.image.recipe import parse_query
+from imagefarm.image.query import parse_query
 
 
 class Samples(SynchronousTestCase):

@@ -21,7 +21,7 @@ from imagefarm.image.formats import Format, Offer
 from imagefarm.image.job import Decoder, Job, Message, Rendered, read_answer
 from imagefarm.image.limits import Limits
 from imagefarm.image.pool import PoolSettings, WorkerPool
-from imagefarm.image.recipe import parse_query
+from imagefarm.image.query import parse_query
 from imagefarm.image.worker import answer
 
 from .pictures import corner_colours, corners, gradient, opened, saved
