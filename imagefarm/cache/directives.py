@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from attrs import frozen
 
 from imagefarm.config.ast import Directive
 from imagefarm.config.errors import Invalid, Problem
 from imagefarm.config.table import HSL, HTTP, AnyRow, Environment, ListRow, Row, Scope
-from imagefarm.config.values import flag, number, parse_offset, parse_size, parse_time, template
+from imagefarm.config.values import flag, number, parse_time, template
 from imagefarm.config.variables import Template
 
+from .paths import DOC, SYNTAX, or_invalid, zone_path
 from .policy import DEFAULT_CODES, ValidTime
-from .settings import KEY_SIZE, ZoneSettings
+from .settings import ZoneSettings
 
-T = TypeVar("T")
-
-#: The least ``keys_zone`` (nginx: eight pages).
-_MIN_ZONE: Final = 8 * 4096
 _STALE: Final = frozenset(
     {
         "error", "timeout", "invalid_header", "updating", "http_500", "http_502", "http_503",
@@ -30,68 +27,9 @@ _STALE: Final = frozenset(
 _METHODS: Final = ("GET", "HEAD", "POST")
 
 
-def _parameter(text: str) -> Invalid:
-    return Invalid(f'invalid parameter "{text}"')
-
-
-def _levels(text: str, value: str) -> tuple[int, ...]:
-    if not re.fullmatch(r"[12](:[12]){0,2}", value, re.ASCII):
-        raise Invalid(f'invalid "levels" "{text}"')
-    return tuple(int(level) for level in value.split(":"))
-
-
-def _keys_zone(text: str, value: str) -> tuple[str, int]:
-    name, colon, amount = value.partition(":")
-    if not name or not colon:
-        raise Invalid(f'invalid keys zone size "{text}"')
-    try:
-        size = parse_size(amount)
-    except Invalid:
-        raise Invalid(f'invalid keys zone size "{text}"') from None
-    if size < _MIN_ZONE:
-        raise Invalid(f'keys zone "{text}" is too small')
-    return name, size // KEY_SIZE
-
-
-def _or_invalid(parse: Callable[[str], T], value: str, message: str) -> T:
-    try:
-        return parse(value)
-    except Invalid:
-        raise Invalid(message) from None
-
-
-def _path(directive: Directive, env: Environment) -> ZoneSettings:
-    found: dict[str, Any] = {"path": env.path(directive.args[0])}
-    for text in directive.args[1:]:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise _parameter(text)
-        if name == "levels":
-            found["levels"] = _levels(text, value)
-        elif name == "keys_zone":
-            found["name"], found["keys"] = _keys_zone(text, value)
-        elif name == "inactive":
-            found["inactive"] = _or_invalid(parse_time, value, f'invalid inactive value "{text}"')
-        elif name == "max_size":
-            found["max_size"] = _or_invalid(
-                parse_offset, value, f'invalid max_size value "{text}"'
-            )
-        elif name == "use_temp_path":
-            # Either way temporary files are in the cache's own directory: see docs/cache.md.
-            if value not in ("on", "off"):
-                raise Invalid(
-                    f'invalid use_temp_path value "{text}", it must be either "on" or "off"'
-                )
-        else:
-            raise _parameter(text)
-    if "name" not in found:
-        raise Invalid(f'"{directive.name}" must have "keys_zone" parameter')
-    return ZoneSettings(**found)
-
-
 def _valid(directive: Directive, env: Environment) -> ValidTime:
     *codes, last = directive.args
-    seconds = _or_invalid(parse_time, last, f'invalid time value "{last}"')
+    seconds = or_invalid(parse_time, last, f'invalid time value "{last}"')
     if not codes:
         return ValidTime(DEFAULT_CODES, seconds)
     if "any" in codes:
@@ -151,11 +89,7 @@ def make_rows(prefix: str) -> Rows:
     return Rows(
         path=ListRow(
             name=f"{prefix}_cache_path", contexts=frozenset({HTTP}), arity=(2, None),
-            convert=_path,
-            syntax="path [levels=levels] keys_zone=name:size [inactive=time] [max_size=size] "
-            "[use_temp_path=on|off]",
-            doc="A directory for cached responses. What was not used for inactive (10 minutes) "
-            "is removed, and the least recently used beyond max_size.",
+            convert=zone_path, syntax=SYNTAX, doc=DOC,
         ),
         zone=Row(
             name=f"{prefix}_cache", contexts=HSL, convert=_zone_name, default=None,

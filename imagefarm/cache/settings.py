@@ -11,10 +11,25 @@ KEY_SIZE: Final = 128
 
 
 @frozen(kw_only=True)
+class Pace:
+    """How work in the background is cut up: ``files`` or ``threshold`` seconds, then ``sleep``.
+
+    nginx has processes of its own for this work and a threshold of 200 ms; here a worker does it
+    between requests, so it is 5 ms.
+    """
+
+    files: int = 100
+    sleep: float = 0.05
+    threshold: float = 0.005
+
+
+@frozen(kw_only=True)
 class ZoneSettings:
     """One ``*_cache_path``: sizes in bytes, times in seconds.
 
-    ``keys`` is the most keys that a process remembers, ``max_size`` None is no limit.
+    ``keys`` is the most keys that a process remembers, ``max_size`` None is no limit. With
+    ``purger`` the files that a purge by prefix has ended are removed at the pace ``purging``, else
+    when they are asked for or inactive.
     """
 
     name: str
@@ -23,3 +38,8 @@ class ZoneSettings:
     levels: tuple[int, ...] = ()
     inactive: float = 600.0
     max_size: int | None = None
+    min_free: int = 0
+    loader: Pace = Pace()
+    manager: Pace = Pace()
+    purger: bool = False
+    purging: Pace = Pace()

@@ -14,7 +14,7 @@ from imagefarm.cache.directives import (
     zone_settings,
 )
 from imagefarm.cache.policy import ValidTime
-from imagefarm.cache.settings import ZoneSettings
+from imagefarm.cache.settings import Pace, ZoneSettings
 from imagefarm.config.ast import Directive, Word
 from imagefarm.config.errors import Invalid
 from imagefarm.config.table import HTTP, LOCATION, BlockRow, ListRow, Row, Scope
@@ -81,8 +81,30 @@ class PathTests(SynchronousTestCase):
         found = convert(PROXY.path, "proxy_cache_path /c keys_zone=two:1m use_temp_path=off")
         self.assertEqual(found, ZoneSettings(name="two", path="/c", keys=8192))
 
+    def test_upkeep(self) -> None:
+        line = (
+            "proxy_cache_path /c keys_zone=two:1m min_free=2g loader_files=7 loader_sleep=1s "
+            "loader_threshold=200ms manager_files=3 manager_sleep=10ms manager_threshold=2ms "
+            "purger=on purger_files=9 purger_sleep=2 purger_threshold=1ms"
+        )
+        expected = ZoneSettings(
+            name="two", path="/c", keys=8192, min_free=2 << 30, purger=True,
+            loader=Pace(files=7, sleep=1.0, threshold=0.2),
+            manager=Pace(files=3, sleep=0.01, threshold=0.002),
+            purging=Pace(files=9, sleep=2.0, threshold=0.001),
+        )  # fmt: skip
+        self.assertEqual(convert(PROXY.path, line), expected)
+
     def test_mistakes_in_nginx_s_words(self) -> None:
         for words, message in (
+            ("keys_zone=a:1m min_free=x", 'invalid min_free value "min_free=x"'),
+            ("keys_zone=a:1m loader_files=0", 'invalid loader_files value "loader_files=0"'),
+            ("keys_zone=a:1m loader_size=1", 'invalid parameter "loader_size=1"'),
+            ("keys_zone=a:1m manager_sleep=x", 'invalid manager_sleep value "manager_sleep=x"'),
+            (
+                "keys_zone=a:1m purger=1",
+                'invalid purger value "purger=1", it must be either "on" or "off"',
+            ),
             ("levels=1:2", '"proxy_cache_path" must have "keys_zone" parameter'),
             ("keys_zone=a:1m levels=3", 'invalid "levels" "levels=3"'),
             ("keys_zone=a:1m levels=1:2:1:2", 'invalid "levels" "levels=1:2:1:2"'),
