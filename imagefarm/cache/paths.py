@@ -6,12 +6,14 @@ import re
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
+from attrs import evolve
+
 from imagefarm.config.ast import Directive
 from imagefarm.config.errors import Invalid
 from imagefarm.config.table import Environment
 from imagefarm.config.values import parse_offset, parse_size, parse_time
 
-from .settings import KEY_SIZE, Pace, ZoneSettings
+from .settings import KEY_SIZE, ZoneSettings
 
 T = TypeVar("T")
 
@@ -29,7 +31,7 @@ DOC: Final = (
     "and the least recently used beyond max_size, or while the file system has less than "
     "min_free. At most one key for each 128 bytes of keys_zone is kept. The loader, the manager "
     "and the purger look at so many files (100) at once, for no longer than the threshold (5ms), "
-    "and then let the process serve for the time of sleep (50ms)."
+    "and then let the process serve for the time of sleep (50ms, the manager 10ms)."
 )
 
 
@@ -117,6 +119,8 @@ def zone_path(directive: Directive, env: Environment) -> ZoneSettings:
             found |= _given(name, value, text)
     if "name" not in found:
         raise Invalid(f'"{directive.name}" must have "keys_zone" parameter')
-    for role, given in paces.items():
-        found[_PACED[role]] = Pace(**given)
-    return ZoneSettings(**found)
+    made = ZoneSettings(**found)
+    return evolve(
+        made,
+        **{_PACED[role]: evolve(getattr(made, _PACED[role]), **p) for role, p in paces.items()},
+    )

@@ -1,32 +1,37 @@
 """The upkeep of a zone's directory: the loader and the manager of nginx, in small slices.
 
 Of the processes that share a directory one, whichever holds the lock file, is its manager: it
-walks the directory, removes what a crash left behind, and enforces ``max_size`` and
-``inactive``. When it dies, the kernel drops its lock and another one takes over. The others
-only keep their own memory within bounds.
+walks the directory once, learns from the members what they store, removes what a crash left
+behind, and enforces ``max_size``, ``min_free`` and ``inactive``. When it dies, the kernel drops
+its lock and another one takes over. The others only keep their own memory within bounds.
 """
 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, Final, Protocol
 
 from attrs import define
 
-from .index import Index, Node
-from .settings import ZoneSettings
+from .entry import PREFIX_LENGTH
+from .index import SKEW, Index, Node, on_disk
+from .members import Board
+from .settings import Pace, ZoneSettings
 from .store import Directory
 
-#: Seconds between rounds, and between the slices of one that is not done.
+#: Seconds between rounds that have nothing to do: of a member, of the manager.
 ROUND: Final = 1.0
-PAUSE: Final = 0.01
-#: The most files that one slice looks at, and that one slice evicts.
-SLICE: Final = 64
-#: Seconds between the walks in which the manager meets the files that others stored.
-WALK_INTERVAL: Final = 5.0
-#: Files take whole blocks of the disk; ``max_size`` counts those.
-_BLOCK: Final = 4096
+MANAGER_ROUND: Final = 0.25
+#: Seconds between two looks for temporary files of the dead.
+STRAYS_INTERVAL: Final = 10.0
+#: Seconds after which the manager walks the directory again, in case something was not told.
+WALK_INTERVAL: Final = 600.0
+#: The most notes of members that are read at once.
+NOTES: Final = 2000
+#: What members may store beyond ``max_size`` before the manager has made room: a 25th of it.
+SLACK: Final = 25
 
 
 class Clock(Protocol):
@@ -48,45 +53,66 @@ class Counters:
     updating: int = 0
     waits: int = 0
     stored: int = 0
+    full: int = 0
     evicted: int = 0
+    purged: int = 0
     corrupt: int = 0
     errors: int = 0
 
 
-def on_disk(size: int) -> int:
-    """The bytes that a file of ``size`` takes on the disk."""
-    return -(-size // _BLOCK) * _BLOCK
+class _Slice:
+    """A slice of work: goes on while `more`. ``tick`` gives seconds."""
+
+    def __init__(self, pace: Pace, tick: Callable[[], float]) -> None:
+        self._left = pace.files
+        self._tick = tick
+        self._end = tick() + pace.threshold
+
+    def more(self) -> bool:
+        self._left -= 1
+        return self._left >= 0 and self._tick() < self._end
 
 
 class Upkeep:
-    """The rounds of one process. ``trouble`` is told of what the file system refuses."""
+    """The rounds of one process. ``trouble`` is told of what the file system refuses.
+
+    ``now`` gives seconds since the epoch, ``tick`` any seconds that only go forward.
+    """
 
     def __init__(
         self,
         settings: ZoneSettings,
         directory: Directory,
         index: Index,
+        board: Board,
         counters: Counters,
         now: Callable[[], float],
         trouble: Callable[[OSError], None],
+        tick: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.manager = False
         self._settings = settings
         self._directory = directory
         self._index = index
+        self._board = board
         self._counters = counters
         self._now = now
         self._trouble = trouble
+        self._tick = tick
         self._clock: Clock | None = None
         self._call: Any = None
         self._lock = -1
         self._walk: Iterator[tuple[bytes, os.DirEntry[bytes]] | None] | None = None
         self._walked: float | None = None
+        self._cleaned: float | None = None
         self._seen: dict[bytes, int] = {}
+        #: While the first walk goes on: the bytes that the manager before us had counted.
+        self._before = 0
 
     def start(self, clock: Clock) -> None:
         """Begin the rounds."""
         self._clock = clock
+        self._join()
         self._call = clock.callLater(0, self._round)
 
     def stop(self) -> None:
@@ -95,13 +121,38 @@ class Upkeep:
             self._call.cancel()
         self._call = self._clock = None
         self._resign()
+        self._board.leave()
+
+    @property
+    def loading(self) -> bool:
+        """Whether the manager has not yet met all files."""
+        return self._walk is not None and self._before > 0
+
+    @property
+    def size(self) -> int:
+        """The bytes on the disk that the manager counts."""
+        return max(self._before, self._index.size)
 
     def _round(self) -> None:
+        self._join()
         self._elect()
-        busy = self.manager and self._look_around()
-        busy = self.enforce() or busy
+        delay = MANAGER_ROUND if self.manager else ROUND
+        if self.manager:
+            self._clean()
+            if self._listen():
+                delay = min(delay, self._settings.manager.sleep)
+            if self._load():
+                delay = min(delay, self._settings.loader.sleep)
+        if self.enforce():
+            delay = min(delay, self._settings.manager.sleep)
         if self._clock is not None:
-            self._call = self._clock.callLater(PAUSE if busy else ROUND, self._round)
+            self._call = self._clock.callLater(delay, self._round)
+
+    def _join(self) -> None:
+        try:
+            self._board.join()
+        except OSError as reason:
+            self._trouble(reason)
 
     def _elect(self) -> None:
         """Take the lock, or find out that ours has been removed with the directory."""
@@ -118,66 +169,136 @@ class Upkeep:
             self._trouble(reason)
             return
         self.manager = True
+        self._before = self._board.size - self._board.pending
 
     def _resign(self) -> None:
         self.manager = False
-        self._walk = self._walked = None
+        self._walk = self._walked = self._cleaned = None
+        self._before = 0
         self._seen.clear()
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
 
-    def _look_around(self) -> bool:
-        """A slice of the walk; True if there is more to walk."""
-        now = self._now()
-        if self._walk is None:
-            if self._walked is not None and abs(now - self._walked) < WALK_INTERVAL:
-                return False
-            self._walked = now
+    def _due(self, last: float | None, interval: float) -> bool:
+        return last is None or abs(self._now() - last) >= interval
+
+    def _clean(self) -> None:
+        if self._due(self._cleaned, STRAYS_INTERVAL):
+            self._cleaned = self._now()
             self._directory.remove_strays()
+
+    def _listen(self) -> bool:
+        """Read what members have told; True if there may be more."""
+        for count, note in enumerate(self._board.notes()):
+            if count >= NOTES:
+                return True
+            if note is None:
+                self._walked = None  # some was lost: look for ourselves
+            elif note.size is None:
+                self._drop(note.digest)
+            else:
+                self._index.put(note.digest, note.size, note.moment)
+                if self._before:
+                    self._before += note.size
+        return False
+
+    def _drop(self, digest: bytes) -> None:
+        node = self._index.get(digest)
+        if node is not None and node.size is not None:
+            self._before = max(self._before - node.size, 0)
+        self._index.forget(digest)
+
+    def _load(self) -> bool:
+        """A slice of the walk; True if there is more to walk."""
+        if self._walk is None:
+            if not self._due(self._walked, WALK_INTERVAL):
+                return False
+            self._walked = self._now()
             self._walk = self._directory.walk(self._seen)
-        for _ in range(SLICE):
+        piece = _Slice(self._settings.loader, self._tick)
+        while piece.more():
             try:
                 item = next(self._walk)
             except StopIteration:
-                self._walk = None
+                self._walk, self._before = None, 0
+                self._index.resort()
                 return False
             if item is not None and item[0] not in self._index:
                 self._meet(*item)
         return True
 
     def _meet(self, digest: bytes, item: os.DirEntry[bytes]) -> None:
-        """Take up a file that we did not know, unless it is broken."""
+        """Take up a file that we did not know; what is broken shows when it is asked for."""
         try:
             stat = item.stat(follow_symlinks=False)
         except OSError:
             return
-        if not self._directory.whole(item.path):
+        if stat.st_size < PREFIX_LENGTH:
             self._counters.corrupt += 1
             self._directory.remove(digest)
         else:
             self._index.put(digest, on_disk(stat.st_size), stat.st_mtime)
 
+    # Limits
+
+    def room(self, size: int) -> bool:
+        """Whether a file that takes ``size`` bytes on the disk may be stored now."""
+        limit = self._settings.max_size
+        if limit is None or not self._board.joined:
+            return True
+        held = self.size + self._board.pending if self.manager else self._board.size
+        return held + size <= limit + max(limit // SLACK, size)
+
     def enforce(self) -> bool:
         """A slice of enforcing the limits, least recently used first; True if there is more."""
+        more = self._enforce()
+        if self.manager:
+            self._board.publish(self.size, self._index.files)
+        return more
+
+    def _enforce(self) -> bool:
         self.trim()
-        limit, idle = self._settings.max_size, self._now() - self._settings.inactive
-        for _ in range(SLICE):
-            oldest = self._index.oldest()
+        short = self.manager and self._short()
+        piece = _Slice(self._settings.manager, self._tick)
+        while piece.more():
+            now = self._now()
+            over = short or self._over()
+            oldest = self._index.oldest(now)
             if oldest is None:
-                return False
-            over = self.manager and limit is not None and self._index.size > limit
-            if not over and oldest[1].accessed > idle:
+                if not len(self._index):
+                    return False
+                self._index.sweep(now)
+                continue
+            used = oldest[1].accessed
+            if not over and now - self._settings.inactive < used <= now + SKEW:
                 return False
             self._expel(*oldest)
         return True
 
+    def _over(self) -> bool:
+        limit = self._settings.max_size
+        return self.manager and limit is not None and self.size > limit
+
+    def _short(self) -> bool:
+        """Whether the file system has less than ``min_free``."""
+        if not self._settings.min_free:
+            return False
+        try:
+            found = os.statvfs(self._directory.path)
+        except OSError:
+            return False
+        return found.f_bavail * found.f_frsize < self._settings.min_free
+
     def trim(self) -> None:
         """Remember no more keys than ``keys_zone`` allows."""
         while self._index.full:
-            oldest = self._index.oldest()
+            now = self._now()
+            oldest = self._index.oldest(now)
             if oldest is not None:
                 self._expel(*oldest)
+            elif not self._index.sweep(now):
+                return
 
     def _expel(self, digest: bytes, node: Node) -> None:
         """Forget a key; the manager removes its file, unless another process just used it."""
@@ -188,4 +309,5 @@ class Upkeep:
                 return
             if used is not None and self._directory.remove(digest):
                 self._counters.evicted += 1
+            self._before = max(self._before - node.size, 0)
         self._index.forget(digest)

@@ -19,11 +19,12 @@ from imagefarm.http.headers import Headers
 
 from .entry import CorruptEntry, Entry, EntryError, encode
 from .flights import Flights
-from .index import Index
+from .index import Index, on_disk
+from .members import Board, Note
 from .policy import variant
 from .settings import ZoneSettings
 from .store import Directory, Found, Writer, digest_of
-from .upkeep import Clock, Counters, Upkeep, on_disk
+from .upkeep import Clock, Counters, Upkeep
 
 #: A hit marks its file as used only if the last mark is older than this: the accuracy, in
 #: seconds, of "least recently used" between processes.
@@ -43,8 +44,9 @@ class Zone:
         self.flights = Flights()
         self.counters = Counters()
         self.clock: Clock | None = None
+        self.board = Board(self.directory.path)
         self._upkeep = Upkeep(
-            settings, self.directory, self.index, self.counters, now, self._trouble
+            settings, self.directory, self.index, self.board, self.counters, now, self._trouble
         )
         self._troubled = False
 
@@ -55,13 +57,13 @@ class Zone:
 
     @property
     def size(self) -> int:
-        """Bytes on the disk of the files that this process knows; the manager knows all."""
-        return self.index.size
+        """Bytes on the disk of all files, of whatever process, as far as they are known."""
+        return self._upkeep.size if self.manager else self.board.size
 
     @property
     def entries(self) -> int:
-        """The number of files that this process knows."""
-        return self.index.files
+        """The number of files, of whatever process, as the manager said last."""
+        return self.index.files if self.manager else self.board.files
 
     def __repr__(self) -> str:
         count = self.counters
@@ -104,7 +106,7 @@ class Zone:
                 path=os.fsdecode(self.directory.file(digest)),
                 reason=str(reason),
             )
-            self.directory.remove(digest)
+            self.remove(digest)
             return None
         except OSError as reason:
             self._trouble(reason)
@@ -117,20 +119,30 @@ class Zone:
 
     def _used(self, digest: bytes, found: Found | None) -> None:
         now = self.now()
-        self.index.use(digest, now)
         if found is None:
+            self.index.use(digest, now)
             self.index.lost(digest)
-        else:
+        elif abs(now - found.file.mtime) > TOUCH_INTERVAL or found.entry.expires <= now:
+            self.index.use(digest, now)
             self.index.put(digest, on_disk(found.file.size), now)
-            if abs(now - found.file.mtime) > TOUCH_INTERVAL:
-                with contextlib.suppress(OSError):
-                    os.utime(found.file.fd, (now, now))
+            with contextlib.suppress(OSError):
+                os.utime(found.file.fd, (now, now))
+        else:
+            return  # nearly every hit: nothing to note
         self._upkeep.trim()
 
     def uses(self, digest: bytes) -> int:
         """How often this process was asked for ``digest`` (``*_cache_min_uses``)."""
         node = self.index.get(digest)
         return node.uses if node is not None else 0
+
+    def remove(self, digest: bytes) -> bool:
+        """Remove a file; False if it was not there."""
+        removed = self.directory.remove(digest)
+        self.index.forget(digest)
+        if not self.manager:
+            self.board.tell(Note(digest, None, self.now()))
+        return removed
 
     # Storing
 
@@ -178,10 +190,18 @@ class Zone:
         return True
 
     def commit(self, writer: Writer, entry: Entry, digest: bytes) -> bool:
-        """Put the file, now whole, in its place; False if that failed."""
-        now = self.now()
+        """Put the file, now whole, in its place; False if that failed, or there is no room."""
+        now, size = self.now(), on_disk(writer.body_offset + writer.written)
+        if self.manager:
+            self._upkeep.enforce()
+        if not self._upkeep.room(size):
+            self.counters.full += 1
+            writer.abort()
+            return False
+        if not self.manager:
+            self.board.tell(Note(digest, size, now))  # first: an untold file would not count
         try:
-            size = writer.commit(encode(entry), digest, now)
+            writer.commit(encode(entry), digest, now)
         except OSError as reason:
             writer.abort()
             self._trouble(reason)
@@ -190,7 +210,7 @@ class Zone:
             self._troubled = False
             self._log.info("cache {zone} stores again", zone=self.settings.name)
         self.counters.stored += 1
-        self.index.put(digest, on_disk(size), now)
+        self.index.put(digest, size, now)
         self._upkeep.enforce()
         return True
 

@@ -172,10 +172,11 @@ class ZoneCase(SynchronousTestCase):
         return response
 
     def files(self) -> list[str]:
-        """All cache files, relative to the directory."""
-        return sorted(
+        """All cache files, and temporary ones, relative to the directory."""
+        found = (
             os.path.relpath(os.path.join(where, name), self.path)
             for where, _, names in os.walk(self.path)
             for name in names
-            if name != "manager.lock"
         )
+        others = ("manager.lock", "state", "members/", "groups/", "purges")
+        return sorted(name for name in found if not name.startswith(others))

@@ -1,34 +1,52 @@
 from __future__ import annotations
 
+import tracemalloc
+
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from imagefarm.cache.flights import MAX_WAITERS, Flights, Landing
-from imagefarm.cache.index import Index
+from imagefarm.cache.index import BLOCK, Index, Node
+from imagefarm.cache.store import digest_of
 
 STEPS = st.lists(
     st.tuples(
-        st.sampled_from(["use", "put", "lost", "forget"]),
-        st.binary(min_size=1, max_size=1).map(lambda byte: bytes([byte[0] % 5])),
-        st.integers(0, 100),
+        st.sampled_from(["use", "put", "lost", "forget"]), st.integers(0, 4), st.integers(0, 100)
     ),
     max_size=40,
 )
+#: What a key may cost the manager's memory, in bytes.
+BUDGET = 120
+
+
+def name(number: int) -> bytes:
+    return digest_of(b"%d" % number)
+
+
+def oldest(index: Index, now: float = 1e9) -> tuple[bytes, Node] | None:
+    """The oldest, after as many sweeps as it takes."""
+    found = index.oldest(now)
+    if found is None and len(index):
+        while not index.sweep(now):
+            pass
+        found = index.oldest(now)
+    return found
 
 
 class IndexTests(SynchronousTestCase):
     @given(STEPS)
-    def test_totals_agree_with_a_plain_dict(self, steps: list[tuple[str, bytes, int]]) -> None:
+    def test_totals_agree_with_a_plain_dict(self, steps: list[tuple[str, int, int]]) -> None:
         index, sizes, keys = Index(3), {}, set()
-        for now, (step, digest, size) in enumerate(steps):
+        for now, (step, number, blocks) in enumerate(steps):
+            digest = name(number)
             if step == "use":
                 index.use(digest, now)
                 keys.add(digest)
             elif step == "put":
-                index.put(digest, size, now)
-                sizes[digest] = size
+                index.put(digest, blocks * BLOCK, now)
+                sizes[digest] = blocks * BLOCK
                 keys.add(digest)
             else:
                 getattr(index, step)(digest)
@@ -46,30 +64,78 @@ class IndexTests(SynchronousTestCase):
     def test_oldest_is_the_least_recently_used(self, uses: list[int]) -> None:
         index, last = Index(100), {}
         for now, which in enumerate(uses):
-            digest = bytes([which])
-            index.use(digest, now)
-            last[digest] = now
-        found = index.oldest()
+            index.use(name(which), now)
+            last[name(which)] = now
+        found = oldest(index)
         assert found is not None
         self.assertEqual(found[0], min(last, key=last.__getitem__))
 
-    def test_oldest_among_the_loaded(self) -> None:
+    @given(st.lists(st.integers(0, 1000), min_size=200, max_size=400, unique=True))
+    def test_all_go_in_the_order_of_their_use(self, moments: list[int]) -> None:
+        index = Index(64)
+        for moment in moments:
+            index.put(name(moment), BLOCK, moment)
+        gone = []
+        while (found := oldest(index)) is not None:
+            gone.append(found[1].accessed)
+            index.forget(found[0])
+        self.assertEqual(gone, sorted(moments))
+        self.assertEqual((len(index), index.size, index.files), (0, 0, 0))
+
+    def test_a_use_saves_a_candidate(self) -> None:
+        index = Index(100)
+        for number in range(10):
+            index.put(name(number), BLOCK, number)
+        self.assertEqual(oldest(index), (name(0), Node(0, BLOCK, 0)))
+        index.use(name(0), 20)
+        index.forget(name(1))
+        self.assertEqual(oldest(index), (name(2), Node(2, BLOCK, 0)))
+
+    def test_what_was_loaded_late_may_be_the_oldest(self) -> None:
         index = Index(100)
         for accessed in (50, 20, 70):
-            index.put(bytes([accessed]), 1, accessed)
-        found = index.oldest()
-        assert found is not None
-        self.assertEqual(found[0], bytes([20]))
+            index.put(name(accessed), BLOCK, accessed)
+        self.assertEqual(oldest(index), (name(20), Node(20, BLOCK, 0)))
+        index.put(name(10), BLOCK, 10)
+        index.resort()
+        self.assertEqual(oldest(index), (name(10), Node(10, BLOCK, 0)))
         index.clear()
-        self.assertIsNone(index.oldest())
-        self.assertEqual((len(index), index.size, index.files), (0, 0, 0))
+        self.assertIsNone(oldest(index))
+
+    def test_a_use_in_the_future_is_the_oldest(self) -> None:
+        index = Index(100)
+        for accessed in (500, 5000, 700):
+            index.put(name(accessed), BLOCK, accessed)
+        self.assertEqual(oldest(index, 1000.0), (name(5000), Node(5000, BLOCK, 0)))
 
     def test_uses_survive_the_loss_of_the_file(self) -> None:
         index = Index(9)
-        index.use(b"k", 1.0)
-        index.put(b"k", 10, 1.0)
-        index.lost(b"k")
-        self.assertEqual(index.use(b"k", 2.0).uses, 2)
+        index.use(name(0), 1.0)
+        index.put(name(0), BLOCK, 1.0)
+        index.lost(name(0))
+        self.assertEqual(index.use(name(0), 2.0), 2)
+        self.assertEqual(index.get(name(0)), Node(2.0, None, 2))
+
+    def test_a_digest_across_two_fields_is_none(self) -> None:
+        index = Index(1)
+        first, second = bytes(range(16)), bytes(range(100, 116))
+        index.put(first, BLOCK, 1.0)
+        index.put(second, BLOCK, 2.0)
+        bucket = index._buckets[int.from_bytes(first[:4], "big") & index._mask]
+        assert bucket is not None
+        between = bytes(bucket[3:19])
+        self.assertIsNone(index.get(first[:0] + between))
+
+    def test_memory(self) -> None:
+        tracemalloc.start()
+        self.addCleanup(tracemalloc.stop)
+        before = tracemalloc.get_traced_memory()[0]
+        index = Index(30_000)
+        for number in range(30_000):
+            index.put(name(number), BLOCK, number)
+        oldest(index)
+        peak = tracemalloc.get_traced_memory()[1] - before
+        self.assertLess(peak / len(index), BUDGET)
 
 
 class FlightsTests(SynchronousTestCase):

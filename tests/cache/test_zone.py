@@ -8,20 +8,26 @@ from unittest import skipIf
 from twisted.logger import LogLevel, capturedLogs
 
 from imagefarm.cache.entry import Entry
+from imagefarm.cache.members import RING, Note
+from imagefarm.cache.settings import Pace
 from imagefarm.cache.store import digest_of
-from imagefarm.cache.upkeep import PAUSE, SLICE, WALK_INTERVAL
+from imagefarm.cache.upkeep import MANAGER_ROUND
 from imagefarm.cache.zone import TOUCH_INTERVAL, Zone
 from imagefarm.http.headers import Headers
 
 from .support import Upstream, ZoneCase, image, read, request
 
+PACE = Pace(files=64)
+
 
 class ZoneTests(ZoneCase):
-    def put(self, key: bytes, body: bytes = b"x", zone: Zone | None = None) -> str:
-        """Store ``body`` under ``key``; the path of the file."""
+    def put(
+        self, key: bytes, body: bytes = b"x", zone: Zone | None = None, *, stored: bool = True
+    ) -> str:
+        """Store ``body`` under ``key``; the path of the file. Fails if that is not ``stored``."""
         zone = zone or self.zone
         entry = Entry(key, 200, (), self.clock.seconds(), self.clock.seconds() + 60)
-        self.assertTrue(zone.store(entry, digest_of(key), body))
+        self.assertEqual(zone.store(entry, digest_of(key), body), stored)
         return os.fsdecode(zone.directory.file(digest_of(key)))
 
     def get(self, key: bytes, zone: Zone | None = None) -> bytes | None:
@@ -43,23 +49,39 @@ class SharingTests(ZoneTests):
         self.assertEqual((self.zone.manager, other.manager), (True, False))
         self.put(b"k", b"theirs", other)
         self.assertEqual(self.get(b"k"), b"theirs")
-        self.assertEqual((self.zone.entries, self.zone.size), (1, 4096))
+        self.rounds(2, MANAGER_ROUND)
+        for zone in (self.zone, other):
+            self.assertEqual((zone.entries, zone.size), (1, 4096))
 
     def test_another_process_s_removal_is_a_miss(self) -> None:
         other = self.make_zone()
         self.put(b"k")
         self.assertEqual(self.get(b"k", other), b"x")
-        other.directory.remove(digest_of(b"k"))
+        self.assertTrue(other.remove(digest_of(b"k")))
         self.assertIsNone(self.get(b"k"))
+        self.rounds(2, MANAGER_ROUND)
         self.assertEqual((self.zone.entries, self.zone.size), (0, 0))
 
     def test_the_manager_meets_what_others_stored(self) -> None:
         other = self.make_zone()
         for number in range(5):
             self.put(b"%d" % number, b"x", other)
-        self.assertEqual(self.zone.entries, 0)
-        self.rounds(int(WALK_INTERVAL) + 2)
-        self.assertEqual(self.zone.entries, 5)
+        self.assertEqual((self.zone.entries, other.size), (0, 5 * 4096))
+        self.rounds(2, MANAGER_ROUND)
+        self.assertEqual((self.zone.entries, self.zone.size), (5, 5 * 4096))
+
+    def test_the_manager_finds_out_when_it_was_not_told_all(self) -> None:
+        other = self.make_zone()
+        self.rounds(2)
+        for number in range(RING + 1):
+            other.board.tell(Note(digest_of(b"no%d" % number), 4096, 0.0))
+        with open(os.path.join(self.path, "0" * 32), "wb") as file:
+            file.write(bytes(5000))
+        levels = os.path.join(self.path, "f", "ff")
+        os.makedirs(levels)
+        os.rename(os.path.join(self.path, "0" * 32), os.path.join(levels, "0" * 29 + "fff"))
+        self.rounds(4, MANAGER_ROUND)
+        self.assertEqual((self.zone.entries, self.zone.size, other.size), (1, 8192, 8192))
 
     def test_a_new_manager_when_the_old_one_goes(self) -> None:
         other = self.make_zone()
@@ -92,7 +114,7 @@ class LimitTests(ZoneTests):
         self.zone.stop()
         self.zone = self.make_zone(max_size=10 * 4096)
         for number in range(15):
-            self.clock.advance(0.5)
+            self.clock.advance(TOUCH_INTERVAL + 1)
             self.put(b"%d" % number)
             self.get(b"0")
         kept = {b"0", *(b"%d" % number for number in range(6, 15))}
@@ -104,10 +126,30 @@ class LimitTests(ZoneTests):
         self.zone = self.make_zone(max_size=10 * 4096)
         other = self.make_zone(max_size=10 * 4096)
         for number in range(100):
-            self.put(b"%d" % number, b"x", other)
-        self.rounds(int(WALK_INTERVAL) + 1)
-        self.rounds(20, PAUSE)
+            self.put(b"%d" % number, b"x", other, stored=number < 11)
+        self.assertEqual((len(self.keys()), other.counters.full), (11, 89))
+        self.put(b"100")
         self.assertEqual(len(self.keys()), 10)
+        self.assertIsNotNone(self.get(b"100"))
+
+    def test_members_make_use_of_the_slack(self) -> None:
+        self.zone.stop()
+        self.zone = self.make_zone(max_size=100 * 4096)
+        other = self.make_zone(max_size=100 * 4096)
+        for number in range(200):
+            self.put(b"%d" % number, b"x", other, stored=number < 104)
+        self.rounds(10, MANAGER_ROUND)
+        self.assertEqual((self.zone.size, other.size), (100 * 4096, 100 * 4096))
+
+    def test_min_free(self) -> None:
+        self.zone.stop()
+        self.zone = self.make_zone()
+        for number in range(5):
+            self.put(b"%d" % number)
+        self.zone.stop()
+        self.zone = self.make_zone(min_free=1 << 60)
+        self.rounds(3)
+        self.assertEqual((self.keys(), self.zone.size), ([], 0))
 
     def test_inactive(self) -> None:
         self.zone.stop()
@@ -148,19 +190,19 @@ class LoaderTests(ZoneTests):
         for number in range(200):
             self.put(b"%d" % number)
         self.zone.stop()
-        fresh = self.make_zone()
+        fresh = self.make_zone(loader=PACE)
         loaded = [fresh.entries]
         for _ in range(100):
-            self.clock.advance(PAUSE)
+            self.clock.advance(PACE.sleep)
             loaded.append(fresh.entries)
         self.assertEqual((fresh.entries, fresh.size), (200, 200 * 4096))
         steps = [after - before for before, after in pairwise(loaded)]
-        self.assertLessEqual(max(steps), SLICE)
+        self.assertLessEqual(max(steps), PACE.files)
         self.assertEqual(self.get(b"7", fresh), b"x")
 
     def test_removes_what_a_crash_left(self) -> None:
         whole, cut = self.put(b"1"), self.put(b"2")
-        os.truncate(cut, 50)
+        os.truncate(cut, 20)
         stray = os.path.join(self.path, "tmp", "dead.1.1")
         with open(stray, "w") as file:
             file.write("half")
