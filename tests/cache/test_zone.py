@@ -128,6 +128,7 @@ class LimitTests(ZoneTests):
         for number in range(100):
             self.put(b"%d" % number, b"x", other, stored=number < 11)
         self.assertEqual((len(self.keys()), other.counters.full), (11, 89))
+        self.rounds(2, MANAGER_ROUND)
         self.put(b"100")
         self.assertEqual(len(self.keys()), 10)
         self.assertIsNotNone(self.get(b"100"))
