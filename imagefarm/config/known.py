@@ -148,7 +148,7 @@ UNSAFE: Final = _names(
     userid_name userid_p3p userid_path userid_service valid_referers xml_entities
     xslt_last_modified xslt_param xslt_string_param xslt_stylesheet xslt_types
 
-    proxy_allow_upstream proxy_bind proxy_bind_dynamic proxy_cache_bypass proxy_cache_key
+    proxy_allow_upstream proxy_bind_dynamic proxy_cache_bypass proxy_cache_key
     proxy_cache_methods proxy_cache_purge proxy_connect_timeout proxy_cookie_domain
     proxy_cookie_flags proxy_cookie_path proxy_hide_header proxy_ignore_headers
     proxy_intercept_errors proxy_limit_rate proxy_method proxy_next_upstream proxy_no_cache
@@ -160,7 +160,7 @@ UNSAFE: Final = _names(
     proxy_ssl_trusted_certificate proxy_ssl_verify proxy_ssl_verify_depth proxy_store
     proxy_store_access
 
-    fastcgi_allow_upstream fastcgi_bind fastcgi_bind_dynamic fastcgi_cache_bypass
+    fastcgi_allow_upstream fastcgi_bind_dynamic fastcgi_cache_bypass
     fastcgi_cache_key fastcgi_cache_methods fastcgi_cache_purge fastcgi_catch_stderr
     fastcgi_connect_timeout fastcgi_hide_header fastcgi_ignore_headers fastcgi_index
     fastcgi_intercept_errors fastcgi_limit_rate fastcgi_next_upstream fastcgi_no_cache

@@ -135,7 +135,7 @@ class _Resolver:
             fault = _fault(row, directive)
             if fault:
                 self._error(directive, fault)
-            elif id(row) in seen:
+            elif id(row) in seen or _beside(row, directive, lines):
                 self._error(directive, f'"{directive.name}" directive is duplicate')
             elif isinstance(row, Row) or (isinstance(row, BlockRow) and row.unique):
                 seen.add(id(row))
@@ -182,6 +182,15 @@ class _Resolver:
 
     def _warn(self, directive: Directive, message: str) -> None:
         self.warnings.append(Problem(message, directive.file, directive.line))
+
+
+def _beside(row: AnyRow, directive: Directive, lines: Iterable[_Line]) -> bool:
+    """Whether ``directive`` stands beside lines of its block that it may not stand beside."""
+    if not isinstance(row, ListRow) or not row.lone:
+        return False
+    alone = (row.lone,)
+    others = [line.directive.args for line in lines if line.row is row]
+    return bool(others) and (directive.args == alone or alone in others)
 
 
 def _fault(

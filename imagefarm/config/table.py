@@ -95,6 +95,8 @@ class ListRow(Generic[T]):
     defines: Callable[[Directive], Iterable[str]] = _no_names
     #: What it ``defines`` is empty where it was not reached (``set``), not unset.
     assigns: bool = False
+    #: A word that can't stand beside other lines (``off``).
+    lone: str = ""
 
 
 @frozen(eq=False, kw_only=True)

@@ -23,6 +23,7 @@ from twisted.internet.posixbase import PosixReactorBase
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from .binding import Local
 from .message import Peer
 
 #: Connections accepted in one turn of the loop.
@@ -33,6 +34,11 @@ READ_SIZE: Final = 65536
 _TCP_INFO: Final = struct.Struct("=8x23I")
 #: ``struct ucred``: process, user, group.
 _CREDENTIALS: Final = struct.Struct("=iII")
+
+# linux/in.h, linux/in6.h; Python does not name them all.
+_IP_TRANSPARENT: Final = 19
+_IP_BIND_ADDRESS_NO_PORT: Final = 24
+_IPV6_TRANSPARENT: Final = 75
 
 _DONE: Final = Failure(CONNECTION_DONE)
 _log: Final = Logger()
@@ -275,17 +281,44 @@ class DirectServer(Direct, tcp.Server):
         return f"<{type(self).__name__} #{self.sessionno} from {self.hostname}>"
 
 
-class DirectClient(Direct, tcp.Client):
-    """A TCP connection that we have opened."""
+class BoundClient(tcp.Client):
+    """A TCP connection that we have opened, maybe from a certain address (`binding.Local`)."""
+
+    def createInternetSocket(self) -> socket.socket:
+        """Twisted's socket, which is bound next."""
+        sock: socket.socket = super().createInternetSocket()  # type: ignore[no-untyped-call]
+        local: Local | None = self.connector.local
+        if local is not None:
+            _prepare(sock, local)
+        return sock
 
 
-class _DirectConnector(tcp.Connector):
-    """Opens a `DirectClient`."""
+class DirectClient(Direct, BoundClient):
+    """One that is written to directly."""
 
-    def _makeTransport(self) -> DirectClient:
-        make: Any = DirectClient
-        client: DirectClient = make(self.host, self.port, self.bindAddress, self, self.reactor)
-        return client
+
+def _prepare(sock: socket.socket, local: Local) -> None:
+    """What has to be said before ``sock`` is bound, as nginx does. Raises `OSError`."""
+    if not sys.platform.startswith("linux"):
+        return
+    if local.transparent and local.v6:
+        sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_TRANSPARENT, 1)
+    elif local.transparent:
+        sock.setsockopt(socket.IPPROTO_IP, _IP_TRANSPARENT, 1)
+    if not local.port:
+        # Each server has the whole range of ports.
+        sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
+
+
+class _Connector(tcp.Connector):
+    """Opens a ``client`` from ``local``."""
+
+    client: Any
+    local: Local | None = None
+
+    def _makeTransport(self) -> BoundClient:
+        made: BoundClient = self.client(self.host, self.port, self.bindAddress, self, self.reactor)
+        return made
 
 
 class ClientAddress(NamedTuple):
@@ -409,13 +442,22 @@ def connect(
     port: int,
     factory: Any,
     timeout: float,
-    bind: tuple[str, int] | None = None,
+    local: Local | None = None,
+    *,
+    direct: bool = True,
 ) -> Any:
-    """``reactor.connectTCP``, with a transport of ours where the reactor has sockets."""
+    """``reactor.connectTCP``, with a transport of ours where the reactor has sockets.
+
+    ``local`` is where to connect from, an address of the same family as ``host``. Without
+    ``direct`` Twisted writes: TLS will stand between us and the socket.
+    """
+    bind = None if local is None else (local.host, local.port)
     if not isinstance(reactor, PosixReactorBase):
         return reactor.connectTCP(host, port, factory, timeout, bind)
-    make: Any = _DirectConnector
+    make: Any = _Connector
     connector = make(host, port, factory, timeout, bind, reactor)
+    connector.client = DirectClient if direct else BoundClient
+    connector.local = local
     connector.connect()
     return connector
 

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from attrs import frozen
 from twisted.internet.defer import Deferred
 
+from .binding import Binding
 from .headers import Headers
 from .message import BodyStream, Request, Response, Traffic
 
@@ -21,7 +22,8 @@ class Fault(Enum):
     """How an exchange with a peer failed.
 
     CONNECT, SEND and CLOSED are ``proxy_next_upstream``'s ``error``, TIMEOUT its ``timeout``,
-    INVALID_HEADER its ``invalid_header``.
+    INVALID_HEADER its ``invalid_header``. LOCAL is no fault of the peer: the local address of
+    ``*_bind`` can't be used.
     """
 
     CONNECT = "connect"
@@ -29,6 +31,7 @@ class Fault(Enum):
     CLOSED = "closed"
     TIMEOUT = "timeout"
     INVALID_HEADER = "invalid_header"
+    LOCAL = "local"
 
 
 class UpstreamError(Exception):
@@ -132,6 +135,8 @@ class ExchangeRules:
     socket_keepalive: bool = False
     #: Go on when the client has gone.
     ignore_client_abort: bool = False
+    #: Where connections come from (``*_bind``).
+    bind: Binding | None = None
     #: What secures the connections, if anything does; `proxy` knows what it is.
     tls: Any = None
 

@@ -34,6 +34,8 @@ _KEPT: Final = frozenset({
 _CHARSET: Final = re.compile(rb"[!#$%&'+\-^_`{}~0-9A-Za-z]+")
 #: nginx's status for a client that has gone; nobody sees it but the access log.
 _GONE: Final = 499
+#: nginx's statuses for failures; 502 for the others.
+_STATUSES: Final = {Fault.TIMEOUT: 504, Fault.LOCAL: 500}
 
 #: Changes a field: its name, the name in lower case, its value.
 Rewrite = Callable[[Request, bytes, bytes], bytes]
@@ -149,7 +151,7 @@ def failure_response(failure: Failure, request: Request) -> Response:
     """The answer to the client where there is none; an attempt's reason is in the log already."""
     error = failure.value
     if isinstance(error, UpstreamError):
-        return Response(504 if error.fault is Fault.TIMEOUT else 502)
+        return Response(_STATUSES.get(error.fault, 502))
     if isinstance(error, NoLivePeers):
         return Response(502)
     if isinstance(error, UnknownHost | Invalid):

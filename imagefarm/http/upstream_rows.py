@@ -13,6 +13,7 @@ from imagefarm.config.errors import Invalid
 from imagefarm.config.table import HSL, AnyRow, Environment, ListRow, Row, Scope
 from imagefarm.config.variables import encode
 
+from .binding import Binding, binding
 from .headers import MAX_HEAD
 from .streaming import Streaming, StreamingRows, streaming_of, streaming_rows
 from .upstream import ExchangeRules, Timeouts, UpstreamConnection
@@ -52,6 +53,7 @@ class UpstreamRows:
     buffer_size: Row[int]
     force_ranges: Row[bool]
     socket_keepalive: Row[bool]
+    bind: Row[Binding | None]
     streaming: StreamingRows
 
     @property
@@ -62,6 +64,7 @@ class UpstreamRows:
             self.next_upstream_tries, self.next_upstream_timeout, self.intercept_errors,
             self.hide_header, self.pass_header, self.ignore_headers, self.pass_request_headers,
             self.pass_request_body, self.buffer_size, self.force_ranges, self.socket_keepalive,
+            self.bind,
             *self.streaming.rows,
         )  # fmt: skip
 
@@ -86,6 +89,7 @@ class UpstreamSettings:
     buffer_size: int = MAX_HEAD
     force_ranges: bool = False
     socket_keepalive: bool = False
+    bind: Binding | None = None
     streaming: Streaming = field(factory=Streaming)
 
     @property
@@ -118,6 +122,7 @@ def common_settings(
         "buffer_size": scope[rows.buffer_size],
         "force_ranges": scope[rows.force_ranges],
         "socket_keepalive": scope[rows.socket_keepalive],
+        "bind": scope[rows.bind],
         "streaming": streaming_of(scope, rows.streaming, prefix, scope[rows.buffer_size]),
     }
 
@@ -138,6 +143,7 @@ def exchange_rules(
         scheme,
         settings.socket_keepalive,
         settings.streaming.ignore_client_abort,
+        settings.bind,
         tls,
     )
 
@@ -247,6 +253,14 @@ def upstream_rows(prefix: str, words: tuple[str, ...]) -> UpstreamRows:
         socket_keepalive=flag(
             "socket_keepalive", False,
             "Whether the kernel probes idle connections to the servers (SO_KEEPALIVE).",
+        ),
+        bind=Row(
+            name=f"{prefix}_bind", contexts=HSL, arity=(1, 2), convert=binding, default=None,
+            default_text="off", syntax="address[:port] [transparent] | off",
+            doc="The local address that connections to the servers come from; it may contain "
+            "variables, and one that comes to nothing leaves it to the system. With "
+            "``transparent`` it need not be one of this machine's. Linux lets only root and those "
+            "with CAP_NET_RAW do that, and the answers have to be routed here.",
         ),
         streaming=streaming_rows(prefix),
     )  # fmt: skip

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from typing import Any, Final
 
 from OpenSSL import SSL
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectError, TimeoutError
+from twisted.internet.error import ConnectBindError, ConnectError, TimeoutError
 from twisted.internet.interfaces import IAddress, IConnector, IHandshakeListener
 from twisted.internet.protocol import ClientFactory, Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from imagefarm.http.binding import Local
 from imagefarm.http.transport import connect
 from imagefarm.http.upstream import ExchangeRules, Fault, UpstreamConnection, UpstreamError
 
@@ -99,13 +101,16 @@ class _SecureHandover(_Handover):
 class Connecting(ClientFactory):
     """One attempt to connect; fires with the `UpstreamConnection`, errs with `UpstreamError`.
 
-    The limit is ``rules.timeouts.connect``.
+    The limit is ``rules.timeouts.connect``. It comes from ``local``, if that is given.
     """
 
     noisy = False
 
-    def __init__(self, reactor: Any, address: Address, rules: ExchangeRules) -> None:
+    def __init__(
+        self, reactor: Any, address: Address, rules: ExchangeRules, local: Local | None = None
+    ) -> None:
         self.rules = rules
+        self._local = local
         self.reactor = reactor
         self._address = address
         #: Ends what is under way.
@@ -117,14 +122,17 @@ class Connecting(ClientFactory):
         done: Deferred[UpstreamConnection] = Deferred(self._cancelled)
         self._done = done
         address, timeout = self._address, self.rules.timeouts.connect
-        if address.path:
+        local, direct = self._local, self.rules.tls is None
+        if local is not None and (number := _unlike(local, address)):
+            self.failed(_unbound(local, number))
+        elif address.path:
             connector = self.reactor.connectUNIX(address.path, self, timeout)
-        elif self.rules.tls is not None:
-            # TLS stands between us and the socket: nothing may be written to that directly.
-            connector = self.reactor.connectTCP(address.host, address.port, self, timeout)
+            self.cancel = connector.disconnect
         else:
-            connector = connect(self.reactor, address.host, address.port, self, timeout)
-        self.cancel = connector.disconnect
+            connector = connect(
+                self.reactor, address.host, address.port, self, timeout, local, direct=direct
+            )
+            self.cancel = connector.disconnect
         return done
 
     def buildProtocol(self, addr: IAddress | None = None) -> Protocol:
@@ -144,7 +152,7 @@ class Connecting(ClientFactory):
 
     def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
         """`ClientFactory`."""
-        error = _error(reason.value)
+        error = _error(reason.value, self._local)
         error.__cause__ = reason.value
         self.failed(error)
 
@@ -159,15 +167,35 @@ class Connecting(ClientFactory):
         self.cancel()
 
 
-def _error(error: BaseException | None) -> UpstreamError:
+def _error(error: BaseException | None, local: Local | None) -> UpstreamError:
     """nginx's words for a connection that could not be made."""
     doing = "while connecting to upstream"
     if isinstance(error, TimeoutError):
         words = f"upstream timed out (110: Connection timed out) {doing}"
         return UpstreamError(Fault.TIMEOUT, words, unsent=True)
     number = error.osError if isinstance(error, ConnectError) else None
+    if local is not None and isinstance(error, ConnectBindError):
+        return _unbound(local, number or 0)
     why = f"{number}: {os.strerror(number)}" if isinstance(number, int) else str(error)
     return UpstreamError(Fault.CONNECT, f"connect() failed ({why}) {doing}", unsent=True)
+
+
+def _unlike(local: Local, address: Address) -> int:
+    """What bind() would say of an address of another family than the socket's; 0 if it is not."""
+    if address.path:
+        return errno.EINVAL
+    if local.v6 == (":" in address.host):
+        return 0
+    return errno.EAFNOSUPPORT if local.v6 else errno.EINVAL
+
+
+def _unbound(local: Local, number: int) -> UpstreamError:
+    """nginx's words for a local address that can't be had."""
+    call = f"bind({local.name})"
+    if local.transparent and number == errno.EPERM:
+        call = f"setsockopt({'IPV6' if local.v6 else 'IP'}_TRANSPARENT)"
+    words = f"{call} failed ({number}: {os.strerror(number)}) while connecting to upstream"
+    return UpstreamError(Fault.LOCAL, words, unsent=True)
 
 
 def _handshake_words(error: BaseException | None) -> str:

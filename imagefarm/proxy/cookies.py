@@ -123,6 +123,7 @@ def _names(directive: Directive) -> Iterable[str]:
 COOKIE_DOMAIN: Final = ListRow[Off | Rewriting](
     name="proxy_cookie_domain",
     default_text="off",
+    lone="off",
     contexts=HSL,
     arity=(1, 2),
     convert=_domain,
@@ -134,6 +135,7 @@ COOKIE_DOMAIN: Final = ListRow[Off | Rewriting](
 COOKIE_PATH: Final = ListRow[Off | Rewriting](
     name="proxy_cookie_path",
     default_text="off",
+    lone="off",
     contexts=HSL,
     arity=(1, 2),
     convert=_path,
@@ -145,6 +147,7 @@ COOKIE_PATH: Final = ListRow[Off | Rewriting](
 COOKIE_FLAGS: Final = ListRow[Off | CookieFlags](
     name="proxy_cookie_flags",
     default_text="off",
+    lone="off",
     contexts=HSL,
     arity=(1, 5),
     convert=_flags,
@@ -196,8 +199,7 @@ Attribute = tuple[bytes, bytes | None]
 
 
 def _rules(rules: tuple[Off | Rewriting, ...]) -> tuple[Rewriting, ...]:
-    found = tuple(rule for rule in rules if not isinstance(rule, Off))
-    return found if len(found) == len(rules) else ()
+    return tuple(rule for rule in rules if not isinstance(rule, Off))
 
 
 def _split(value: bytes) -> list[Attribute]:

@@ -61,6 +61,7 @@ PROXY_PASS: Final = Row[Pass | None](
 PROXY_REDIRECT: Final = ListRow[Special | Redirect](
     name="proxy_redirect",
     default_text="default",
+    lone="off",
     contexts=HSL,
     arity=(1, 2),
     convert=convert_redirect,

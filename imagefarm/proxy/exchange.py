@@ -16,6 +16,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from imagefarm.http.binding import Local
 from imagefarm.http.message import Attempt, Request, Response, Traffic, discard
 from imagefarm.http.relays import Reader
 from imagefarm.http.requestlog import printable, report
@@ -141,10 +142,10 @@ class Connections(Protocol):
     peers: Peers
     policy: Policy
 
-    def idle_link(self, peer: Peer, rules: ExchangeRules) -> Link | None:
-        """A kept connection to ``peer``, which is not idle any more."""
+    def idle_link(self, peer: Peer, rules: ExchangeRules, local: Local | None) -> Link | None:
+        """A kept connection to ``peer`` (from ``local``), which is not idle any more."""
 
-    def connect(self, peer: Peer, rules: ExchangeRules) -> Deferred[Link]:
+    def connect(self, peer: Peer, rules: ExchangeRules, local: Local | None) -> Deferred[Link]:
         """Open a connection to ``peer``. Errs with `UpstreamError`; may be cancelled."""
 
 
@@ -153,8 +154,8 @@ class Exchange:
 
     __slots__ = (
         "_attempt", "_body", "_connected", "_current", "_group", "_key", "_left", "_link",
-        "_outgoing", "_peer", "_recorded", "_request", "_rules", "_started", "_traffic", "_tried",
-        "_try_started", "answer",
+        "_local", "_outgoing", "_peer", "_recorded", "_request", "_rules", "_started",
+        "_traffic", "_tried", "_try_started", "answer",
     )  # fmt: skip
 
     log = Logger()
@@ -173,6 +174,8 @@ class Exchange:
         self._rules = rules
         self._body = body
         self._key = group.policy.key(request)
+        #: Where connections come from, if not from where the system likes.
+        self._local = None if rules.bind is None else rules.bind.of(request)
         self._tried: set[Peer] = set()
         self._left = group.peers.tries
         if rules.tries:
@@ -218,12 +221,9 @@ class Exchange:
 
     # -- an attempt ----------------------------------------------------------------------------
 
-    def _choose(self) -> Peer | None:
-        group = self._group
-        return group.policy.choose(group.peers, self._key, group.reactor.seconds(), self._tried)
-
     def _try_next(self) -> None:
-        peer = self._choose()
+        group = self._group
+        peer = group.policy.choose(group.peers, self._key, group.reactor.seconds(), self._tried)
         if peer is None:
             self._report("no live upstreams while connecting to upstream", self._group.name)
             self._add(Attempt(self._group.name, 502, 0.0, first=not self._recorded))
@@ -241,7 +241,7 @@ class Exchange:
         self._traffic = Traffic()
         self._attempt = -1
         self._request.outcome.upstream_headers = None
-        link = self._group.idle_link(peer, self._rules)
+        link = self._group.idle_link(peer, self._rules, self._local)
         if link is None:
             self._connect(peer)
         else:
@@ -249,7 +249,7 @@ class Exchange:
             self._send(link, peer)
 
     def _connect(self, peer: Peer) -> None:
-        connecting = self._current = self._group.connect(peer, self._rules)
+        connecting = self._current = self._group.connect(peer, self._rules, self._local)
         connecting.addCallbacks(
             self._send, self._failed, callbackArgs=(peer,), errbackArgs=(peer,)
         )
@@ -305,17 +305,14 @@ class Exchange:
         peer.counters.answered(response.status, elapsed)
         word = _STATUS_WORDS.get(response.status)
         if word is not None and self._left > 1 and self._may_go_on(word, unsent=False):
-            following = self._choose()
-            # With nobody left to ask, this answer is better than none.
-            if following is not None:
-                self._record(peer, response.status, elapsed)
-                self._let_go()
-                discard(response.body)
-                if response.status not in _BLAMELESS:
-                    self._blame(peer, f"status {response.status}")
-                self._left -= 1
-                self._try(following)
-                return
+            self._record(peer, response.status, elapsed)
+            self._let_go()
+            discard(response.body)
+            if response.status not in _BLAMELESS:
+                self._blame(peer, f"status {response.status}")
+            self._left -= 1
+            self._try_next()
+            return
         peer.succeeded(self._group.reactor.seconds())
         self._attempt = self._record(peer, response.status, elapsed)
         self._current = None
@@ -341,6 +338,12 @@ class Exchange:
             self._record(peer, 0, None)
             self._let_go()
             self._fail(body.error)
+        elif error.fault is Fault.LOCAL:
+            # As in nginx: no server has failed, and none is known to have been asked.
+            self._report(error.reason, peer.name, "crit")
+            self._add(Attempt(b"", 0, self._elapsed(), first=not self._recorded))
+            self._let_go()
+            self._fail(error)
         elif error.stale and self._may_repeat(error.unsent):
             # The peer closed an idle connection just as we used it: nobody has failed.
             self._connected = None

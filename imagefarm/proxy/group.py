@@ -11,6 +11,7 @@ from typing import Any, Final
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from imagefarm.http.binding import Local
 from imagefarm.http.message import Request, Response
 from imagefarm.http.upstream import ExchangeRules, Outgoing, UpstreamConnection
 
@@ -93,27 +94,34 @@ class Group:
         if peer is None:
             return None
         peer.take(now)
-        link = self.idle_link(peer, rules)
+        local = None if rules.bind is None else rules.bind.local
+        link = self.idle_link(peer, rules, local)
         connection: Any = link and link.connection
         if link is not None and not connection.usable:
             link = None
         return GroupWire(self, rules, peer, link, now)
 
-    def idle_link(self, peer: Peer, rules: ExchangeRules) -> Link | None:
-        """A kept connection to ``peer``, taken out of the pool."""
-        return self._idle.take(self._kind(peer, rules))
+    def idle_link(self, peer: Peer, rules: ExchangeRules, local: Local | None) -> Link | None:
+        """A kept connection to ``peer`` (from ``local``), taken out of the pool."""
+        return self._idle.take(self._kind(peer, rules, local))
 
-    def _kind(self, peer: Peer, rules: ExchangeRules) -> Hashable:
+    def _kind(self, peer: Peer, rules: ExchangeRules, local: Local | None) -> Hashable:
         """What a connection may be used again for; a location has rules of its own."""
-        return peer, rules if self._idle.settings.local else rules.connection
+        kind = peer, rules if self._idle.settings.local else rules.connection
+        return kind if local is None else (*kind, local)
 
-    def connect(self, peer: Peer, rules: ExchangeRules) -> Deferred[Link]:
-        """Open a connection to ``peer``. Errs with `UpstreamError`; may be cancelled."""
-        connecting = Connecting(self.reactor, peer.address, rules)
-        return connecting.start().addCallback(self._connected, peer, rules)
+    def connect(self, peer: Peer, rules: ExchangeRules, local: Local | None) -> Deferred[Link]:
+        """Open a connection to ``peer``, from ``local`` if that is given.
 
-    def _connected(self, connection: UpstreamConnection, peer: Peer, rules: ExchangeRules) -> Link:
-        link = Link(connection, peer, self._kind(peer, rules), self.reactor.seconds())
+        Errs with `UpstreamError`; may be cancelled.
+        """
+        connecting = Connecting(self.reactor, peer.address, rules, local)
+        return connecting.start().addCallback(
+            self._connected, peer, self._kind(peer, rules, local)
+        )
+
+    def _connected(self, connection: UpstreamConnection, peer: Peer, kind: Hashable) -> Link:
+        link = Link(connection, peer, kind, self.reactor.seconds())
         self._links[connection] = link
         connection.on_idle = self._on_idle
         connection.on_closed = self._on_closed

@@ -64,6 +64,7 @@ def _relayable(settings: ProxySettings) -> bool:
         and settings.version == (1, 1)
         and settings.method is None
         and settings.set_body is None
+        and (settings.bind is None or settings.bind.local is not None)
         and all(
             isinstance(part, bytes) or stability_of(part) in stable
             for _, template in settings.set_headers

@@ -41,7 +41,8 @@ PROXY: Final = (
     "proxy_next_upstream error http_404 non_idempotent;", "proxy_read_timeout 7s;",
     "proxy_set_header X-F $proxy_add_x_forwarded_for;", "proxy_http_version 1.0;",
     "proxy_ignore_headers Expires;", "proxy_pass_request_headers off;", "proxy_buffering off;",
-    "proxy_ignore_client_abort on;",
+    "proxy_ignore_client_abort on;", "proxy_bind 127.0.0.9;",
+    "proxy_bind 127.0.0.$connection_requests;",
 )  # fmt: skip
 LOCATIONS: Final = (
     "location = /d.jpg { return 204; }", "location /sub/ { proxy_pass http://b; }",
@@ -105,9 +106,10 @@ class NoPlans(Plans):
 class Upstream(ClientTransport):
     """A connection to a peer; ``asked`` is what has not been answered."""
 
-    def __init__(self, address: tuple[str, int]) -> None:
+    def __init__(self, address: tuple[str, int], bind: tuple[str, int] | None) -> None:
         super().__init__()
         self.peer = address
+        self.bind = bind
         self.gone = False
 
     def setTcpNoDelay(self, on: bool) -> None:
@@ -124,7 +126,7 @@ class World(Clock):
     def connectTCP(
         self, host: str, port: int, factory: Any, timeout: float, bind: Any = None
     ) -> Any:
-        transport = Upstream((host, port))
+        transport = Upstream((host, port), bind)
         self.upstreams.append(transport)
         transport.protocol = factory.buildProtocol(None)
         transport.protocol.makeConnection(transport)
@@ -167,7 +169,8 @@ class Master:
                 del self.clients[number]
         for place, upstream in enumerate(self.world.upstreams):
             if not upstream.gone:
-                seen.append((place, upstream.value(), upstream.disconnecting, upstream.aborted))
+                closed = upstream.disconnecting, upstream.aborted
+                seen.append((place, upstream.bind, upstream.value(), closed))
                 if upstream.disconnecting or upstream.aborted:
                     self._close(upstream, clean=True)
         return seen

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from imagefarm.http.message import Response
 from imagefarm.http.upstream import UpstreamError
 
+from .client_case import ClientCase
 from .fakes import Sink, end, lost, stderr, stdout, stdout_end
-from .test_client import ClientCase
 
 _RECORDS = st.one_of(
     st.sampled_from([

@@ -2,114 +2,19 @@
 
 from __future__ import annotations
 
-import fcntl
-import select
 import socket
 import struct
-import termios
-import time
-from collections.abc import Callable
 from typing import Any
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
-from twisted.internet.epollreactor import EPollReactor
-from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from imagefarm.http.factory import HttpFactory
-from imagefarm.http.message import ForwardedPeer, Request, TransferSettings
+from imagefarm.http.message import ForwardedPeer, TransferSettings
 from imagefarm.http.parking import EVENTS, LONG_REST, REST
-from imagefarm.http.proxied import ProxiedFactory
-from imagefarm.http.transport import DirectServer, listen
-from imagefarm.process.loop import streamline
+from imagefarm.http.transport import DirectServer
 
-from .fakes import NOW, ScriptedApplication, ScriptedStream, text
-
-KEEP = 8.0
-TICK = 0.5
-GET = b"GET %b HTTP/1.1\r\nHost: a\r\n\r\n"
-
-
-class Bench:
-    """A factory on a listening socket of its own reactor, which turns when the test says so."""
-
-    def __init__(self, awake: int, host: str = "127.0.0.1", *, proxied: bool = False) -> None:
-        self.clock = Clock()
-        self.reactor: Any = EPollReactor()
-        assert streamline(self.reactor, (DirectServer,))
-        self.app = ScriptedApplication(
-            TransferSettings(keepalive_timeout=KEEP, keepalive_requests=6, keepalive_time=40.0)
-        )
-        self.factory = HttpFactory(
-            self.app,
-            self.clock,
-            server=("", 80),
-            transfer=self.app.transfer,
-            client_header_timeout=3.0,
-            now=lambda: NOW + self.clock.seconds(),
-        )
-        self.lot = self.factory.parked
-        self.lot.awake = awake
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._listening = socket.create_server((host, 0), family=family)
-        self._listening.setblocking(False)
-        factory: Any = ProxiedFactory(self.factory, self.factory) if proxied else self.factory
-        self._port = listen(self.reactor, self._listening, factory)
-        self._clients: list[socket.socket] = []
-
-    def close(self) -> None:
-        self._port.stopListening()
-        self.reactor.runUntilCurrent()
-        self.factory.abort()
-        for reader in self.reactor.removeAll():
-            reader.connectionLost(None)
-        for left in (*self._clients, self._listening):
-            left.close()
-
-    def until(self, condition: Callable[[], object]) -> None:
-        """Turn the loop until it is so."""
-        end = time.monotonic() + 10
-        while not condition():
-            assert time.monotonic() < end, condition
-            self.reactor.doIteration(0.05)
-            self.reactor.runUntilCurrent()
-
-    def pass_time(self, seconds: float) -> None:
-        for _ in range(round(seconds / 0.1)):
-            self.clock.advance(0.1)
-
-    def connect(self) -> socket.socket:
-        accepted = self.factory.accepted + 1
-        client = socket.create_connection(self._listening.getsockname()[:2], timeout=10)
-        self._clients.append(client)
-        self.until(lambda: self.factory.accepted == accepted)
-        return client
-
-    def ask(self, client: socket.socket, data: bytes, answers: int = 1) -> bytes:
-        """Send ``data``; what comes back, if it is finished."""
-        self.send(client, data, answers)
-        return client.recv(1 << 20)
-
-    def send(self, client: socket.socket, data: bytes, answers: int = 1) -> None:
-        """Send ``data``, and see so many requests finished."""
-        done = len(self.app.done) + answers
-        client.sendall(data)
-        self.until(lambda: len(self.app.done) >= done)
-
-    def parked(self, *clients: bytes) -> list[socket.socket]:
-        """Connections that have asked for that each, and have been parked."""
-        made = [self.connect() for _ in clients]
-        for client, target in zip(made, clients, strict=True):
-            self.ask(client, GET % target)
-        while len(self.lot) < len(clients):
-            assert self.clock.seconds() < KEEP, repr(self.lot)
-            self.pass_time(TICK)
-        return made
-
-    def closed(self, client: socket.socket) -> bool:
-        return bool(select.select([client], [], [], 0)[0]) and not client.recv(1)
+from .fakes import ScriptedStream, text
+from .parking import GET, KEEP, TICK, Bench
 
 
 class Parking(SynchronousTestCase):
@@ -429,105 +334,3 @@ class Parking(SynchronousTestCase):
         self.assertEqual(len(self.flushLoggedErrors(AttributeError)), 1)
         bench.factory.plans = plans
         self.assertTrue(bench.ask(other, GET % b"/").endswith(b"GET /"))
-
-
-REQUESTS = (
-    GET % b"/a",
-    GET % b"/b" + GET % b"/c",
-    GET % b"/plan",
-    b"GET /old HTTP/1.0\r\n\r\n",
-    b"GET /last HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
-    b"POST /post HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc",
-    b"nonsense\r\n\r\n",
-)
-CLIENTS = st.integers(0, 3)
-STEPS = st.one_of(
-    st.tuples(st.just("ask"), CLIENTS, st.sampled_from(REQUESTS)),
-    st.tuples(st.just("begin"), CLIENTS, st.sampled_from((b"\r\n", b"GET /a HTT"))),
-    st.tuples(st.just("leave"), CLIENTS, st.none()),
-    st.tuples(st.just("idle"), st.sampled_from((0.1, 0.3, 0.5, 1.0, 2.5, 6.0)), st.none()),
-)
-
-
-class Story:
-    """Clients that do what they are told, and all that they and the log have seen."""
-
-    def __init__(self, awake: int) -> None:
-        self.bench = Bench(awake)
-        plan = text(b"plan")
-        plan.headers_at = lambda _second: plan.headers
-        self.bench.app.answers[b"/plan"] = lambda _request: plan
-        self.clients: dict[int, socket.socket] = {}
-        self.seen: list[object] = []
-        self.most_parked = 0
-
-    def run(self, steps: list[tuple[str, Any, Any]]) -> list[object]:
-        try:
-            for name, which, data in steps:
-                if name == "idle":
-                    self.bench.pass_time(which)
-                    self._see_closed()
-                else:
-                    self._act(name, which, data)
-                self.most_parked = max(self.most_parked, len(self.bench.lot))
-                self.seen.append((self.bench.factory.states(), self.bench.factory.accepted))
-            self.bench.factory.drain()
-            self._see_closed()
-            self.seen += map(self._line, self.bench.app.done)
-            return self.seen
-        finally:
-            self.bench.close()
-
-    @staticmethod
-    def _line(request: Request) -> object:
-        outcome = request.outcome
-        return (
-            request.head.target, outcome.status, outcome.bytes_sent, request.number,
-            request.peer.serial, request.peer.address, request.started, request.length,
-        )  # fmt: skip
-
-    def _act(self, name: str, which: int, data: bytes) -> None:
-        bench = self.bench
-        if which not in self.clients:
-            self.clients[which] = bench.connect()
-        client = self.clients[which]
-        if name == "leave":
-            del self.clients[which]
-            count = bench.factory.count
-            client.close()
-            bench.until(lambda: bench.factory.count < count)
-        else:
-            client.sendall(data)
-            bench.until(lambda: self._all_read(client))
-            if name == "ask" and select.select([client], [], [], 0)[0]:
-                self.seen.append((which, client.recv(1 << 20)))
-        self._see_closed()
-
-    def _all_read(self, client: socket.socket) -> bool:
-        """Whether what was sent has arrived (tty_ioctl(2), tcp(7)) and has been dealt with."""
-        on_its_way = struct.unpack("i", fcntl.ioctl(client, termios.TIOCOUTQ, bytes(4)))[0]
-        return not on_its_way and not select.select([self.bench.reactor._poller], [], [], 0)[0]
-
-    def _see_closed(self) -> None:
-        for which, client in sorted(self.clients.items()):
-            if select.select([client], [], [], 0)[0]:
-                self.seen.append((which, "closed", client.recv(1 << 20)))
-                del self.clients[which]
-
-
-class Indistinguishable(SynchronousTestCase):
-    """The same bytes and the same log, whoever sleeps."""
-
-    most_parked = 0
-
-    @settings(max_examples=80, deadline=None)
-    @given(st.lists(STEPS, max_size=25))
-    def stories(self, steps: list[tuple[str, Any, Any]]) -> None:
-        parking, awake = Story(0), Story(1000)
-        self.assertEqual(parking.run(steps), awake.run(steps))
-        self.assertEqual(awake.most_parked, 0)
-        self.most_parked = max(self.most_parked, parking.most_parked)
-
-    def test_stories(self) -> None:
-        self.stories()
-        self.assertGreaterEqual(self.most_parked, 1)

@@ -30,6 +30,7 @@ http {{
     proxy_read_timeout 300ms;
     proxy_http_version 1.1;
     {upstreams}
+    {lasting}
     server {{
         listen 127.0.0.1:{port};
         add_header X-Tries "$upstream_status" always;
@@ -51,14 +52,29 @@ SETTINGS = (
     "proxy_next_upstream error timeout invalid_header http_500; proxy_next_upstream_tries 2;",
     "proxy_next_upstream error timeout invalid_header; proxy_next_upstream_timeout 100ms;",
 )
+#: Groups that are asked several times, with servers that are put out.
+OUT = "max_fails=1 fail_timeout=100"
+TWICE = "max_fails=2 fail_timeout=100"
+LASTING = {
+    "all": (("500", TWICE), ("503", TWICE)),
+    "answer_last": (("refuse", OUT), ("500", OUT)),
+    "answer_first": (("500", OUT), ("refuse", OUT)),
+    "blameless": (("404", OUT), ("404", OUT)),
+    "mixed": (("404", OUT), ("500", OUT), ("503", OUT)),
+    "backup": (("500", OUT), ("503", OUT + " down"), ("503", OUT + " backup")),
+    "one": (("500", OUT),),
+    "all_down_but_one": (("500", OUT), ("503", OUT + " down")),
+}
 METHODS = ("GET", "POST", "PUT", "DELETE")
-GOOD = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood"
+#: Said, so that we don't use a connection again that is just being closed.
+CLOSE = b"Connection: close\r\n"
+GOOD = b"HTTP/1.1 200 OK\r\n" + CLOSE + b"Content-Length: 4\r\n\r\ngood"
 ANSWERS = {
     "close": b"",
     "garbage": b"HTTP/1.1 200 OK\r\nX: a\0b\r\n\r\n",
     "half": b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf",
     **{
-        str(status): b"HTTP/1.1 %d X\r\nContent-Length: 3\r\n\r\nbad" % status
+        str(status): b"HTTP/1.1 %d X\r\n%bContent-Length: 3\r\n\r\nbad" % (status, CLOSE)
         for status in STATUSES
     },
 }
@@ -123,13 +139,21 @@ class NextUpstreamTests(SynchronousTestCase):
                         f"max_fails=0; server 127.0.0.1:{good.port} backup; }}"
                         for behaviour in BEHAVIOURS
                     ),
+                    lasting="\n".join(
+                        f"upstream {group} {{ "
+                        + " ".join(f"server 127.0.0.1:{ports[one]} {how};" for one, how in peers)
+                        + " }"
+                        for group, peers in LASTING.items()
+                    ),
                     locations="\n".join(
                         f"location /{number}/{behaviour}/ "
                         f"{{ proxy_pass http://u{behaviour}; {setting} }}"
                         for (number, setting), behaviour in itertools.product(
                             enumerate(SETTINGS), BEHAVIOURS
                         )
-                    ),
+                    )
+                    + "proxy_next_upstream error timeout http_500 http_503 http_404;"
+                    + "\n".join(f"location /{g}/ {{ proxy_pass http://{g}; }}" for g in LASTING),
                 )
             )  # fmt: skip
             if name == "nginx":
@@ -140,6 +164,23 @@ class NextUpstreamTests(SynchronousTestCase):
             self.addCleanup(daemons[-1].stop)
         for daemon in daemons:
             daemon.started()
+
+    def test_until_all_have_failed(self) -> None:
+        """What the client gets, and who is asked, when a status has put servers out."""
+
+        def play(port: int, group: str) -> list[tuple[int, str | None, bytes]]:
+            found = []
+            for _ in range(5):
+                data = rawhttp.request(f"/{group}/", "Connection: close")
+                answer = rawhttp.exchange(port, data)
+                assert answer is not None
+                body = answer.body if b"<html" not in answer.body else b"a page"
+                found.append((answer.status, answer.header("x-tries"), body))
+            return found
+
+        for group in LASTING:
+            theirs, ours = (play(port, group) for port in self.ports)
+            self.assertEqual(ours, theirs, group)
 
     def test_same(self) -> None:
         asked = [

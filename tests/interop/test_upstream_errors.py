@@ -37,7 +37,32 @@ RESOLVERS = (
     "127.0.0.1:53/x", ":53", "10.0.0.1-5", "http://1.2.3.4", "",
     "127.0.0.1 valid=0", "127.0.0.1 ipv6=off", "[::1]:53", "127.0.0.1 valid=1y",
 )  # fmt: skip
+BINDS = (
+    "off off", "off transparent", "[::1]", "localhost", "127.0.0.1:0", "127.0.0.1:65536", "",
+    "127.0.0.1:", "127.0.0.1 opaque", "127.0.0.1 transparent x", "unix:/x", "''", "1.2.3",
+    "[::1]:x", "127.0.0.1; proxy_bind 127.0.0.1", "off; proxy_bind 127.0.0.1", ":80",
+    "off; proxy_bind off", "127.0.0.1:80:90",
+    "127.0.0.1 transparent", "127.0.0.1", "::1", "[::1]:80", "off",
+)  # fmt: skip
+COOKIES = (
+    "proxy_cookie_path off; proxy_cookie_path / /a;",
+    "proxy_cookie_path / /a; proxy_cookie_path off;",
+    "proxy_cookie_path off; proxy_cookie_path off;", "proxy_cookie_path off off;",
+    "proxy_cookie_domain off; proxy_cookie_domain a b;",
+    "proxy_cookie_domain a b; proxy_cookie_domain off;",
+    "proxy_cookie_flags off; proxy_cookie_flags a secure;",
+    "proxy_cookie_flags a secure; proxy_cookie_flags off;",
+    "proxy_cookie_flags off secure;", "proxy_cookie_flags a;",
+    "proxy_cookie_path a;", "proxy_cookie_domain a;",
+)  # fmt: skip
+REDIRECTS = (
+    "proxy_redirect off; proxy_redirect a b;", "proxy_redirect a b; proxy_redirect off;",
+    "proxy_redirect off; proxy_redirect off;", "proxy_redirect off; proxy_redirect default;",
+)  # fmt: skip
 TEXTS = (
+    *REDIRECTS,
+    *(f"proxy_bind {words};" for words in BINDS),
+    *COOKIES,
     *(f"upstream a {{ server {server}; }}" for server in SERVERS),
     *(f"resolver {words};" for words in RESOLVERS),
     "resolver 127.0.0.1; resolver 127.0.0.2;",
@@ -95,7 +120,7 @@ class Errors(SynchronousTestCase):
             judged = self.judge(text)
             if found != judged:
                 differing.append((text, judged, found))
-        self.assertEqual(differing, [])
+        self.assertEqual(differing, [], "\n".join(map(str, differing)))
 
     def test_targets(self) -> None:
         block = "upstream a { server 127.0.0.1; }"
@@ -115,4 +140,4 @@ class Errors(SynchronousTestCase):
             judged = self.judge(f"{block} server {{ location / {{ {line} }} }}")
             if found != judged:
                 differing.append((target, judged, found))
-        self.assertEqual(differing, [])
+        self.assertEqual(differing, [], "\n".join(map(str, differing)))

@@ -13,7 +13,13 @@ from twisted.python.failure import Failure
 
 from imagefarm.http.message import Request, Response, discard
 from imagefarm.http.reading import read_up_to
-from imagefarm.http.upstream import ExchangeRules, Outgoing, UpstreamConnection, UpstreamError
+from imagefarm.http.upstream import (
+    ExchangeRules,
+    Fault,
+    Outgoing,
+    UpstreamConnection,
+    UpstreamError,
+)
 from imagefarm.proxy.connector import Connecting
 from imagefarm.proxy.peer import Address
 
@@ -89,7 +95,9 @@ class Probe:
         return self._done
 
     def _connect(self) -> None:
-        connecting = Connecting(self._reactor, self._address, self._rules).start()
+        bind = self._rules.bind
+        local = None if bind is None else bind.of(self._request)
+        connecting = Connecting(self._reactor, self._address, self._rules, local).start()
         self._current = connecting
         connecting.addCallbacks(self._connected, self._failed).addErrback(self._broke)
 
@@ -138,7 +146,9 @@ class Probe:
         elif error.stale:
             # The peer closed the connection just as we used it again: that says nothing.
             self._connect()
-        elif isinstance(error.__cause__, ConnectError) and error.__cause__.osError in _OURS:
+        elif error.fault is Fault.LOCAL or (
+            isinstance(error.__cause__, ConnectError) and error.__cause__.osError in _OURS
+        ):
             self._end(Undecided(error.reason))
         else:
             self._end(error.reason)
