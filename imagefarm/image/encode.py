@@ -9,13 +9,15 @@ import io
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from attrs import frozen
+from attrs import field, frozen
 from PIL import Image
 
+from . import metadata
 from .errors import TooLarge
 from .formats import Format
 from .limits import Limits
-from .steps import Plan
+from .plan import Plan
+from .recipe import Recipe
 
 
 @frozen
@@ -25,6 +27,12 @@ class Frames:
     images: Sequence[Image.Image]
     durations: Sequence[int] = ()
     loop: int | None = 0
+    #: Metadata that goes into the result (`metadata.kept`).
+    kept: dict[str, bytes] = field(factory=dict)
+
+
+class _Overflow(Exception):
+    """The result has more bytes than it may have."""
 
 
 class _Bounded(io.BytesIO):
@@ -36,16 +44,61 @@ class _Bounded(io.BytesIO):
 
     def write(self, data: Any) -> int:
         if self.tell() + len(data) > self._limit:
-            raise TooLarge(f"the result is larger than {self._limit} bytes")
+            raise _Overflow
         return super().write(data)
 
 
-def encode(frames: Frames, plan: Plan, limits: Limits) -> bytes:
-    """The bytes of the result. Raises `TooLarge` above ``max_output_bytes``."""
-    options = ENCODERS[plan.format](frames.images[0], plan.quality)
+def encode(frames: Frames, plan: Plan, limits: Limits, lap: Callable[[], None]) -> bytes:
+    """The bytes of the result, within ``max_bytes`` of the recipe if it says so.
+
+    ``lap`` is called after each try, and may raise to put an end to it. Raises `TooLarge` above
+    ``max_output_bytes``, and where no quality is low enough.
+    """
+    budget = plan.recipe.max_bytes
+    if budget is None:
+        most = limits.max_output_bytes
+        data = _once(frames, plan, plan.recipe.q, most, f"is larger than {most} bytes")
+        lap()
+        return data
+    too_large = f"has more bytes than max_bytes={budget} allows"
+    best = plan.recipe.q or plan.format.default_quality
+    if best is None or (plan.recipe.lossless and plan.format is Format.WEBP):
+        return _once(frames, plan, None, budget, too_large)
+    found = _within(frames, plan, best, budget, lap)
+    return found or _once(frames, plan, 1, budget, too_large)
+
+
+def _once(frames: Frames, plan: Plan, quality: int | None, most: int, reason: str) -> bytes:
+    try:
+        return _encode(frames, plan, quality, most)
+    except _Overflow:
+        raise TooLarge(f"the result {reason}") from None
+
+
+def _within(
+    frames: Frames, plan: Plan, best: int, budget: int, lap: Callable[[], None]
+) -> bytes | None:
+    """The result in the highest quality up to ``best`` that fits, searched by halves."""
+    data = None
+    low, high = 0, best + 1  # `low` fits (0 always would), `high` does not
+    quality = best
+    while high - low > 1:
+        try:
+            data = _encode(frames, plan, quality, budget)
+            low = quality
+        except _Overflow:
+            high = quality
+        lap()
+        quality = (low + high) // 2
+    return data
+
+
+def _encode(frames: Frames, plan: Plan, quality: int | None, most: int) -> bytes:
+    options = ENCODERS[plan.format](frames.images[0], quality, plan.recipe)
     if plan.animated:
         options |= _animation(frames, plan)
-    out = _Bounded(limits.max_output_bytes)
+    options |= metadata.options(frames.kept, plan.format)
+    out = _Bounded(most)
     _ready(frames.images[0], plan).save(out, plan.format.value, **options)
     data = out.getvalue()
     if plan.animated and plan.format is Format.WEBP and _transparent(frames):
@@ -77,7 +130,7 @@ def _ready(image: Image.Image, plan: Plan) -> Image.Image:
     return image.convert("RGBA" if image.mode == "LA" else "RGB")
 
 
-def jpeg(image: Image.Image, quality: int | None) -> dict[str, Any]:
+def jpeg(image: Image.Image, quality: int | None, recipe: Recipe) -> dict[str, Any]:
     """JPEG: Huffman tables of its own save 2.5 % of a thumbnail for 0.4 ms, 1 % of a large one.
 
     From quality 90 on the colours keep their full resolution, as the eye is meant to look.
@@ -86,31 +139,37 @@ def jpeg(image: Image.Image, quality: int | None) -> dict[str, Any]:
     return {
         "quality": quality,
         "optimize": image.width * image.height <= 1 << 19,
+        "progressive": recipe.progressive,
         "subsampling": "4:4:4" if quality >= 90 else "4:2:0",
     }
 
 
-def png(image: Image.Image, quality: int | None) -> dict[str, Any]:
+def png(image: Image.Image, quality: int | None, recipe: Recipe) -> dict[str, Any]:
     """PNG: level 2 is 3.5 times as fast as the usual 6 and 6 % larger."""
     return {"compress_level": 2}
 
 
-def webp(image: Image.Image, quality: int | None) -> dict[str, Any]:
-    """WebP: method 2 is half the time of the usual 4 and 4 % larger."""
+def webp(image: Image.Image, quality: int | None, recipe: Recipe) -> dict[str, Any]:
+    """WebP: method 2 is half the time of the usual 4 and 4 % larger.
+
+    Without loss, quality is how hard it tries; transparent pixels keep their colours.
+    """
+    if recipe.lossless:
+        return {"lossless": True, "quality": 50, "method": 2, "exact": True}
     return {"quality": quality or 80, "method": 2}
 
 
-def avif(image: Image.Image, quality: int | None) -> dict[str, Any]:
+def avif(image: Image.Image, quality: int | None, recipe: Recipe) -> dict[str, Any]:
     """AVIF: speed 8 and one thread, as there is a process a core; 27 ms at 320 wide."""
     return {"quality": quality or 55, "speed": 8, "max_threads": 1}
 
 
-def gif(image: Image.Image, quality: int | None) -> dict[str, Any]:
+def gif(image: Image.Image, quality: int | None, recipe: Recipe) -> dict[str, Any]:
     """GIF: a palette of the picture's own, made by Pillow."""
     return {"optimize": False}
 
 
-Encoder = Callable[[Image.Image, int | None], dict[str, Any]]
+Encoder = Callable[[Image.Image, int | None, Recipe], dict[str, Any]]
 ENCODERS: dict[Format, Encoder] = {
     Format.JPEG: jpeg,
     Format.PNG: png,

@@ -29,6 +29,12 @@ class BadRecipe(ImageError):
         self.parameter = parameter
 
 
+class OutsidePicture(ImageError):
+    """A parameter asks for what this picture does not have: 400."""
+
+    status = 400
+
+
 class Forbidden(ImageError):
     """The source lies outside the root, or must not be read: 403."""
 
@@ -80,7 +86,8 @@ class DeadlineExceeded(ImageError):
 _KINDS: dict[str, type[ImageError]] = {
     kind.__name__: kind
     for kind in (
-        Forbidden, NotFound, TooLarge, Unsupported, Broken, Failed, Overloaded, DeadlineExceeded,
+        OutsidePicture, Forbidden, NotFound, TooLarge, Unsupported, Broken, Failed, Overloaded,
+        DeadlineExceeded,
     )
 }  # fmt: skip
 

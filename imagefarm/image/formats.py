@@ -83,15 +83,24 @@ def parse_accept(accept: bytes) -> Offer:
 
 
 def choose(
-    wanted: Format | Wanted, offer: Offer, source: str, *, alpha: bool, animated: bool
+    wanted: Format | Wanted,
+    offer: Offer,
+    source: str,
+    *,
+    alpha: bool,
+    animated: bool,
+    lossless: bool = False,
 ) -> Format:
     """The format to make from a source in Pillow's format ``source``.
 
     AVIF would lose an animation's frames (they are made as WebP or GIF), so ``auto`` passes it
-    over for them.
+    over for them. ``lossless`` leaves WebP, where it is the source's or understood, and PNG.
     """
     if isinstance(wanted, Format):
         return wanted
+    if lossless:
+        understood = offer.webp if wanted is Wanted.AUTO else animated or source == "WEBP"
+        return Format.WEBP if understood else Format.PNG
     if wanted is Wanted.AUTO:
         if offer.avif and not animated:
             return Format.AVIF

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Sequence
 from typing import Any
 
 from attrs import define, field, frozen
@@ -124,6 +125,8 @@ class Rendered:
     #: The state of the source that it was made from.
     source: Identity
     timings: tuple[tuple[str, float], ...] = ()
+    #: The state of its watermark, if it has one.
+    mark: Identity | None = None
 
     def message(self) -> Message:
         """The result on its way to the pool."""
@@ -131,6 +134,7 @@ class Rendered:
             "format": self.format.value,
             "size": [self.width, self.height, self.frames],
             "source": [self.source.size, self.source.mtime],
+            "mark": None if self.mark is None else [self.mark.size, self.mark.mtime],
             "timings": [list(lap) for lap in self.timings],
         }
         return Message(head, self.data)
@@ -145,6 +149,11 @@ def error_message(error: ImageError) -> Message:
 _MAX_TIMINGS = 16
 
 
+def _identity(numbers: Sequence[Any]) -> Identity:
+    size, mtime = (int(number) for number in numbers)
+    return Identity(size, mtime)
+
+
 def read_answer(message: Message) -> Rendered | ImageError:
     """What a worker answered; `Failed` where it makes no sense."""
     head = message.head
@@ -152,7 +161,8 @@ def read_answer(message: Message) -> Rendered | ImageError:
         return from_kind(head["error"], head.get("reason"))
     try:
         width, height, frames = (int(number) for number in head["size"])
-        size, mtime = (int(number) for number in head["source"])
+        source = _identity(head["source"])
+        mark = None if head.get("mark") is None else _identity(head["mark"])
         timings = tuple(
             (name, float(seconds))
             for name, seconds in head["timings"][:_MAX_TIMINGS]
@@ -160,7 +170,7 @@ def read_answer(message: Message) -> Rendered | ImageError:
         )
         return Rendered(
             message.body, Format(head["format"]), width, height, frames,
-            Identity(size, mtime), timings,
+            source, timings, mark,
         )  # fmt: skip
     except (KeyError, TypeError, ValueError, OverflowError):
         return Failed("the image could not be made")

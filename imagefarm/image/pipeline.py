@@ -4,30 +4,29 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import BinaryIO
 
-from attrs import define, field
+from attrs import define, evolve, field
 from PIL import Image
 from PIL.ImageFile import ImageFile
 
 from .encode import Frames, encode
 from .errors import Broken, DeadlineExceeded, Failed, ImageError, TooLarge
-from .formats import Format, Offer, choose
-from .geometry import place, shrink_factor, stored_box, swaps_axes
+from .formats import Format, Offer
+from .geometry import Box, contain, stored_box, swaps_axes, upright_box
 from .job import Rendered
 from .limits import Limits
-from .probe import Header, probe
+from .look import SMALL, border, focus
+from .metadata import kept
+from .plan import Plan, Seen, looks, make_plan, settled, smart
+from .probe import probe
 from .recipe import Recipe
-from .source import identify
-from .steps import STEPS, Plan
+from .source import Identity, identify
+from .steps import STEPS, decode, keeps_profile, orient, plain_pixels, to_srgb, transposed
 
 #: Seconds from any fixed point, never going back.
 Clock = Callable[[], float]
-
-
-#: Bytes that encoding takes for each pixel, measured, where they are many: the AVIF encoder dies
-#: where it gets no memory.
-_ENCODING = {Format.AVIF: 26}
 
 
 @define
@@ -52,56 +51,31 @@ class Watch:
             raise DeadlineExceeded(f"the image took longer than {self.deadline:g} s")
 
 
-def make_plan(header: Header, recipe: Recipe, offer: Offer, limits: Limits) -> Plan:
-    """Decide everything that the header allows to decide. Raises `TooLarge`."""
-    width, height = header.width, header.height
-    swap = swaps_axes(header.orientation)
-    upright = (height, width) if swap else (width, height)
-    placement = place(*upright, recipe.w, recipe.h, recipe.fit)
-    if placement.width > limits.max_width or placement.height > limits.max_height:
-        raise TooLarge(
-            f"the result would be {placement.width} x {placement.height} pixels, more than "
-            f"{limits.max_width} x {limits.max_height}: give w or h"
-        )
-    box = stored_box(placement.box, header.orientation, width, height)
-    out_width, out_height = placement.width, placement.height
-    if swap:
-        out_width, out_height = out_height, out_width
-    target = choose(recipe.fmt, offer, header.format, alpha=header.alpha, animated=header.animated)
-    if out_width * out_height * _ENCODING.get(target, 0) > limits.memory:
-        raise TooLarge("the image needs more memory than a worker may use")
-    return Plan(
-        header=header,
-        width=out_width,
-        height=out_height,
-        box=box,
-        factor=shrink_factor(box, out_width, out_height) if header.format == "JPEG" else 1,
-        format=target,
-        quality=recipe.q,
-        frames=header.frames if target.animates else 1,
-    )
+#: Opens another picture of the same root for reading. Raises as `source.open_source` does.
+Opener = Callable[[bytes], BinaryIO]
 
 
-def render(file: BinaryIO, recipe: Recipe, offer: Offer, limits: Limits, clock: Clock) -> Rendered:
-    """Make the picture. Every failure is an `ImageError`, whatever the source did to Pillow."""
+def render(
+    file: BinaryIO, recipe: Recipe, offer: Offer, limits: Limits, clock: Clock, also: Opener
+) -> Rendered:
+    """Make the picture; ``also`` opens its watermark.
+
+    Every failure is an `ImageError`, whatever the source did to Pillow.
+    """
     watch = Watch(clock, limits.deadline)
     source = identify(os.fstat(file.fileno()))
-    try:
+    with _only_image_errors(limits):
         image, header = probe(file, limits)
         with image:
             watch.lap("probe")
             plan = make_plan(header, recipe, offer, limits)
+            if looks(recipe):
+                plan = settled(plan, offer, limits, _look(image, plan, offer, limits))
+                watch.lap("decode")
+            mark, mark_identity = _mark(recipe, limits, also)
+            plan = evolve(plan, mark=mark)
             frames = _frames(image, plan, watch)
-            data = _encode(frames, plan, limits)
-        watch.lap("encode")
-    except ImageError:
-        raise
-    except MemoryError:
-        raise TooLarge("the image needs more memory than a worker may use") from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise TooLarge(f"the source has more than {limits.max_pixels} pixels") from None
-    except Exception as error:
-        raise Broken("the source is damaged and cannot be decoded") from error
+            data = _encode(frames, plan, limits, watch)
     first = frames.images[0]
     return Rendered(
         data=data,
@@ -110,25 +84,98 @@ def render(file: BinaryIO, recipe: Recipe, offer: Offer, limits: Limits, clock: 
         height=first.height,
         frames=len(frames.images),
         source=source,
+        mark=mark_identity,
         timings=tuple(watch.laps.items()),
     )
 
 
-def _encode(frames: Frames, plan: Plan, limits: Limits) -> bytes:
+@contextmanager
+def _only_image_errors(limits: Limits) -> Iterator[None]:
     try:
-        return encode(frames, plan, limits)
+        yield
+    except ImageError:
+        raise
+    except MemoryError:
+        raise TooLarge("the image needs more memory than a worker may use") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise TooLarge(f"the source has more than {limits.max_pixels} pixels") from None
+    except Exception as error:
+        raise Broken("the source is damaged and cannot be decoded") from error
+
+
+def _encode(frames: Frames, plan: Plan, limits: Limits, watch: Watch) -> bytes:
+    try:
+        return encode(frames, plan, limits, lambda: watch.lap("encode"))
     except (ImageError, MemoryError):
         raise
     except Exception as error:  # the pixels are good by now: this one is our fault
         raise Failed(f"the {plan.format.value} encoder failed") from error
 
 
+def _look(image: ImageFile, plan: Plan, offer: Offer, limits: Limits) -> Seen:
+    """See where the border ends, and then where the content is."""
+    decode(image, plan)
+    info = dict(image.info)
+    pixels = plain_pixels(image, plan)
+    image.info = info  # `plain_pixels` has left only what it needs itself
+    header, recipe = plan.header, plan.recipe
+    trimmed = None
+    if recipe.trim is not None:
+        corner = stored_box(Box(0, 0, 1, 1), header.orientation, pixels.width, pixels.height)
+        left = border(pixels, (int(corner.left), int(corner.top)), recipe.trim)
+        if left is not None:
+            trimmed = upright_box(left, header.orientation, pixels.width, pixels.height)
+    if not smart(recipe):
+        return Seen(trimmed)
+    plan = settled(plan, offer, limits, Seen(trimmed))
+    view = plan.view.shrunk(plan.factor, pixels.width, pixels.height)
+    size = contain(max(1, round(view.width)), max(1, round(view.height)), SMALL, SMALL)
+    small = pixels.resize(
+        size,
+        Image.Resampling.BILINEAR,
+        box=(view.left, view.top, view.right, view.bottom),
+        reducing_gap=2.0,
+    )
+    small = transposed(transposed(small, header.orientation), plan.turn)
+    width, height = plan.view.width, plan.view.height
+    if swaps_axes(header.orientation) != swaps_axes(plan.turn):
+        width, height = height, width
+    box = plan.placement.box
+    return Seen(trimmed, focus(small, box.width / width, box.height / height))
+
+
+def _mark(
+    recipe: Recipe, limits: Limits, also: Opener
+) -> tuple[Image.Image | None, Identity | None]:
+    """The watermark with its colours and its alpha, and which state of it that is."""
+    if recipe.mark is None:
+        return None, None
+    try:
+        with also(recipe.mark.src) as file, _only_image_errors(limits):
+            found = identify(os.fstat(file.fileno()))
+            image, header = probe(file, limits)
+            plan = make_plan(header, Recipe(recipe.mark.src, fmt=Format.PNG), Offer(), limits)
+            with image:
+                mark: Image.Image = image
+                for step in (decode, plain_pixels, to_srgb, orient):
+                    mark = step(mark, plan)
+    except ImageError as error:
+        raise type(error)(f"watermark: {error.reason}") from error
+    return mark.convert("RGBA"), found
+
+
 def _frames(image: ImageFile, plan: Plan, watch: Watch) -> Frames:
     made: list[Image.Image] = []
     durations: list[int] = []
+    keep: dict[str, bytes] = {}
+    if plan.recipe.keep:
+        decode(image, plan)
+        keep = kept(image, plan.recipe)
     for number, frame in enumerate(_each(image, plan)):
         # Read after the first step: Pillow learns a WebP frame's duration by decoding it.
         for name, step in STEPS:
+            if step is to_srgb and number == 0 and keeps_profile(frame, plan):
+                keep["icc_profile"] = frame.info["icc_profile"]
             frame = step(frame, plan)
             watch.lap(name)
             if number == len(durations):
@@ -137,7 +184,7 @@ def _frames(image: ImageFile, plan: Plan, watch: Watch) -> Frames:
     loop = image.info.get("loop")
     if plan.animated:
         made = _without_idle_alpha(made)
-    return Frames(made, durations, loop if isinstance(loop, int) else None)
+    return Frames(made, durations, loop if isinstance(loop, int) else None, keep)
 
 
 def _each(image: ImageFile, plan: Plan) -> Iterator[Image.Image]:

@@ -73,14 +73,14 @@ class ImageService:
         if source.size > self._limits.max_source_bytes:
             raise TooLarge(f"the source is larger than {self._limits.max_source_bytes} bytes")
         offer = parse_accept(params.get(b"HTTP_ACCEPT", b""))
-        etag = entity_tag(recipe, offer, source)
+        etag = entity_tag(recipe, offer, source, _mark(root, recipe))
         if not_modified(params, etag, source.seconds):
             headers = _headers(recipe, etag, source)
             return succeed(Response(304, headers, mtime=source.mtime / 1e9))
 
         def made(rendered: Rendered) -> Response:
             # What the worker opened counts: the file may have been exchanged since we looked.
-            etag = entity_tag(recipe, offer, rendered.source)
+            etag = entity_tag(recipe, offer, rendered.source, rendered.mark)
             return _image(recipe, etag, rendered)
 
         return self._pool.submit(Job(root, recipe, offer)).addCallbacks(made, self._failed)
@@ -104,6 +104,15 @@ class ImageService:
         if error.status == 503:
             response.headers.add(b"Retry-After", b"%d" % RETRY_AFTER)
         return response
+
+
+def _mark(root: bytes, recipe: Recipe) -> Identity | None:
+    if recipe.mark is None:
+        return None
+    try:
+        return stat_source(root, recipe.mark.src)
+    except ImageError as error:
+        raise type(error)(f"watermark: {error.reason}") from None
 
 
 def _headers(recipe: Recipe, etag: bytes, source: Identity) -> Headers:

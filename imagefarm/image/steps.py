@@ -11,41 +11,12 @@ from __future__ import annotations
 import hashlib
 import io
 from collections import OrderedDict
-from collections.abc import Callable
 
-from attrs import frozen
 from PIL import Image, ImageCms
 
-from .formats import Format
-from .geometry import Box
-from .probe import Header
-
-
-@frozen
-class Plan:
-    """What is to be done, decided from the header and the recipe before pixels are decoded.
-
-    ``width``, ``height`` (of the result) and ``box`` (of the source) are in the axes of the
-    picture as stored; ``factor`` is the shrinking that the JPEG decoder does.
-    """
-
-    header: Header
-    width: int
-    height: int
-    box: Box
-    factor: int
-    format: Format
-    quality: int | None
-    #: Frames to make: 1, or all of the animation's.
-    frames: int = 1
-
-    @property
-    def animated(self) -> bool:
-        """Whether the result is an animation."""
-        return self.frames > 1
-
-
-Step = Callable[[Image.Image, Plan], Image.Image]
+from .looks import adjust, blur, flatten, pad, round_corners, sharpen, tone, watermark
+from .plan import Plan, Step
+from .recipe import Keep, Tone
 
 
 def decode(image: Image.Image, plan: Plan) -> Image.Image:
@@ -141,6 +112,18 @@ def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
     return _TRANSFORMS[key]
 
 
+def keeps_profile(image: Image.Image, plan: Plan) -> bool:
+    """Whether the result has the source's colours and profile: RGB, and staying so."""
+    profile = image.info.get("icc_profile")
+    if Keep.ICC not in plan.recipe.keep or plan.recipe.tone is not Tone.COLOR:
+        return False
+    return (
+        isinstance(profile, bytes)
+        and image.mode in ("RGB", "RGBA")
+        and _transform(profile, "RGB") is not None
+    )
+
+
 def to_srgb(image: Image.Image, plan: Plan) -> Image.Image:
     """Bring the colours to sRGB by the embedded profile; CMYK without one by the formula.
 
@@ -148,6 +131,8 @@ def to_srgb(image: Image.Image, plan: Plan) -> Image.Image:
     browsers do.
     """
     profile = image.info.get("icc_profile")
+    if keeps_profile(image, plan):
+        return image
     if isinstance(profile, bytes):
         alpha = image.getchannel("A") if image.mode in ("LA", "RGBA") else None
         colour = image.convert(image.mode[:-1]) if alpha is not None else image
@@ -171,19 +156,20 @@ _TURNS = {
 }
 
 
-def orient(image: Image.Image, plan: Plan) -> Image.Image:
-    """Turn the picture upright by its EXIF orientation."""
-    turn = _TURNS.get(plan.header.orientation)
+def transposed(image: Image.Image, orientation: int) -> Image.Image:
+    """The picture turned as an EXIF orientation asks for."""
+    turn = _TURNS.get(orientation)
     return image if turn is None else image.transpose(turn)
 
 
-def flatten(image: Image.Image, plan: Plan) -> Image.Image:
-    """Lay a transparent picture on white for a format without transparency."""
-    if plan.format.alpha or image.mode not in ("LA", "RGBA"):
-        return image
-    paper = Image.new("RGBA", image.size, "white")
-    paper.alpha_composite(image.convert("RGBA"))
-    return paper.convert(image.mode[:-1])
+def orient(image: Image.Image, plan: Plan) -> Image.Image:
+    """Turn the picture upright by its EXIF orientation."""
+    return transposed(image, plan.header.orientation)
+
+
+def turn(image: Image.Image, plan: Plan) -> Image.Image:
+    """Turn the upright picture as the recipe asks for."""
+    return transposed(image, plan.turn)
 
 
 def strip(image: Image.Image, plan: Plan) -> Image.Image:
@@ -199,6 +185,14 @@ STEPS: tuple[tuple[str, Step], ...] = (
     ("resize", crop_and_resize),
     ("colour", to_srgb),
     ("colour", orient),
-    ("colour", flatten),
-    ("colour", strip),
+    ("colour", turn),
+    ("effects", adjust),
+    ("effects", blur),
+    ("effects", sharpen),
+    ("effects", tone),
+    ("effects", pad),
+    ("effects", watermark),
+    ("effects", round_corners),
+    ("effects", flatten),
+    ("effects", strip),
 )

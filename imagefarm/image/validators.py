@@ -19,13 +19,18 @@ from .source import Identity
 _MAKERS = f"{imagefarm.__version__} {PIL.__version__}"
 
 
-def entity_tag(recipe: Recipe, offer: Offer, source: Identity) -> bytes:
-    """A strong ETag: source, its state, recipe, what Accept said if it mattered, the encoders.
+def entity_tag(
+    recipe: Recipe, offer: Offer, source: Identity, mark: Identity | None = None
+) -> bytes:
+    """A strong ETag: recipe, states of source and watermark, what Accept said, the encoders.
 
     It is the same on every machine that has the same source with the same times.
     """
     says = offer.text() if recipe.fmt is Wanted.AUTO else ""
-    text = f"{recipe.canonical()} {says} {source.size} {source.mtime} {_MAKERS}"
+    states = f"{source.size} {source.mtime}"
+    if mark is not None:
+        states += f" {mark.size} {mark.mtime}"
+    text = f"{recipe.canonical()} {says} {states} {_MAKERS}"
     return b'"%s"' % hashlib.blake2b(text.encode(), digest_size=12).hexdigest().encode()
 
 

@@ -89,8 +89,12 @@ def answer(job: Job, limits: Limits, clock: Clock) -> Message:
 
 def perform(job: Job, limits: Limits, clock: Clock) -> Rendered:
     """Open the source and make the picture. Raises `ImageError`."""
-    with os.fdopen(open_source(job.root, job.recipe.src), "rb") as file:
-        return render(file, job.recipe, job.offer, limits, clock)
+
+    def opened(src: bytes) -> BinaryIO:
+        return os.fdopen(open_source(job.root, src), "rb")
+
+    with opened(job.recipe.src) as file:
+        return render(file, job.recipe, job.offer, limits, clock, opened)
 
 
 def limits_argument(limits: Limits) -> str:

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+from attrs import astuple
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from twisted.trial.unittest import SynchronousTestCase
 
+from imagefarm.image.errors import OutsidePicture
 from imagefarm.image.geometry import (
     SHRINK_FACTORS,
     Box,
+    cropped,
     place,
     shrink_factor,
     stored_box,
     swaps_axes,
+    turn_of,
+    upright_box,
 )
-from imagefarm.image.recipe import Fit
+from imagefarm.image.recipe import Crop, Fit, Point
 from imagefarm.image.steps import _TURNS as TURNS
+from imagefarm.image.steps import transposed
+
+from .test_recipe import CROPS, POINT
 
 PIXELS = st.integers(1, 20_000)
 SIDE = st.none() | PIXELS
@@ -48,8 +56,10 @@ class Sizes(SynchronousTestCase):
         self, width: int, height: int, w: int | None, h: int | None, fit: Fit
     ) -> None:
         found = place(width, height, w, h, fit)
-        self.assertTrue(1 <= found.width <= min(width, w or width))
-        self.assertTrue(1 <= found.height <= min(height, h or height))
+        self.assertTrue(1 <= found.width <= width)
+        self.assertTrue(1 <= found.height <= height)
+        if fit is not Fit.OUTSIDE or w is None or h is None:
+            self.assertTrue(found.width <= (w or width) and found.height <= (h or height))
         box = found.box
         self.assertTrue(0 <= box.left < box.right <= width)
         self.assertTrue(0 <= box.top < box.bottom <= height)
@@ -100,6 +110,92 @@ class Sizes(SynchronousTestCase):
         if w <= width and h <= height:
             self.assertEqual((found.width, found.height), (w, h))
 
+    @given(PIXELS, PIXELS, PIXELS, PIXELS, st.booleans())
+    def test_outside_covers_the_box_as_tightly_as_can_be(
+        self, width: int, height: int, w: int, h: int, enlarge: bool
+    ) -> None:
+        found = place(width, height, w, h, Fit.OUTSIDE, enlarge=enlarge)
+        self.assertEqual(found.box, Box(0, 0, width, height))
+        if not enlarge and (w >= width or h >= height):
+            self.assertEqual(found.size, (width, height))
+            return
+        self.assertTrue(found.width >= w and found.height >= h)
+        self.assertTrue(found.width == w or found.height == h)
+        self.assertTrue(
+            abs(found.height - height * found.width / width) <= 0.5
+            or abs(found.width - width * found.height / height) <= 0.5
+        )
+
+    @given(PIXELS, PIXELS, PIXELS, PIXELS, st.booleans(), POINT)
+    def test_pad_is_the_box_with_the_picture_within(
+        self, width: int, height: int, w: int, h: int, enlarge: bool, focus: Point
+    ) -> None:
+        found = place(width, height, w, h, Fit.PAD, enlarge=enlarge, focus=focus)
+        self.assertEqual(found.size, (w, h))
+        inner = place(width, height, w, h, Fit.CONTAIN, enlarge=enlarge)
+        self.assertEqual((found.width, found.height), (inner.width, inner.height))
+        x, y = found.at
+        self.assertTrue(0 <= x <= w - found.width and 0 <= y <= h - found.height)
+        self.assertTrue(abs(x - (w - found.width) * focus.x) <= 0.5)
+
+    @given(PIXELS, PIXELS, SIDE, SIDE, FITS)
+    def test_enlarged_it_meets_the_box(
+        self, width: int, height: int, w: int | None, h: int | None, fit: Fit
+    ) -> None:
+        found = place(width, height, w, h, fit, enlarge=True)
+        if w is None and h is None:
+            self.assertEqual(found.size, (width, height))
+        elif w is None or h is None or fit in (Fit.CONTAIN, Fit.INSIDE, Fit.OUTSIDE):
+            self.assertTrue(found.width == w or found.height == h)
+        else:
+            self.assertEqual(found.size, (w, h))
+
+    @given(PIXELS, PIXELS, PIXELS, PIXELS, POINT, st.booleans())
+    def test_cover_has_the_focus_in_its_middle_or_touches_a_side(
+        self, width: int, height: int, w: int, h: int, focus: Point, enlarge: bool
+    ) -> None:
+        found = place(width, height, w, h, Fit.COVER, focus=focus, enlarge=enlarge)
+        box = found.box
+        self.assertTrue(0 <= box.left < box.right <= width)
+        self.assertTrue(0 <= box.top < box.bottom <= height)
+        middle = (box.left + box.right) / 2
+        self.assertTrue(
+            abs(middle - focus.x * width) < 1e-3
+            or (box.left == 0 and middle > focus.x * width - 1e-3)
+            or (abs(box.right - width) < 1e-3 and middle < focus.x * width + 1e-3)
+        )
+
+
+class Crops(SynchronousTestCase):
+    def test_examples(self) -> None:
+        for crop, within, box in [
+            (None, None, Box(0, 0, 100, 60)),
+            (Crop(10, 20, 30, 40), None, Box(10, 20, 40, 60)),
+            (Crop(90, 50, 100, 100), None, Box(90, 50, 100, 60)),
+            (Crop(25, 50, 50, 50, True), None, Box(25, 30, 75, 60)),
+            (Crop(0, 0, 0.1, 0.1, True), None, Box(0, 0, 1, 1)),
+            (Crop(100, 100, 5, 5, True), None, Box(99, 59, 100, 60)),
+            (None, Box(5, 6, 50, 40), Box(5, 6, 50, 40)),
+            (Crop(1, 2, 100, 3), Box(5, 6, 50, 40), Box(6, 8, 50, 11)),
+        ]:
+            with self.subTest(crop=crop, within=within):
+                self.assertEqual(cropped(100, 60, crop, within), box)
+
+    def test_nothing_of_the_picture(self) -> None:
+        error = self.assertRaises(OutsidePicture, cropped, 100, 60, Crop(100, 0, 5, 5), None)
+        self.assertEqual(error.reason, "crop must be within the picture of 100 x 60 pixels")
+
+    @given(st.integers(1, 500), st.integers(1, 500), CROPS)
+    def test_always_whole_pixels_inside(self, width: int, height: int, crop: Crop) -> None:
+        try:
+            box = cropped(width, height, crop, None)
+        except OutsidePicture:
+            self.assertFalse(crop.percent)
+            return
+        self.assertTrue(0 <= box.left < box.right <= width)
+        self.assertTrue(0 <= box.top < box.bottom <= height)
+        self.assertEqual([float(edge) for edge in astuple(box)], [int(e) for e in astuple(box)])
+
 
 class Shrinking(SynchronousTestCase):
     def test_examples(self) -> None:
@@ -125,6 +221,26 @@ class Shrinking(SynchronousTestCase):
 
 
 class Orientation(SynchronousTestCase):
+    def test_there_and_back(self) -> None:
+        box = Box(1, 0, 3, 2)
+        for orientation in range(1, 9):
+            stored = stored_box(box, orientation, 5, 3)
+            self.assertEqual(upright_box(stored, orientation, 5, 3), box)
+
+    def test_turns_mean_what_they_say(self) -> None:
+        picture = Image.new("L", (5, 3))
+        picture.putdata(list(range(15)))
+        for flip in (False, True):
+            for degrees in (0, 90, 180, 270):
+                expected = picture
+                if flip:
+                    expected = expected.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+                expected = expected.rotate(-degrees, expand=True)
+                found = transposed(picture, turn_of(flip, degrees))
+                self.assertEqual(
+                    (found.size, found.tobytes()), (expected.size, expected.tobytes())
+                )
+
     def test_a_box_cut_before_turning_is_the_box_cut_after(self) -> None:
         stored = Image.new("L", (5, 3))
         stored.putdata(list(range(15)))

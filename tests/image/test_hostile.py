@@ -105,7 +105,7 @@ class LimitsHold(SynchronousTestCase):
 
     def test_timings(self) -> None:
         names = [name for name, _ in make(saved(corners(), "PNG"), "w=9").timings]
-        self.assertEqual(names, ["probe", "decode", "resize", "colour", "encode"])
+        self.assertEqual(names, ["probe", "decode", "resize", "colour", "effects", "encode"])
 
 
 class Damage(SynchronousTestCase):

@@ -8,18 +8,17 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterator
+from typing import BinaryIO
 
 from PIL import Image, ImageChops, ImageCms, ImageStat
 from twisted.trial.unittest import SynchronousTestCase
 
-from imagefarm.image.errors import (
-    ImageError,
-    Unsupported,
-)
+from imagefarm.image.errors import ImageError, NotFound, Unsupported
 from imagefarm.image.formats import Format, Offer
 from imagefarm.image.job import Rendered
 from imagefarm.image.limits import Limits
-from imagefarm.image.pipeline import Clock, make_plan, render
+from imagefarm.image.pipeline import Clock, Opener, render
+from imagefarm.image.plan import make_plan
 from imagefarm.image.probe import Header
 from imagefarm.image.query import parse_query
 
@@ -44,13 +43,18 @@ def make(
     offer: Offer = PLAIN,
     limits: Limits | None = None,
     clock: Clock = time.monotonic,
+    also: Opener | None = None,
 ) -> Rendered:
     recipe = parse_query(b"src=x&" + query.encode())
     with tempfile.TemporaryFile() as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's, about damaged files
         file.write(data)
         file.seek(0)
-        return render(file, recipe, offer, limits or Limits(), clock)
+        return render(file, recipe, offer, limits or Limits(), clock, also or nothing_else)
+
+
+def nothing_else(path: bytes) -> BinaryIO:
+    raise NotFound("there is no such source")
 
 
 def difference(one: Image.Image, other: Image.Image) -> float:

@@ -1,0 +1,70 @@
+"""Metadata that a recipe's ``keep`` names; all other is left behind."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from PIL import Image, PngImagePlugin
+from PIL.ImageFile import ImageFile
+
+from .formats import Format
+from .recipe import Keep, Recipe
+
+_ORIENTATION = 0x0112
+_COPYRIGHT = (0x8298, 0x013B)
+#: Most bytes of each kind that are kept: one segment of a JPEG.
+MAX_KEPT = 65_000
+#: Which formats hold which kinds.
+_HOLDS = {
+    "exif": (Format.JPEG, Format.PNG, Format.WEBP, Format.AVIF),
+    "xmp": (Format.JPEG, Format.PNG, Format.WEBP, Format.AVIF),
+    "icc_profile": (Format.JPEG, Format.PNG, Format.WEBP, Format.AVIF),
+}
+
+
+def kept(image: ImageFile, recipe: Recipe) -> dict[str, bytes]:
+    """The metadata of a decoded source that its recipe keeps, by the names of Pillow's options.
+
+    What is broken or too long is left out: the picture may well be good. The colour profile is
+    not among it, as the pixels have a say in that.
+    """
+    found: dict[str, bytes] = {}
+    try:
+        if Keep.EXIF in recipe.keep or Keep.COPYRIGHT in recipe.keep:
+            found["exif"] = _exif(image, everything=Keep.EXIF in recipe.keep)
+        if Keep.XMP in recipe.keep:
+            found["xmp"] = _xmp(image)
+    except MemoryError:
+        raise
+    except Exception:
+        return {}  # whatever broken metadata raises
+    return {name: data for name, data in found.items() if 0 < len(data) <= MAX_KEPT}
+
+
+def _exif(image: ImageFile, *, everything: bool) -> bytes:
+    source = image.getexif()
+    if not everything:
+        exif = Image.Exif()
+        for tag in _COPYRIGHT:
+            if tag in source:
+                exif[tag] = source[tag]
+        return exif.tobytes() if len(exif) else b""
+    if _ORIENTATION in source:
+        del source[_ORIENTATION]  # the picture is upright now
+    return source.tobytes() if len(source) else b""
+
+
+def _xmp(image: ImageFile) -> bytes:
+    value = image.info.get("xmp", b"")
+    return value if isinstance(value, bytes) else b""
+
+
+def options(kept: dict[str, bytes], format: Format) -> dict[str, Any]:
+    """The encoder's options for what a format holds."""
+    fitting: dict[str, Any] = {name: data for name, data in kept.items() if format in _HOLDS[name]}
+    if format is Format.PNG and "xmp" in fitting:
+        chunks = PngImagePlugin.PngInfo()
+        text = fitting.pop("xmp").decode("utf-8", "replace")
+        chunks.add_itxt("XML:com.adobe.xmp", text)
+        fitting["pnginfo"] = chunks
+    return fitting

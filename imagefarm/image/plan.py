@@ -1,0 +1,153 @@
+"""The plan of one job: all that can be decided before the pixels are worked on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from attrs import evolve, field, frozen
+from PIL import Image
+
+from .errors import TooLarge
+from .formats import Format, Offer, choose
+from .geometry import (
+    Box,
+    Placement,
+    cropped,
+    place,
+    shrink_factor,
+    stored_box,
+    swaps_axes,
+    turn_of,
+)
+from .limits import Limits
+from .probe import Header
+from .recipe import CENTRE, Fit, Point, Recipe
+
+#: Bytes that encoding takes for each pixel, measured, where they are many: the AVIF encoder dies
+#: where it gets no memory.
+_ENCODING = {Format.AVIF: 26}
+
+
+@frozen
+class Seen:
+    """What looking at the pixels has found."""
+
+    #: What is left of the upright picture without its border.
+    trimmed: Box | None = None
+    focus: Point | None = None
+
+
+@frozen
+class Plan:
+    """What is to be done.
+
+    ``width``, ``height`` (of the picture) and the boxes (of the source) are in the axes of the
+    picture as stored; ``factor`` is the shrinking that the JPEG decoder does.
+    """
+
+    header: Header
+    recipe: Recipe
+    width: int
+    height: int
+    box: Box
+    factor: int
+    format: Format
+    #: The upright picture placed in the box asked for.
+    placement: Placement
+    #: The part of the stored picture that ``trim`` and ``crop`` leave.
+    view: Box
+    #: Frames to make: 1, or all of the animation's.
+    frames: int = 1
+    #: The watermark, ready to be laid on.
+    mark: Image.Image | None = field(default=None, eq=False, repr=False)
+
+    @property
+    def animated(self) -> bool:
+        """Whether the result is an animation."""
+        return self.frames > 1
+
+    @property
+    def turn(self) -> int:
+        """How the recipe turns the upright picture, as an EXIF orientation."""
+        return turn_of(self.recipe.flip, self.recipe.rotate)
+
+
+#: One step of the pipeline.
+Step = Callable[[Image.Image, Plan], Image.Image]
+
+
+def make_plan(
+    header: Header, recipe: Recipe, offer: Offer, limits: Limits, seen: Seen | None = None
+) -> Plan:
+    """Decide everything that the header (and ``seen``) allows to decide.
+
+    Raises `TooLarge`, and `OutsidePicture` for a crop that has nothing of the picture.
+    """
+    seen = seen or Seen()
+    width, height = header.width, header.height
+    swap, turn = swaps_axes(header.orientation), turn_of(recipe.flip, recipe.rotate)
+    upright = (height, width) if swap else (width, height)
+    view = cropped(*upright, recipe.crop, seen.trimmed)
+    shape = (int(view.width), int(view.height))
+    turned = shape[::-1] if swaps_axes(turn) else shape
+    gravity = recipe.gravity if isinstance(recipe.gravity, Point) else seen.focus
+    placement = place(
+        *turned, recipe.w, recipe.h, recipe.fit, enlarge=recipe.enlarge, focus=gravity or CENTRE
+    )
+    _check(placement, limits)
+    part = stored_box(placement.box, turn, *shape).moved(view.left, view.top)
+    box = stored_box(part, header.orientation, width, height)
+    out_width, out_height = placement.width, placement.height
+    if swap != swaps_axes(turn):
+        out_width, out_height = out_height, out_width
+    target = choose(
+        recipe.fmt,
+        offer,
+        header.format,
+        alpha=header.alpha,
+        animated=header.animated,
+        lossless=recipe.lossless,
+    )
+    canvas_width, canvas_height = placement.size
+    if canvas_width * canvas_height * _ENCODING.get(target, 0) > limits.memory:
+        raise TooLarge("the image needs more memory than a worker may use")
+    shrinks = header.format == "JPEG" and recipe.trim is None
+    frames = header.frames if target.animates else 1
+    if frames > 1 and canvas_width * canvas_height * frames > limits.max_total_pixels:
+        raise TooLarge(f"the result's frames have more than {limits.max_total_pixels} pixels")
+    return Plan(
+        header=header,
+        recipe=recipe,
+        width=out_width,
+        height=out_height,
+        box=box,
+        factor=shrink_factor(box, out_width, out_height) if shrinks else 1,
+        format=target,
+        placement=placement,
+        view=stored_box(view, header.orientation, width, height),
+        frames=frames,
+    )
+
+
+def _check(placement: Placement, limits: Limits) -> None:
+    width, height = placement.size
+    if width > limits.max_width or height > limits.max_height:
+        raise TooLarge(
+            f"the result would be {width} x {height} pixels, more than "
+            f"{limits.max_width} x {limits.max_height}: give w or h"
+        )
+
+
+def settled(plan: Plan, offer: Offer, limits: Limits, seen: Seen) -> Plan:
+    """The plan with what has been ``seen``; what is decoded already stays as it is."""
+    return evolve(make_plan(plan.header, plan.recipe, offer, limits, seen), factor=plan.factor)
+
+
+def looks(recipe: Recipe) -> bool:
+    """Whether the pixels have a say in where the picture is cut."""
+    return recipe.trim is not None or smart(recipe)
+
+
+def smart(recipe: Recipe) -> bool:
+    """Whether the content says where to cut."""
+    return recipe.fit is Fit.COVER and not isinstance(recipe.gravity, Point)
