@@ -10,10 +10,17 @@ from imagefarm.http.headers import Headers
 from imagefarm.http.message import Body, FileBody, Request, Response
 
 from .directives import CacheSettings
+from .policy import age
 from .store import Found
 
-#: RFC 9211 section 2.2: why the request went forward, by ``$upstream_cache_status``.
-_FORWARD: Final = {b"MISS": b"miss", b"EXPIRED": b"stale", b"BYPASS": b"bypass"}
+#: RFC 9211 section 2.2: why the request went forward, by ``$upstream_cache_status``; empty where
+#: the cache was not asked for its method.
+_FORWARD: Final = {
+    b"MISS": b"miss",
+    b"EXPIRED": b"stale",
+    b"BYPASS": b"bypass",
+    b"": b"method",
+}
 
 
 def from_file(
@@ -33,9 +40,12 @@ def from_file(
     # $upstream_http_NAME of a hit is what the upstream said then (nginx).
     request.outcome.upstream_headers = Headers(entry.headers)
     headers = Headers(entry.headers)
+    if settings.rfc9111:
+        # Section 5.1: what comes from a cache says how old it is.
+        headers.set(b"Age", b"%d" % age(entry, now))
     if settings.status_header:
-        how = how or b"hit; ttl=%d" % (entry.expires - now)
-        headers.add(b"Cache-Status", b"imagefarm; " + how)
+        how = how or b"hit"
+        headers.add(b"Cache-Status", b"imagefarm; %b; ttl=%d" % (how, entry.expires - now))
     body: Body = FileBody(found.file, found.body_offset, entry.body_length)
     if not entry.body_length:
         found.file.close()

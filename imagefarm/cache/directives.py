@@ -11,7 +11,7 @@ from attrs import frozen
 from imagefarm.config.ast import Directive
 from imagefarm.config.errors import Invalid, Problem
 from imagefarm.config.table import HSL, HTTP, AnyRow, Environment, ListRow, Row, Scope
-from imagefarm.config.values import flag, number, parse_time, template
+from imagefarm.config.values import flag, number, offset, parse_time, template, time
 from imagefarm.config.variables import Template
 
 from .paths import DOC, SYNTAX, or_invalid, zone_path
@@ -76,12 +76,82 @@ class Rows:
     bypass: ListRow[tuple[Template, ...]]
     no_cache: ListRow[tuple[Template, ...]]
     use_stale: Row[frozenset[str]]
+    lock: Row[bool]
+    lock_timeout: Row[float]
+    lock_age: Row[float]
+    background_update: Row[bool]
+    revalidate: Row[bool]
+    convert_head: Row[bool]
+    max_range_offset: Row[int | None]
+    rfc9111: Row[bool]
 
     def __iter__(self) -> Iterator[AnyRow]:
         yield from (
             self.path, self.zone, self.key, self.valid, self.min_uses, self.methods,
-            self.bypass, self.no_cache, self.use_stale,
+            self.bypass, self.no_cache, self.use_stale, self.lock, self.lock_timeout,
+            self.lock_age, self.background_update, self.revalidate, self.convert_head,
+            self.max_range_offset, self.rfc9111,
         )  # fmt: skip
+
+
+def _lock_rows(prefix: str) -> dict[str, Any]:
+    """Who fills, and who waits."""
+    return {
+        "lock": Row(
+            name=f"{prefix}_cache_lock", contexts=HSL, convert=flag, default=True,
+            syntax="on | off",
+            doc="Whether of simultaneous requests for one key, in all processes on the machine, "
+            "only one goes to the upstream, while the others wait for its response.",
+        ),
+        "lock_timeout": Row(
+            name=f"{prefix}_cache_lock_timeout", contexts=HSL, convert=time, default=5.0,
+            default_text="5s", syntax="time",
+            doc="How long a request waits for another one that fills the same key; then it is "
+            "passed on, and its response not cached.",
+        ),
+        "lock_age": Row(
+            name=f"{prefix}_cache_lock_age", contexts=HSL, convert=time, default=5.0,
+            default_text="5s", syntax="time",
+            doc="When the request that fills a key has not completed in this time, one more of "
+            "those that wait is passed on.",
+        ),
+    }  # fmt: skip
+
+
+def _conduct_rows(prefix: str) -> dict[str, Any]:
+    """How the upstream is asked, and how strictly its answers are read."""
+    return {
+        "background_update": Row(
+            name=f"{prefix}_cache_background_update", contexts=HSL, convert=flag, default=False,
+            syntax="on | off",
+            doc="Whether an expired response is fetched anew by a request of its own, while the "
+            "client gets the expired one; where it may be used while updating.",
+        ),
+        "revalidate": Row(
+            name=f"{prefix}_cache_revalidate", contexts=HSL, convert=flag, default=False,
+            syntax="on | off",
+            doc="Whether expired responses are revalidated with If-Modified-Since and "
+            "If-None-Match.",
+        ),
+        "convert_head": Row(
+            name=f"{prefix}_cache_convert_head", contexts=HSL, convert=flag, default=True,
+            syntax="on | off",
+            doc="Whether HEAD becomes GET on its way to the upstream, so that there is something "
+            "to cache; else what answers a HEAD is not cached.",
+        ),
+        "max_range_offset": Row(
+            name=f"{prefix}_cache_max_range_offset", contexts=HSL, convert=offset, default=None,
+            default_text="no limit", syntax="number",
+            doc="A range that begins at this byte or later, of what is not cached, is passed on "
+            "as it is, and its response not cached.",
+        ),
+        "rfc9111": Row(
+            name=f"{prefix}_cache_rfc9111", contexts=HSL, convert=flag, default=False,
+            syntax="on | off",
+            doc="Whether responses are cached by RFC 9111 where nginx is looser: Age, "
+            "must-revalidate, Authorization, invalidation and more; see docs/cache.md.",
+        ),
+    }  # fmt: skip
 
 
 def make_rows(prefix: str) -> Rows:
@@ -135,6 +205,8 @@ def make_rows(prefix: str) -> Rows:
             doc="When an expired response may be served instead of an error, or while another "
             "request fetches a new one.",
         ),
+        **_lock_rows(prefix),
+        **_conduct_rows(prefix),
     )  # fmt: skip
 
 
@@ -154,8 +226,7 @@ DIRECTIVES: tuple[AnyRow, ...] = (*FASTCGI, *PROXY, CACHE_STATUS_HEADER)
 class CacheSettings:
     """How a location uses its zone. Names are nginx's directives; times in seconds.
 
-    ``key`` gives the cache key of a request. ``lock_timeout`` bounds the wait for another
-    request that fills the same key.
+    ``key`` gives the cache key of a request.
     """
 
     zone: str
@@ -168,7 +239,14 @@ class CacheSettings:
     use_stale: frozenset[str] = frozenset()
     ignore_headers: frozenset[bytes] = frozenset()
     status_header: bool = True
+    lock: bool = True
     lock_timeout: float = 5.0
+    lock_age: float = 5.0
+    background_update: bool = False
+    revalidate: bool = False
+    convert_head: bool = True
+    max_range_offset: int | None = None
+    rfc9111: bool = False
 
     @classmethod
     def from_scope(
@@ -200,6 +278,14 @@ class CacheSettings:
             use_stale=scope[rows.use_stale],
             ignore_headers=ignore_headers,
             status_header=scope[CACHE_STATUS_HEADER],
+            lock=scope[rows.lock],
+            lock_timeout=scope[rows.lock_timeout],
+            lock_age=scope[rows.lock_age],
+            background_update=scope[rows.background_update],
+            revalidate=scope[rows.revalidate],
+            convert_head=scope[rows.convert_head],
+            max_range_offset=scope[rows.max_range_offset],
+            rfc9111=scope[rows.rfc9111],
         )
 
 

@@ -28,6 +28,7 @@ MAX_BLOCK: Final = 64 * 1024
 MAX_KEY: Final = 32 * 1024
 
 _FINAL: Final = 1
+_MUST_REVALIDATE: Final = 2
 _PREFIX = struct.Struct(">4sI")
 _FIXED = struct.Struct(">HHHIQddddddIHHHI")
 #: The number of bytes from which `block_length` can tell the rest.
@@ -57,7 +58,7 @@ class Entry:
     Times are seconds since the epoch: ``stored`` when we stored it, ``expires`` until when it
     is fresh, ``date`` and ``last_modified`` what the upstream said. ``variant`` is the
     secondary key that ``vary`` (lower-case names) gave for the request. ``final`` is
-    `Response.final`.
+    `Response.final`. ``must_revalidate``: never to be served stale.
     """
 
     key: bytes
@@ -74,6 +75,7 @@ class Entry:
     vary: tuple[bytes, ...] = ()
     variant: bytes = b""
     final: bool = False
+    must_revalidate: bool = False
 
 
 def _wire(moment: float | None) -> float:
@@ -94,9 +96,10 @@ def encode(entry: Entry) -> bytes:
     length = PREFIX_LENGTH + sum(map(len, parts))
     if len(entry.key) > MAX_KEY or length > MAX_BLOCK:
         raise EntryError(f"the header block of {length} bytes is too long")
+    flags = _FINAL * entry.final | _MUST_REVALIDATE * entry.must_revalidate
     block = _FIXED.pack(
-        VERSION, _FINAL * entry.final, entry.status, length, entry.body_length, entry.stored,
-        entry.expires, _wire(entry.date), _wire(entry.last_modified),
+        VERSION, flags, entry.status, length, entry.body_length, entry.stored, entry.expires,
+         _wire(entry.date), _wire(entry.last_modified),
         entry.stale_while_revalidate, entry.stale_if_error, *map(len, parts),
     ) + b"".join(parts)  # fmt: skip
     return _PREFIX.pack(MAGIC, zlib.crc32(block)) + block
@@ -147,5 +150,6 @@ def decode(data: bytes) -> tuple[Entry, int]:
         key, status, tuple(zip(lines[::2], lines[1::2], strict=True)), stored, expires,
         body_length, _value(date), _value(last_modified), etag, revalidate, on_error,
         tuple(vary.split(b",")) if vary else (), variant, bool(flags & _FINAL),
+        bool(flags & _MUST_REVALIDATE),
     )  # fmt: skip
     return entry, length

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import attrs
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.python.failure import Failure
 
+from imagefarm.http.dates import format_http
 from imagefarm.http.headers import Headers
 from imagefarm.http.message import (
     BodyStream,
@@ -25,8 +26,8 @@ from .answers import forwarded, from_file
 from .directives import CacheSettings
 from .entry import Entry
 from .filling import Filling
-from .flights import Landing
-from .policy import Storable, http_date, may_serve_stale, storable, truthy, variant
+from .locks import Landing
+from .policy import Storable, freshened, http_date, may_serve_stale, storable, truthy, variant
 from .store import Found
 from .zone import Zone
 
@@ -71,7 +72,9 @@ class Fetch:
         self.leading = leading
         self.storing = storing
         self.gone = False
-        self.derived = _derive(request)
+        #: Whether the upstream is asked for no more than a confirmation of ``stale``.
+        self.validating = bool(storing and stale and settings.revalidate)
+        self.derived = _derive(request, self._conditions()) if storing else _alone(request)
 
     def run(self) -> Deferred[Response]:
         """Ask the inner handler."""
@@ -83,6 +86,19 @@ class Fetch:
         self.request.on_gone.append(self._client_gone)
         asked = maybeDeferred(self.inner, self.derived)
         return asked.addCallbacks(self._answered, self._failed).addErrback(self._abandon)
+
+    def _conditions(self) -> list[tuple[bytes, bytes]]:
+        """What asks the upstream to confirm the expired file (``*_cache_revalidate``)."""
+        if self.stale is None or not self.validating:
+            return []
+        entry, fields = self.stale.entry, []
+        if entry.last_modified is not None:
+            date = format_http(entry.last_modified)
+            fields.append((b"If-Modified-Since", date))
+        if entry.etag:
+            fields.append((b"If-None-Match", entry.etag))
+        self.validating = bool(fields)
+        return fields
 
     def _abandon(self, failure: Failure) -> Failure:
         """Whatever went wrong, nobody must wait for us."""
@@ -134,7 +150,10 @@ class Fetch:
         return None
 
     def _answered(self, response: Response) -> Response:
-        stale = self._take_stale(*self._conditions(response.status))
+        if response.status == 304 and self.validating and self.stale is not None:
+            confirmed, self.stale = self.stale, None
+            return self._confirmed(response, confirmed)
+        stale = self._take_stale(*self._troubles(response.status))
         if stale is not None:
             discard(response.body)
             how = b"fwd=stale"
@@ -150,7 +169,40 @@ class Fetch:
         self._land(Landing.LEAD if response.status >= 500 else Landing.PASS)
         return self._finish(response, b"")
 
-    def _conditions(self, status: int) -> tuple[str, ...]:
+    def _confirmed(self, response: Response, stale: Found) -> Response:
+        """The upstream says that the expired file is still good."""
+        settings, entry = self.settings, stale.entry
+        discard(response.body)
+        headers = self.request.outcome.upstream_headers or response.headers
+        verdict = self._judge(entry.status, headers)
+        how = b"fwd=%b; fwd-status=304" % (b"bypass" if self.status == b"BYPASS" else b"stale")
+        landing = Landing.STALE
+        if verdict is not None:
+            if settings.rfc9111:
+                entry = attrs.evolve(
+                    entry,
+                    headers=freshened(entry.headers, response.headers),
+                    must_revalidate=verdict.must_revalidate,
+                )
+            entry = attrs.evolve(
+                entry,
+                stored=self.zone.now(),
+                expires=verdict.expires,
+                date=http_date(headers.first(b"date")),
+                stale_while_revalidate=verdict.stale_while_revalidate,
+                stale_if_error=verdict.stale_if_error,
+            )
+            place = self.zone.place(entry, self.digest)
+            if self.zone.refresh(stale, entry, place):
+                how += b"; stored"
+                landing = Landing.STORED
+        self.zone.counters.revalidated += 1
+        found = attrs.evolve(stale, entry=entry)
+        response = from_file(settings, self.request, found, b"REVALIDATED", self.zone.now(), how)
+        self._land(landing)
+        return response
+
+    def _troubles(self, status: int) -> tuple[str, ...]:
         """The words of ``*_cache_use_stale`` that an answer with ``status`` meets.
 
         A 502 or 504 without an upstream's head is our own: the exchange failed.
@@ -173,9 +225,18 @@ class Fetch:
             if response.status >= 400:
                 return None  # no upstream said so: an error of our own
             headers = response.headers
+        return self._judge(response.status, headers)
+
+    def _judge(self, status: int, headers: Headers) -> Storable | None:
         settings = self.settings
         return storable(
-            response.status, headers, settings.valid, settings.ignore_headers, self.zone.now()
+            status,
+            headers,
+            settings.valid,
+            settings.ignore_headers,
+            self.zone.now(),
+            strict=settings.rfc9111,
+            authorized=b"authorization" in self.request.head.headers,
         )
 
     def _entry(self, response: Response, verdict: Storable) -> Entry:
@@ -189,7 +250,7 @@ class Fetch:
             tuple(headers),
             self.zone.now(),
             verdict.expires,
-            date=http_date(headers.first(b"date")),
+            date=http_date((self.request.outcome.upstream_headers or headers).first(b"date")),
             last_modified=modified,
             etag=headers.first(b"etag") or b"",
             stale_while_revalidate=verdict.stale_while_revalidate,
@@ -197,6 +258,7 @@ class Fetch:
             vary=verdict.vary,
             variant=variant(verdict.vary, self.request.head.headers),
             final=response.final,
+            must_revalidate=verdict.must_revalidate,
         )
 
     def _store(self, response: Response, verdict: Storable) -> Response | None:
@@ -229,13 +291,18 @@ class Fetch:
         return forwarded(self.settings, response, self.status, how)
 
 
-def _derive(request: Request) -> Request:
+def _derive(request: Request, conditions: Sequence[tuple[bytes, bytes]]) -> Request:
     """The request for the upstream: for the whole, and not ended by the client's leaving."""
     head = request.head
     fields = [(name, value) for name, value in head.headers if name.lower() not in _PARTIAL]
     method = b"GET" if head.method == b"HEAD" else head.method
-    head = attrs.evolve(head, method=method, headers=Headers(fields))
+    head = attrs.evolve(head, method=method, headers=Headers((*fields, *conditions)))
     return attrs.evolve(request, head=head, on_gone=[])
+
+
+def _alone(request: Request) -> Request:
+    """The same for an answer that is the client's alone: as the client has asked."""
+    return attrs.evolve(request, on_gone=[])
 
 
 def _fault(failure: Failure) -> str:

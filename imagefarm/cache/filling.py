@@ -16,7 +16,7 @@ import attrs
 from imagefarm.http.message import BodySink, BodyStream
 
 from .entry import Entry
-from .flights import Landing
+from .locks import Landing
 from .store import Writer
 from .zone import Zone
 

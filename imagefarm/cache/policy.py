@@ -7,6 +7,7 @@ header rules of its upstream module, RFC 9111 sections 3 and 4, RFC 5861.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable
 from typing import Final
 
@@ -25,12 +26,22 @@ CLOCK_SKEW: Final = 60.0
 DEFAULT_CODES: Final = frozenset({200, 301, 302})
 #: 1xx and 304 are no representations; a part must not be served as the whole.
 _NEVER: Final = frozenset({206, 304})
+_SAFE: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PROPFIND", b"REPORT"})
+_DIGITS: Final = re.compile(rb"\d+")
 
 ACCEL_EXPIRES: Final = b"x-accel-expires"
 CACHE_CONTROL: Final = b"cache-control"
 EXPIRES: Final = b"expires"
 SET_COOKIE: Final = b"set-cookie"
 VARY: Final = b"vary"
+#: What lets an answer to a request with Authorization be stored (RFC 9111 section 3.5).
+_FOR_ALL: Final = (b"public", b"s-maxage", b"must-revalidate")
+#: What forbids to serve it stale (RFC 9111 section 4.2.4).
+_NEVER_STALE: Final = (b"must-revalidate", b"proxy-revalidate", b"s-maxage")
+#: What a 304 does not change of what is stored (RFC 9111 section 3.2, RFC 9110 section 8.6).
+_OF_THE_BODY: Final = frozenset(
+    {b"content-encoding", b"content-length", b"content-range", b"content-type"}
+)
 
 
 @frozen
@@ -47,12 +58,14 @@ class Storable:
 
     ``expires`` is absolute; the two windows of RFC 5861 are lengths, in seconds. ``vary`` has
     the lower-case names of the request headers that select this answer.
+    ``must_revalidate``: it may never be served stale.
     """
 
     expires: float
     stale_while_revalidate: float = 0.0
     stale_if_error: float = 0.0
     vary: tuple[bytes, ...] = ()
+    must_revalidate: bool = False
 
 
 def truthy(value: bytes) -> bool:
@@ -151,17 +164,42 @@ def _expiry(
     return False, None
 
 
+def _initial_age(headers: Headers, date: float | None, now: float) -> float:
+    """How old an answer that came just now is already (RFC 9111 section 4.2.3)."""
+    apparent = 0.0 if date is None else now - date
+    return max(0.0, apparent, float(_seconds(headers.first(b"age") or b"") or 0))
+
+
+def age(entry: Entry, now: float) -> int:
+    """The ``Age`` of a stored answer (RFC 9111 section 4.2.3)."""
+    then = _initial_age(Headers(entry.headers), entry.date, entry.stored)
+    return max(0, int(then + now - entry.stored))
+
+
+def _aged(headers: Headers, control: dict[bytes, bytes], expires: float, now: float) -> float:
+    """An expiry that the answer itself gave, as RFC 9111 counts it: from when it was made."""
+    date = http_date(headers.first(b"date"))
+    if date is not None and control.keys().isdisjoint((b"s-maxage", b"max-age")):
+        # Section 4.2.1: Expires means a time after Date, whatever our clock says.
+        expires += now - date
+    return expires - _initial_age(headers, date, now)
+
+
 def storable(
     status: int,
     headers: Headers,
     valid: Iterable[ValidTime],
     ignored: frozenset[bytes],
     now: float,
+    *,
+    strict: bool = False,
+    authorized: bool = False,
 ) -> Storable | None:
     """Whether an upstream's answer may be stored, and for how long.
 
     ``headers`` as the upstream sent them; ``ignored`` has the lower-case names of
-    ``*_ignore_headers``. None: it must not be stored.
+    ``*_ignore_headers``. ``strict`` is ``*_cache_rfc9111``; ``authorized``: the request had
+    Authorization. None: it must not be stored.
     """
     if status < 200 or status in _NEVER:
         return None
@@ -175,16 +213,54 @@ def storable(
     forbidden, expires = _expiry(headers, control, ignored, now)
     if forbidden:
         return None
+    if strict and authorized and control.keys().isdisjoint(_FOR_ALL):
+        return None
     valid_seconds = valid_for(valid, status)
     if status >= 500 and not valid_seconds:
         return None
     if expires is None:
         expires = now + valid_seconds
+    elif strict and not _accel(headers, ignored, now):
+        expires = _aged(headers, control, expires, now)
     if expires <= now:
         return None
     revalidate = _seconds(control.get(b"stale-while-revalidate", b"")) or 0
     on_error = _seconds(control.get(b"stale-if-error", b"")) or 0
-    return Storable(expires, float(revalidate), float(on_error), vary)
+    never_stale = strict and not control.keys().isdisjoint(_NEVER_STALE)
+    return Storable(expires, float(revalidate), float(on_error), vary, never_stale)
+
+
+def _accel(headers: Headers, ignored: frozenset[bytes], now: float) -> bool:
+    """Whether ``X-Accel-Expires`` has set the expiry."""
+    return ACCEL_EXPIRES not in ignored and _accel_expires(headers, now)[1] is not None
+
+
+def freshened(
+    stored: Iterable[tuple[bytes, bytes]], headers: Headers
+) -> tuple[tuple[bytes, bytes], ...]:
+    """Stored fields with those of a 304 in the place of their namesakes (RFC 9111 3.2, 4.3.4)."""
+    new = [(name, value) for name, value in headers if name.lower() not in _OF_THE_BODY]
+    replaced = {name.lower() for name, _ in new} | {b"age"}
+    return (*(field for field in stored if field[0].lower() not in replaced), *new)
+
+
+def invalidates(method: bytes, status: int) -> bool:
+    """Whether an answer says that what is stored may not hold any more (RFC 9111 4.4)."""
+    return method not in _SAFE and 200 <= status < 400
+
+
+def beyond(value: bytes | None, offset: int | None) -> bool:
+    """Whether a ``Range`` begins at or after ``*_cache_max_range_offset``, as nginx reads it."""
+    if value is None or offset is None:
+        return False
+    if offset == 0:
+        return True
+    if len(value) < 7 or value[:6].lower() != b"bytes=":
+        return False
+    first = value[6:].lstrip(b" ")
+    digits = _DIGITS.match(first)
+    # nginx takes what is no number for -1.
+    return first.startswith(b"-") or (digits is not None and int(digits[0][:20]) >= offset)
 
 
 def fresh(entry: Entry, now: float) -> bool:
@@ -202,6 +278,8 @@ def may_serve_stale(entry: Entry, condition: str, use_stale: frozenset[str], now
     ``condition`` is one of the directive's words: ``error``, ``timeout``, ``updating``,
     ``http_500``...
     """
+    if entry.must_revalidate:
+        return False
     if condition in use_stale:
         return True
     grace = entry.stale_if_error

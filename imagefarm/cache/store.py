@@ -8,6 +8,7 @@ file that can be locked is a stray.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
@@ -64,6 +65,14 @@ class Writer:
         _pwrite_all(self.fd, chunk, self.body_offset + self.written)
         self.written += len(chunk)
 
+    def copy(self, fd: int, start: int, count: int) -> None:
+        """Append ``count`` bytes of another file of this directory to the body."""
+        while count:
+            done = os.copy_file_range(fd, self.fd, count, start, self.body_offset + self.written)
+            if not done:
+                raise OSError(errno.EIO, "the file has been cut short")
+            start, count, self.written = start + done, count - done, self.written + done
+
     def read(self, start: int, size: int) -> bytes:
         """Some of the body that was written."""
         return os.pread(self.fd, size, self.body_offset + start)
@@ -106,6 +115,7 @@ class Directory:
         self.path = os.fsencode(path)
         self.levels = levels
         self._tmp = os.path.join(self.path, b"tmp")
+        self._locks = os.path.join(self.path, b"locks")
         self._lock = os.path.join(self.path, b"manager.lock")
         # With the process id: unique, even where a restarted process gets its old id again.
         self._boot = os.urandom(6).hex().encode("ascii")
@@ -113,7 +123,7 @@ class Directory:
 
     def create(self) -> None:
         """Make the directory with its parents, for nobody else's eyes. Raises OSError."""
-        _make(self._tmp)
+        make_directory(self._tmp)
 
     def lock(self) -> int:
         """Take the lock that makes a process the manager; the descriptor holds it.
@@ -267,12 +277,19 @@ class Directory:
             os.close(fd)
 
     def remove_strays(self) -> int:
-        """Remove the temporary files of dead writers; returns their number."""
-        try:
-            names = os.listdir(self._tmp)
-        except OSError:
-            return 0
-        return sum(_remove_unlocked(os.path.join(self._tmp, name)) for name in names)
+        """Remove the temporary files and the locks of dead writers; returns their number."""
+        return sum(
+            _remove_unlocked(os.path.join(folder, name))
+            for folder in (self._tmp, self._locks)
+            for name in _names(folder)
+        )
+
+
+def _names(path: bytes) -> list[bytes]:
+    try:
+        return os.listdir(path)
+    except OSError:
+        return []
 
 
 def _remove_unlocked(path: bytes) -> bool:
@@ -290,14 +307,14 @@ def _remove_unlocked(path: bytes) -> bool:
     return True
 
 
-def _make(path: bytes) -> None:
+def make_directory(path: bytes) -> None:
     """``makedirs`` with mode 0700 for every directory that it has to make."""
     try:
         os.mkdir(path, 0o700)
     except FileExistsError:
         pass
     except FileNotFoundError:
-        _make(os.path.dirname(path))
+        make_directory(os.path.dirname(path))
         with contextlib.suppress(FileExistsError):
             os.mkdir(path, 0o700)
 
@@ -307,5 +324,5 @@ def _with_parent(path: bytes, act: Callable[[], T]) -> T:
     try:
         return act()
     except FileNotFoundError:
-        _make(os.path.dirname(path))
+        make_directory(os.path.dirname(path))
         return act()

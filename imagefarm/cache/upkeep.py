@@ -51,6 +51,7 @@ class Counters:
     bypass: int = 0
     stale: int = 0
     updating: int = 0
+    revalidated: int = 0
     waits: int = 0
     stored: int = 0
     full: int = 0

@@ -20,6 +20,7 @@ from imagefarm.http.headers import Headers
 from .entry import CorruptEntry, Entry, EntryError, encode
 from .flights import Flights
 from .index import Index, on_disk
+from .locks import Locks
 from .members import Board, Note
 from .policy import variant
 from .settings import ZoneSettings
@@ -41,7 +42,7 @@ class Zone:
         self.now = now
         self.directory = Directory(settings.path, settings.levels)
         self.index = Index(settings.keys)
-        self.flights = Flights()
+        self.flights = Flights(Locks(self.directory.path), now, self._trouble)
         self.counters = Counters()
         self.clock: Clock | None = None
         self.board = Board(self.directory.path)
@@ -82,6 +83,15 @@ class Zone:
         With it the digest under which it stands or, if there is none, is to be filled. Counts
         as a use. Never raises.
         """
+        digest, found = self._find(key, headers)
+        self._used(digest, found)
+        return digest, found
+
+    def look(self, key: bytes, headers: Headers) -> Found | None:
+        """What `find` would give, not counted as a use."""
+        return self._find(key, headers)[1]
+
+    def _find(self, key: bytes, headers: Headers) -> tuple[bytes, Found | None]:
         digest = digest_of(key)
         found = self._open(digest, key)
         if found is not None and found.entry.vary:
@@ -93,7 +103,6 @@ class Zone:
                 if found is not None and found.entry.variant != mark:
                     found.file.close()
                     found = None
-        self._used(digest, found)
         return digest, found
 
     def _open(self, digest: bytes, key: bytes) -> Found | None:
@@ -169,6 +178,25 @@ class Zone:
         writer.close()
         return stored
 
+    def refresh(self, found: Found, entry: Entry, digest: bytes) -> bool:
+        """Store the body of an open file again, under a header with new times.
+
+        A new file, so that nobody ever reads half of a header; the file system copies the body,
+        or shares it. False if that is not possible now.
+        """
+        writer = self.writer(entry)
+        if writer is None:
+            return False
+        try:
+            writer.copy(found.file.fd, found.body_offset, entry.body_length)
+        except OSError as reason:
+            self._trouble(reason)
+            writer.close()
+            return False
+        stored = self.commit(writer, entry, digest)
+        writer.close()
+        return stored
+
     def writer(self, entry: Entry) -> Writer | None:
         """Begin to store ``entry``; None if that is not possible now, which is logged once."""
         try:
@@ -233,8 +261,10 @@ class Zone:
             self.directory.create()
         except OSError as reason:
             self._trouble(reason)
+        self.flights.start(clock)
         self._upkeep.start(clock)
 
     def stop(self) -> None:
         """End the upkeep; another process may be the manager."""
+        self.flights.stop()
         self._upkeep.stop()

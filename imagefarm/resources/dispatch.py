@@ -51,11 +51,14 @@ MAX_CLIENTS: Final = 64
 #: Other answers have no Last-Modified in nginx, error pages that are files among them.
 _DATED: Final = frozenset({200, 206, 304})
 
-_CHALLENGE: Final = frozenset({b"www-authenticate"})
+_OF_THE_PASSAGE: Final = frozenset({b"www-authenticate", b"cache-status"})
 #: What stays with an answer whose page is replaced.
 _CARRIED: Final = frozenset(
-    {b"location", b"content-range", b"www-authenticate", b"retry-after", b"allow"}
-)
+    {
+        b"location", b"content-range", b"www-authenticate", b"retry-after", b"allow",
+        b"cache-status",
+    }
+)  # fmt: skip
 
 _log: Final = Logger(namespace="imagefarm.dispatch")
 
@@ -293,8 +296,9 @@ class Dispatcher:
                 return self._complete(request, result)  # an upstream's own page
             if page is None:
                 return self._complete(request, _built_in(request, result), special=True)
-            # What an upstream has said goes with its page, but for the challenge (nginx).
-            _carry(request, result, _CARRIED if _ours(result) else _CHALLENGE)
+            # What an upstream has said goes with its page, but for the challenge (nginx), and
+            # what the cache has added.
+            _carry(request, result, _CARRIED if _ours(result) else _OF_THE_PASSAGE)
             discard(result.body)
             result = page
 

@@ -5,8 +5,9 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from imagefarm.cache.entry import MAX_KEY
+from imagefarm.cache.entry import MAX_KEY, Entry
 from imagefarm.cache.policy import ValidTime
+from imagefarm.cache.store import digest_of
 from imagefarm.http.headers import Headers
 from imagefarm.http.message import FileBody, OpenFile, Response, discard
 from imagefarm.http.upstream import Fault, NoLivePeers, UpstreamError
@@ -98,10 +99,13 @@ class HitTests(ZoneCase):
     def test_what_does_not_pass_the_cache(self) -> None:
         inner = Upstream(image(), image())
         handler = self.make_handler(inner, key=lambda request: b"k" * (MAX_KEY + 1))
-        for asked in (request(method=b"POST"), request()):
+        for asked, why in (
+            (request(method=b"POST"), b"imagefarm; fwd=method"),
+            (request(), b"imagefarm; fwd=bypass"),
+        ):
             response = self.now(handler(asked))
             self.assertIs(inner.requests[-1], asked)
-            self.assertIsNone(status_of(response))
+            self.assertEqual(status_of(response), why)
             self.assertEqual(asked.outcome.cache_status, b"")
         self.assertEqual(self.files(), [])
 
@@ -292,8 +296,9 @@ class SingleFlightTests(ZoneCase):
         handler = self.make_handler(Upstream(cold))
         handler(request()).addErrback(lambda _: None)
         waiting = [handler(request()) for _ in range(3)]
-        other = self.make_zone()
-        self.now(self.make_handler(Upstream(image(b"theirs")), other)(request()))
+        now = self.clock.seconds()
+        entry = Entry(b"/a.jpg", 200, (), now, now + 60)
+        self.make_zone().store(entry, digest_of(b"/a.jpg"), b"theirs")
         cold.errback(UpstreamError(Fault.CLOSED, "killed"))
         self.assertEqual([read(self.now(answer)) for answer in waiting], [b"theirs"] * 3)
 
@@ -383,8 +388,8 @@ class StaleTests(ZoneCase):
         ours = self.now(handler(request()))
         handler.inner = inner
         theirs = self.now(handler(request()))
-        self.assertEqual(status_of(ours), b"imagefarm; fwd=stale")
-        self.assertEqual(status_of(theirs), b"imagefarm; fwd=stale; fwd-status=503")
+        self.assertEqual(status_of(ours), b"imagefarm; fwd=stale; ttl=-12")
+        self.assertEqual(status_of(theirs), b"imagefarm; fwd=stale; fwd-status=503; ttl=-12")
         discard(ours.body)
         discard(theirs.body)
 

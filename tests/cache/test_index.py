@@ -4,10 +4,8 @@ import tracemalloc
 
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from imagefarm.cache.flights import MAX_WAITERS, Flights, Landing
 from imagefarm.cache.index import BLOCK, Index, Node
 from imagefarm.cache.store import digest_of
 
@@ -136,52 +134,3 @@ class IndexTests(SynchronousTestCase):
         oldest(index)
         peak = tracemalloc.get_traced_memory()[1] - before
         self.assertLess(peak / len(index), BUDGET)
-
-
-class FlightsTests(SynchronousTestCase):
-    def setUp(self) -> None:
-        self.flights = Flights()
-        self.assertIs(self.flights.join(b"k"), Landing.LEAD)
-
-    def wait(self) -> Deferred[Landing]:
-        waiter = self.flights.join(b"k")
-        assert isinstance(waiter, Deferred)
-        return waiter
-
-    def test_all_are_told(self) -> None:
-        waiters = [self.wait() for _ in range(3)]
-        self.assertIn(b"k", self.flights)
-        self.flights.land(b"k", Landing.STORED)
-        self.assertEqual([self.successResultOf(w) for w in waiters], [Landing.STORED] * 3)
-        self.assertNotIn(b"k", self.flights)
-
-    def test_the_lead_passes_on_in_order(self) -> None:
-        one, two = self.wait(), self.wait()
-        self.flights.land(b"k", Landing.LEAD)
-        self.assertIs(self.successResultOf(one), Landing.LEAD)
-        self.assertNoResult(two)
-        self.flights.land(b"k", Landing.LEAD)
-        self.assertIs(self.successResultOf(two), Landing.LEAD)
-        self.flights.land(b"k", Landing.LEAD)
-        self.assertEqual(len(self.flights), 0)
-
-    def test_who_has_left_is_not_told(self) -> None:
-        one, two = self.wait(), self.wait()
-        one.addErrback(lambda _: None)
-        one.cancel()
-        self.flights.land(b"k", Landing.LEAD)
-        self.assertIs(self.successResultOf(two), Landing.LEAD)
-
-    def test_the_queue_is_bounded(self) -> None:
-        waiters = [self.wait() for _ in range(MAX_WAITERS)]
-        self.assertIs(self.flights.join(b"k"), Landing.PASS)
-        self.flights.land(b"k", Landing.PASS)
-        self.assertIs(self.successResultOf(waiters[-1]), Landing.PASS)
-
-    def test_keys_do_not_meet(self) -> None:
-        self.assertIs(self.flights.join(b"other"), Landing.LEAD)
-        waiter = self.wait()
-        self.flights.land(b"other", Landing.STORED)
-        self.assertNoResult(waiter)
-        self.flights.land(b"k", Landing.STORED)
-        self.assertIs(self.successResultOf(waiter), Landing.STORED)

@@ -1,0 +1,443 @@
+"""How expired and partial things are asked for: updates, revalidation, HEAD, ranges, locks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from imagefarm.cache.flights import INTERVAL
+from imagefarm.cache.policy import ValidTime
+from imagefarm.http.dates import format_http
+from imagefarm.http.headers import Headers
+from imagefarm.http.message import Response, discard
+from imagefarm.http.upstream import Fault, UpstreamError
+
+from .support import Stream, Upstream, ZoneCase, image, read, request
+
+MODIFIED = (b"Last-Modified", b"Sun, 06 Nov 1994 08:49:37 GMT")
+STRICT: dict[str, Any] = {"rfc9111": True}
+
+
+def control(value: bytes) -> tuple[bytes, bytes]:
+    return (b"Cache-Control", value)
+
+
+class ConductCase(ZoneCase):
+    def ask(self, handler: Any, *args: Any, **more: Any) -> tuple[bytes, bytes, Response]:
+        """Status for the log, body, and the answer."""
+        asked = request(*args, **more)
+        response = self.now(handler(asked))
+        body = read(response)
+        return asked.outcome.cache_status, body, response
+
+    def cache_status(self, response: Response) -> str:
+        value = response.headers.get(b"cache-status") or b""
+        return value.decode().removeprefix("imagefarm; ")
+
+
+def handler_changes() -> dict[str, Any]:
+    return {"use_stale": frozenset({"updating"}), "background_update": True}
+
+
+def key_of(*facts: Any) -> Any:
+    """A `CacheSettings.key` that keeps the cases of one test apart."""
+    return lambda request: repr(facts).encode()
+
+
+class BackgroundTests(ConductCase):
+    def expired(self, *answers: Any, **changes: Any) -> tuple[Any, Upstream]:
+        inner = Upstream(image(b"old"), *answers)
+        changes.setdefault("use_stale", frozenset({"updating"}))
+        handler = self.make_handler(inner, background_update=True, **changes)
+        self.ask(handler)
+        self.clock.advance(70)
+        return handler, inner
+
+    def test_the_client_does_not_wait(self) -> None:
+        update: Deferred[Response] = Deferred()
+        handler, inner = self.expired(update)
+        self.assertEqual(self.ask(handler)[:2], (b"STALE", b"old"))
+        self.assertEqual(self.ask(handler)[:2], (b"UPDATING", b"old"))
+        update.callback(image(b"new"))
+        self.assertEqual(self.ask(handler)[:2], (b"HIT", b"new"))
+        self.assertEqual(len(inner.requests), 2)
+
+    def test_a_stream_is_stored_though_nobody_reads_it(self) -> None:
+        stream = Stream(6)
+        handler, _ = self.expired(image(stream))  # type: ignore[arg-type]
+        self.ask(handler)
+        stream.send(b"new", b"est")
+        stream.finish()
+        self.assertEqual(self.ask(handler)[:2], (b"HIT", b"newest"))
+
+    def test_it_goes_on_without_the_client(self) -> None:
+        update: Deferred[Response] = Deferred()
+        handler, inner = self.expired(update)
+        asked = request()
+        discard(self.now(handler(asked)).body)
+        for callback in asked.on_gone:
+            callback()
+        update.callback(image(b"new"))
+        self.assertEqual(self.ask(handler)[1], b"new")
+        self.assertIsNot(inner.requests[1].outcome, asked.outcome)
+
+    def test_one_updater_in_all_processes(self) -> None:
+        handler, inner = self.expired(Deferred())
+        other = self.make_handler(inner, self.make_zone(), **handler_changes())
+        self.assertEqual(self.ask(handler)[0], b"STALE")
+        self.assertEqual(self.ask(other)[0], b"UPDATING")
+        self.assertEqual(len(inner.requests), 2)
+
+    def test_a_failed_update_is_tried_again(self) -> None:
+        broken = UpstreamError(Fault.CONNECT, "refused")
+        handler, inner = self.expired(broken, image(status=503), image(b"new"))
+        self.assertEqual([self.ask(handler)[1] for _ in range(4)], [b"old"] * 3 + [b"new"])
+        self.assertEqual(len(inner.requests), 4)
+
+    def test_only_where_it_may_be_served(self) -> None:
+        handler, _ = self.expired(image(b"new"), use_stale=frozenset({"error"}))
+        self.assertEqual(self.ask(handler)[:2], (b"EXPIRED", b"new"))
+
+    def test_stale_while_revalidate(self) -> None:
+        told = control(b"max-age=60, stale-while-revalidate=20")
+        inner = Upstream(image(b"old", told), image(b"new", told), image(b"newer", told))
+        handler = self.make_handler(inner, background_update=True)
+        self.ask(handler)
+        self.clock.advance(70)
+        self.assertEqual(self.ask(handler)[:2], (b"STALE", b"old"))
+        self.assertEqual(self.ask(handler)[:2], (b"HIT", b"new"))
+        self.clock.advance(90)
+        self.assertEqual(self.ask(handler)[:2], (b"EXPIRED", b"newer"))
+
+    def test_stale_if_error(self) -> None:
+        told = control(b"max-age=60, stale-if-error=20")
+        inner = Upstream(image(b"old", told), *(image(status=500) for _ in range(2)))
+        handler = self.make_handler(inner)
+        self.ask(handler)
+        self.clock.advance(70)
+        self.assertEqual(self.ask(handler)[:2], (b"STALE", b"old"))
+        self.clock.advance(20)
+        self.assertEqual(self.now(handler(request())).status, 500)
+
+
+class RevalidateTests(ConductCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.answers: list[Response] = []
+        self.requests: list[Any] = []
+
+    def inner(self, asked: Any) -> Response:
+        self.requests.append(asked)
+        answer = self.answers.pop(0)
+        asked.outcome.upstream_headers = answer.headers
+        return answer
+
+    def handler(self, **changes: Any) -> Any:
+        changes.setdefault("revalidate", True)
+        return self.make_handler(self.inner, **changes)  # type: ignore[arg-type]
+
+    def test_304_refreshes(self) -> None:
+        first = image(b"image", MODIFIED, (b"ETag", b'"1"'), control(b"max-age=60"))
+        confirmed = Response(304, Headers([control(b"max-age=30"), (b"X-New", b"1")]))
+        self.answers += [first, confirmed]
+        handler = self.handler()
+        self.ask(handler)
+        self.clock.advance(70)
+        status, body, response = self.ask(handler, b"/a.jpg", (b"If-None-Match", b'"mine"'))
+        self.assertEqual((status, body, response.status), (b"REVALIDATED", b"image", 200))
+        self.assertEqual(self.cache_status(response), "fwd=stale; fwd-status=304; stored; ttl=30")
+        sent = self.requests[1].head.headers
+        self.assertEqual(sent.getall(b"if-none-match"), [b'"1"'])
+        self.assertEqual(sent.getall(b"if-modified-since"), [MODIFIED[1]])
+        self.clock.advance(29)
+        status, body, response = self.ask(handler)
+        self.assertEqual((status, body), (b"HIT", b"image"))
+        self.assertIsNone(response.headers.get(b"x-new"))  # as nginx: times only
+        self.assertEqual(len(self.files()), 1)
+
+    def test_304_that_forbids_to_store(self) -> None:
+        self.answers += [
+            image(b"image", MODIFIED),
+            Response(304, Headers([control(b"no-store")])),
+            Response(304),
+        ]
+        handler = self.handler()
+        self.ask(handler)
+        self.clock.advance(70)
+        self.assertEqual(self.ask(handler)[:2], (b"REVALIDATED", b"image"))
+        self.assertEqual(self.ask(handler)[:2], (b"REVALIDATED", b"image"))
+        self.assertEqual(self.ask(handler)[:2], (b"HIT", b"image"))
+
+    def test_what_has_changed_replaces(self) -> None:
+        self.answers += [image(b"old", MODIFIED), image(b"new", MODIFIED)]
+        handler = self.handler()
+        self.ask(handler)
+        self.clock.advance(70)
+        self.assertEqual(self.ask(handler)[:2], (b"EXPIRED", b"new"))
+
+    def test_off_or_without_validators(self) -> None:
+        for changes, fields in (({"revalidate": False}, (MODIFIED,)), ({}, ())):
+            self.answers += [image(b"old", *fields), image(b"new")]
+            self.requests.clear()
+            handler = self.handler(key=key_of(changes), **changes)
+            self.ask(handler)
+            self.clock.advance(70)
+            self.assertEqual(self.ask(handler)[1], b"new")
+            self.assertNotIn(b"if-modified-since", self.requests[1].head.headers)
+
+    def test_behind_the_client_s_back(self) -> None:
+        self.answers += [image(b"image", MODIFIED), Response(304)]
+        handler = self.handler(background_update=True, use_stale=frozenset({"updating"}))
+        self.ask(handler)
+        self.clock.advance(70)
+        self.assertEqual(self.ask(handler)[0], b"STALE")
+        self.assertEqual(self.ask(handler)[:2], (b"HIT", b"image"))
+        self.assertEqual(self.zone.counters.revalidated, 1)
+
+    def test_strict_takes_over_what_a_304_says(self) -> None:
+        first = image(b"image", MODIFIED, (b"X", b"old"), control(b"max-age=60"), (b"Age", b"9"))
+        new = [control(b"max-age=30"), (b"X", b"new"), (b"Content-Type", b"text/html")]
+        self.answers += [first, Response(304, Headers(new))]
+        handler = self.handler(rfc9111=True)
+        self.ask(handler)
+        self.clock.advance(70)
+        _, _, response = self.ask(handler)
+        _, _, again = self.ask(handler)
+        for answer in (response, again):
+            self.assertEqual(answer.headers.getall(b"x"), [b"new"])
+            self.assertEqual(answer.headers.getall(b"content-type"), [b"image/jpeg"])
+            self.assertEqual(answer.headers.getall(b"cache-control"), [b"max-age=30"])
+            self.assertEqual(answer.headers.getall(b"age"), [b"0"])
+
+
+class PartialTests(ConductCase):
+    def test_head_as_head(self) -> None:
+        inner = Upstream(image(b""), image(b"image"))
+        handler = self.make_handler(inner, convert_head=False)
+        self.assertEqual(self.ask(handler, method=b"HEAD")[0], b"MISS")
+        self.assertEqual(inner.requests[0].head.method, b"HEAD")
+        self.assertEqual(self.files(), [])
+        self.assertEqual(self.ask(handler)[:2], (b"MISS", b"image"))
+        self.assertEqual(self.ask(handler, method=b"HEAD")[:2], (b"HIT", b"image"))
+
+    def test_ranges_beyond_the_offset(self) -> None:
+        inner = Upstream(*(image(status=206) for _ in range(3)), image(b"whole"))
+        handler = self.make_handler(inner, max_range_offset=100)
+        for value in (b"bytes=100-", b"bytes= 7000-8000", b"bytes=-5"):
+            field = (b"Range", value)
+            _, _, response = self.ask(handler, b"/a.jpg", field)
+            self.assertEqual(response.status, 206)
+            self.assertEqual(inner.requests[-1].head.headers.get(b"range"), value)
+        self.assertEqual(self.files(), [])
+        self.assertEqual(self.ask(handler, b"/a.jpg", (b"Range", b"bytes=99-"))[1], b"whole")
+        self.assertIsNone(inner.requests[-1].head.headers.get(b"range"))
+        self.assertEqual(self.ask(handler, b"/a.jpg", (b"Range", b"bytes=100-"))[0], b"HIT")
+
+    def test_what_is_for_one_client_is_asked_as_it_asks(self) -> None:
+        inner = Upstream(image())
+        handler = self.make_handler(inner, min_uses=2)
+        fields = [(b"If-None-Match", b'"1"'), (b"Range", b"bytes=0-1")]
+        self.ask(handler, b"/a.jpg", *fields)
+        self.assertEqual(list(inner.requests[0].head.headers), fields)
+
+
+class LockTests(ConductCase):
+    def test_off(self) -> None:
+        cold: list[Deferred[Response]] = [Deferred(), Deferred()]
+        inner = Upstream(*cold)
+        handler = self.make_handler(inner, lock=False)
+        answers = [handler(request()) for _ in range(2)]
+        self.assertEqual(len(inner.requests), 2)
+        for number, deferred in enumerate(cold):
+            deferred.callback(image(b"%d" % number))
+        self.assertEqual([self.now(answer).body for answer in answers], [b"0", b"1"])
+        self.assertEqual(self.ask(handler)[:2], (b"HIT", b"1"))
+
+    def test_after_the_timeout_nothing_is_stored(self) -> None:
+        inner = Upstream(Deferred(), image(b"own"))
+        handler = self.make_handler(inner, lock_timeout=3.0)
+        handler(request()).addErrback(lambda _: None)
+        second = handler(request())
+        self.clock.advance(3.1)
+        response = self.now(second)
+        self.assertEqual((response.body, self.cache_status(response)), (b"own", "fwd=miss"))
+        self.assertEqual([n for n in self.files() if n.count("/") == 2], [])
+
+    def test_one_more_after_the_age(self) -> None:
+        hanging: Deferred[Response] = Deferred()
+        inner = Upstream(hanging, image(b"quick"))
+        handler = self.make_handler(inner, lock_age=1.0, lock_timeout=60.0)
+        handler(request())
+        answers = [handler(request()) for _ in range(3)]
+        self.clock.pump([0.1] * 12)
+        self.assertEqual({read(self.now(answer)) for answer in answers}, {b"quick"})
+        self.assertEqual(len(inner.requests), 2)
+        hanging.callback(image(b"late"))
+        self.assertEqual(len(self.zone.flights), 0)
+
+    def test_across_processes(self) -> None:
+        cold: Deferred[Response] = Deferred()
+        inner = Upstream(cold)
+        handlers = [self.make_handler(inner, self.make_zone()) for _ in range(4)]
+        answers = [handler(request()) for handler in handlers for _ in range(50)]
+        self.clock.pump([INTERVAL] * 3)
+        cold.callback(image(b"once"))
+        self.clock.pump([INTERVAL] * 2)
+        found = [self.now(answer) for answer in answers]
+        self.assertEqual({read(response) for response in found}, {b"once"})
+        self.assertEqual(len(inner.requests), 1)
+        said = {self.cache_status(response) for response in found}
+        collapsed = {f"fwd=miss; collapsed; ttl={left}" for left in (59, 60)}
+        self.assertEqual(said, {"fwd=miss; stored", *collapsed})
+
+    def test_another_process_takes_over_from_a_failure(self) -> None:
+        cold: Deferred[Response] = Deferred()
+        inner = Upstream(cold, image(b"second try"))
+        one, two = (self.make_handler(inner, self.make_zone()) for _ in range(2))
+        first, second = one(request()), two(request())
+        cold.errback(UpstreamError(Fault.CLOSED, "gone"))
+        self.failureResultOf(first, UpstreamError)
+        self.clock.advance(INTERVAL)
+        self.assertEqual(self.now(second).body, b"second try")
+
+    def test_stored_between_looking_and_leading(self) -> None:
+        handler = self.make_handler(Upstream(image(b"theirs")))
+        other = self.make_handler(Upstream(), self.make_zone())
+        look = other.zone.find
+
+        def find(key: bytes, headers: Headers) -> Any:
+            found = look(key, headers)
+            self.ask(handler)
+            return found
+
+        other.zone.find = find
+        self.assertEqual(self.ask(other)[:2], (b"HIT", b"theirs"))
+        self.assertEqual(len(other.zone.flights), 0)
+
+
+class StrictTests(ConductCase):
+    """The rows of "RFC 9111" in docs/cache.md: off as nginx, on as the RFC."""
+
+    def stored(self, *fields: tuple[bytes, bytes], strict: bool, asked: Any = ()) -> bool:
+        inner = Upstream(image(b"1", *fields), image(b"2", *fields))
+        handler = self.make_handler(inner, rfc9111=strict, key=key_of(fields, strict, asked))
+        self.ask(handler, b"/a.jpg", *asked)
+        return self.ask(handler, b"/a.jpg", *asked)[0] == b"HIT"
+
+    def life(self, *fields: tuple[bytes, bytes], strict: bool) -> int:
+        """The seconds for which an answer is fresh."""
+        handler = self.make_handler(
+            Upstream(image(b"1", *fields)),
+            rfc9111=strict,
+            key=key_of(fields, strict),
+        )
+        self.ask(handler)
+        _, _, response = self.ask(handler)
+        return round(float(self.cache_status(response).partition("ttl=")[2]))
+
+    def both(self, *fields: tuple[bytes, bytes]) -> tuple[int, int]:
+        return self.life(*fields, strict=False), self.life(*fields, strict=True)
+
+    def test_age_shortens_life(self) -> None:
+        fields = control(b"max-age=100"), (b"Age", b"40")
+        self.assertEqual(self.both(*fields), (100, 60))
+        old = control(b"max-age=100"), (b"Age", b"100")
+        self.assertEqual([self.stored(*old, strict=strict) for strict in (False, True)], [1, 0])
+
+    def test_an_old_date_shortens_life(self) -> None:
+        date = format_http(self.clock.seconds() - 30)
+        fields = control(b"max-age=100"), (b"Date", date)
+        lax, strict = self.both(*fields)
+        self.assertEqual(lax, 100)
+        self.assertIn(strict, (69, 70))
+
+    def test_expires_counts_from_date(self) -> None:
+        now = self.clock.seconds()
+        fields = (b"Date", format_http(now + 50)), (b"Expires", format_http(now + 80))
+        lax, strict = self.both(*fields)
+        self.assertIn(lax, (79, 80))
+        self.assertIn(strict, (29, 30))
+
+    def test_accel_expires_and_valid_count_from_now(self) -> None:
+        age = (b"Age", b"40")
+        self.assertEqual(self.both((b"X-Accel-Expires", b"100"), age), (100, 100))
+        self.assertEqual(self.both(age), (60, 60))
+
+    def test_age_is_told(self) -> None:
+        for strict, told in ((False, b"40"), (True, b"57")):
+            answer = image(b"1", control(b"max-age=100"), (b"Age", b"40"))
+            handler = self.make_handler(Upstream(answer), rfc9111=strict)
+            self.ask(handler)
+            self.clock.advance(17)
+            _, _, response = self.ask(handler)
+            self.assertEqual(response.headers.getall(b"age"), [told])
+            self.zone.directory.remove(self.zone.find(b"/a.jpg", Headers())[0])
+
+    def test_authorization(self) -> None:
+        asked = ((b"Authorization", b"Basic eDp5"),)
+        for directive, strict, stored in (
+            (b"max-age=9", False, True),
+            (b"max-age=9", True, False),
+            (b"max-age=9, public", True, True),
+            (b"s-maxage=9", True, True),
+            (b"max-age=9, must-revalidate", True, True),
+        ):
+            found = self.stored(control(directive), strict=strict, asked=asked)
+            self.assertIs(found, stored, directive)
+
+    def test_never_stale(self) -> None:
+        for directive in (b"must-revalidate", b"proxy-revalidate", b"s-maxage=60"):
+            for strict, status in ((False, 200), (True, 503)):
+                told = control(b"max-age=60, stale-if-error=99, " + directive)
+                handler = self.make_handler(
+                    Upstream(image(b"1", told), image(status=503)),
+                    rfc9111=strict,
+                    use_stale=frozenset({"http_503", "updating"}),
+                    key=key_of(directive, strict),
+                )
+                self.ask(handler)
+                self.clock.advance(70)
+                self.assertEqual(self.ask(handler)[2].status, status, directive)
+
+    def test_unsafe_methods_invalidate(self) -> None:
+        for strict, status, after in (
+            (False, 204, b"HIT"),
+            (True, 500, b"HIT"),
+            (True, 204, b"MISS"),
+        ):
+            inner = Upstream(image(b"1"), image(b"", status=status), image(b"2"))
+            handler = self.make_handler(inner, rfc9111=strict)
+            self.ask(handler)
+            self.ask(handler, method=b"DELETE")
+            self.assertEqual(self.ask(handler)[0], after)
+            self.zone.directory.remove(self.zone.find(b"/a.jpg", Headers())[0])
+
+    def test_what_is_the_same_in_both(self) -> None:
+        for fields, stored in (
+            ((control(b"no-cache"),), False),
+            ((control(b"no-store"),), False),
+            ((control(b'private="x"'), control(b"max-age=9")), False),
+            ((control(b"max-age=9, must-understand"),), True),
+            (((b"Set-Cookie", b"a=b"), control(b"max-age=9, public")), False),
+            (((b"Vary", b"*"), control(b"max-age=9")), False),
+        ):
+            for strict in (False, True):
+                self.assertIs(self.stored(*fields, strict=strict), stored, fields)
+
+    def test_no_heuristics(self) -> None:
+        handler = self.make_handler(
+            Upstream(*(image(b"1", MODIFIED) for _ in range(2))), valid=(), rfc9111=True
+        )
+        self.ask(handler)
+        self.assertEqual(self.ask(handler)[0], b"MISS")
+
+    def test_request_directives_are_advice(self) -> None:
+        """RFC 9111 section 5.2.1: a client does not decide what a farm has to do again."""
+        handler = self.make_handler(Upstream(image(b"1")), rfc9111=True, valid=VALID)
+        self.ask(handler)
+        for value in (b"no-cache", b"no-store", b"max-age=0"):
+            self.assertEqual(self.ask(handler, b"/a.jpg", control(value))[0], b"HIT")
+
+
+VALID = (ValidTime(None, 60.0),)
