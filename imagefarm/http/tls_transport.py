@@ -1,16 +1,16 @@
 """TLS directly on the socket, as in nginx: one read is one SSL_read, one write SSL_writes.
 
-`TlsFactory` makes connections that take the socket over from the transport it was accepted with:
-`TlsServer` is that transport again, with a `TlsSocket` in the place of the socket. What begins
-without a handshake goes back to the plain transport, and is told so by the protocol
-(``ngx_http_ssl_handshake`` looks at the first byte, too).
+`TlsFactory` makes a `TlsServer` of the transport that was accepted: the same object, of another
+class, soon with a `TlsSocket` in the place of the socket. What begins without a handshake becomes
+the plain transport again, and is told so by the protocol (``ngx_http_ssl_handshake`` looks at the
+first byte, too).
 """
 
 from __future__ import annotations
 
 import socket
 from errno import EPROTO, EWOULDBLOCK
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from attrs import evolve
 from OpenSSL import SSL
@@ -21,11 +21,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from .message import Peer
+from .openssl import Channel, open_channel
 from .transport import DirectServer, DirectUnixServer
-
-#: The most plaintext of one record (RFC 8446 section 5.1). OpenSSL takes no more off the socket
-#: than one record, so a read of this size leaves nothing behind that epoll would not tell of.
-RECORD: Final = 16384
 
 #: How TLS begins: a handshake record, or the length of what SSLv2 called so.
 _HANDSHAKE: Final = 0x16
@@ -36,19 +33,6 @@ _CLOSED: Final = SSL.SENT_SHUTDOWN | SSL.RECEIVED_SHUTDOWN
 _log: Final = Logger()
 
 
-class Connection(SSL.Connection):
-    """OpenSSL's, which is not asked for its error after what has succeeded.
-
-    That is half a microsecond for each read and each write.
-
-    If pyOpenSSL renames the method it is asked again, and nothing else changes.
-    """
-
-    def _raise_ssl_error(self, ssl: Any, result: int) -> None:
-        if result <= 0:
-            super()._raise_ssl_error(ssl, result)
-
-
 class TlsSocket:
     """``recv`` and ``send`` of a non-blocking socket, in TLS; all else is the socket's own.
 
@@ -56,17 +40,22 @@ class TlsSocket:
     whether the client has announced it or not, as in nginx: HTTP knows where its messages end.
     """
 
-    __slots__ = ("_notified", "_raw", "_recv", "_send", "connection", "wants_write")
+    __slots__ = (
+        "_notified", "_raw", "_recv", "_said", "_send", "connection", "handshake", "wants_write"
+    )  # fmt: skip
 
     def __init__(self, raw: socket.socket, context: SSL.Context) -> None:
-        self.connection = Connection(context, raw)
+        self.connection = SSL.Connection(context, raw)
         self.connection.set_accept_state()
+        channel: Channel = open_channel(self.connection)
+        self.handshake = channel.handshake
         #: Reading can't go on before something has been sent (an answer to a KeyUpdate).
         self.wants_write = False
         self._raw = raw
-        self._recv = self.connection.recv
-        self._send = self.connection.send
+        self._recv = channel.recv
+        self._send = channel.send
         self._notified = False
+        self._said = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._raw, name)
@@ -75,20 +64,18 @@ class TlsSocket:
         return f"<TlsSocket {self._raw!r}>"
 
     def recv(self, size: int, flags: int = 0) -> bytes:
-        """Up to ``size`` bytes, and not more than a record's."""
+        """What the next record has; it is never asked for less."""
         try:
-            return self._recv(RECORD if size > RECORD else size)
+            return self._recv()
         except SSL.WantReadError:
             raise BlockingIOError(EWOULDBLOCK, "no whole record") from None
         except SSL.WantWriteError:
             self.wants_write = True
             raise BlockingIOError(EWOULDBLOCK, "has to write first") from None
-        except SSL.ZeroReturnError:
-            return b""
         except SSL.Error as error:
-            if error.args == (-1, "Unexpected EOF"):
-                return b""
-            raise self._broken(error) from None
+            if error.args != (-1, "Unexpected EOF"):
+                raise self._broken(error) from None
+            return b""
 
     def send(self, data: bytes | memoryview, flags: int = 0) -> int:
         """Send records until all of ``data`` is out or the socket is full; how much it was.
@@ -96,6 +83,7 @@ class TlsSocket:
         What is left has to be the beginning of what is sent next.
         """
         total, sent = len(data), 0
+        self._said = True
         try:
             if total:
                 sent = self._send(data)
@@ -115,7 +103,7 @@ class TlsSocket:
 
     def notify(self) -> bool:
         """Send close_notify (RFC 8446 section 6.1), once; False if the socket is full."""
-        if not self._notified:
+        if not self._notified and not self._has_left():
             try:
                 self.connection.shutdown()
             except SSL.WantWriteError:
@@ -124,6 +112,20 @@ class TlsSocket:
                 pass  # the connection is gone, or its handshake was never finished
             self._notified = True
         return True
+
+    def _has_left(self) -> bool:
+        """Whether the client has ended the connection before it was sent anything.
+
+        No cut could be mistaken for the end of something then, and nobody reads close_notify.
+        """
+        if self._said:
+            return False
+        try:
+            return not self._raw.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
 
     def close(self) -> None:
         """Close the socket. The session may be resumed, however this connection has ended."""
@@ -138,10 +140,11 @@ class TlsSocket:
 
 
 class _Tls:
-    """The mixin: before `DirectServer` or `DirectUnixServer`, whose socket it takes over."""
+    """The mixin: before `DirectServer` or `DirectUnixServer`, one of which it has been."""
 
     #: Files are read, and written as records.
     plain = False
+    below: ClassVar[type]
     socket: Any
     protocol: Any
     reactor: Any
@@ -149,22 +152,26 @@ class _Tls:
     hostname: Any
     _queued: bool
     _on_writable: Any
+    unregisterProducer: Any
     stopReading: Any
     startReading: Any
     stopWriting: Any
     startWriting: Any
     loseConnection: Any
 
-    def __init__(self, below: Any, context: SSL.Context, protocol: Any) -> None:
-        below.stopReading()
-        self.__dict__.update(below.__dict__)
-        self.protocol = protocol
-        #: The plain transport, until TLS has begun.
-        self._below: Any = below
-        self._context = context
-        self._shaking = True
-        self._waits = False
-        self.startReading()
+    #: The handshake goes on; it has not begun; it waits for the socket to take more.
+    _shaking = True
+    _silent = True
+    _waits = False
+    _context: SSL.Context
+
+    @classmethod
+    def take_over(cls, transport: Any, context: SSL.Context, protocol: Any) -> None:
+        """Make ``transport``, which the loop has and goes on to have, one of ours."""
+        transport.__class__ = cls
+        transport.protocol = protocol
+        transport._context = context
+        transport.startReading()
 
     def getHandle(self) -> Any:
         """OpenSSL's connection, as Twisted's TLS transports have it."""
@@ -178,7 +185,7 @@ class _Tls:
 
     def _shake(self) -> Exception | None:
         """Go on with the handshake; what ends the connection is returned."""
-        if self._below is not None:
+        if self._silent:
             try:
                 first = self.socket.recv(1, socket.MSG_PEEK)
             except BlockingIOError:
@@ -190,11 +197,10 @@ class _Tls:
             if first[0] != _HANDSHAKE and not first[0] & _SSLV2:
                 self._stay_plain()
                 return None
-            self.socket, self._below = TlsSocket(self.socket, self._context), None
+            self.socket = TlsSocket(self.socket, self._context)
+            self._silent = False
         try:
-            self.socket.connection.do_handshake()
-        except SSL.WantReadError:
-            self._full(False)
+            self._shaking = not self.socket.handshake()
         except SSL.WantWriteError:
             self._full(True)
         except SSL.Error as error:
@@ -205,7 +211,6 @@ class _Tls:
             )
             return CONNECTION_LOST
         else:
-            self._shaking = False
             self._full(False)
         return None
 
@@ -222,13 +227,10 @@ class _Tls:
             self.startReading()
 
     def _stay_plain(self) -> None:
-        """Give the socket back to the transport it came from, and the protocol with it."""
-        self.stopReading()
-        below, self._below = self._below, None
-        below.protocol = self.protocol
-        below.startReading()
-        self.connected = 0
-        below.protocol.makeConnection(below)
+        """Be the transport again that it was, with the protocol that it has got."""
+        self.unregisterProducer()
+        self.__class__ = self.below
+        self.protocol.makeConnection(self)
 
     # Reading and writing.
 
@@ -286,10 +288,14 @@ class _Tls:
 class TlsServer(_Tls, DirectServer):
     """A TLS connection over TCP."""
 
+    below = DirectServer
+
 
 @implementer(ISSLTransport)
 class TlsUnixServer(_Tls, DirectUnixServer):
     """A TLS connection over a Unix socket."""
+
+    below = DirectUnixServer
 
 
 @implementer(IProtocolFactory)
@@ -328,7 +334,8 @@ class Takeover:
     def makeConnection(self, transport: Any) -> None:
         """Twisted's start: the last that ``transport`` hears of us."""
         kind = TlsUnixServer if isinstance(transport, DirectUnixServer) else TlsServer
-        self._protocol.makeConnection(kind(transport, self._context, self._protocol))
+        kind.take_over(transport, self._context, self._protocol)
+        self._protocol.makeConnection(transport)
 
     def dataReceived(self, data: bytes) -> None:
         """Not before the transport is there, and not after it."""

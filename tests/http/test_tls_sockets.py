@@ -1,21 +1,17 @@
-"""TLS on the socket: other ways to it, and sockets that fail."""
+"""TLS on the socket: other ways to it."""
 
 from __future__ import annotations
 
 import os
 import socket
-from typing import Any, cast
+from typing import Any
 
-from OpenSSL import SSL
 from twisted.internet.defer import inlineCallbacks
 from twisted.internet.threads import deferToThread
-from twisted.trial.unittest import TestCase
 
-from imagefarm.http import tls_transport
 from imagefarm.http.by_address import ByAddress
 from imagefarm.http.message import ForwardedPeer
 from imagefarm.http.proxied import ProxiedFactory
-from imagefarm.http.tls_transport import RECORD
 from tests.support.tlsclient import Client
 
 from .tls_case import GET, PROXY, TlsCase
@@ -140,79 +136,3 @@ class UnixTests(TlsCase):
             return client.sock.recv(4096)
 
         self.assertTrue((yield self.run_client(script)).startswith(b"HTTP/1.1 497"))
-
-
-class ScriptedTls:
-    """OpenSSL's connection: raises and returns what the test has put in the lists."""
-
-    def __init__(self, context: Any, sock: Any) -> None:
-        self.reads: list[Any] = []
-        self.writes: list[Any] = []
-        self.shutdowns: list[Any] = []
-
-    @staticmethod
-    def _next(script: list[Any]) -> Any:
-        step = script.pop(0)
-        if isinstance(step, Exception):
-            raise step
-        return step
-
-    def set_accept_state(self) -> None:
-        """The server's end."""
-
-    def recv(self, size: int) -> Any:
-        return self._next(self.reads)
-
-    def send(self, data: bytes) -> Any:
-        return self._next(self.writes)
-
-    def shutdown(self) -> Any:
-        return self._next(self.shutdowns)
-
-
-class SocketTests(TestCase):
-    """What OpenSSL says, as sockets say it."""
-
-    def setUp(self) -> None:
-        self.patch(tls_transport, "Connection", ScriptedTls)
-        self.socket = tls_transport.TlsSocket(cast(Any, None), cast(Any, None))
-        self.tls = cast(Any, self.socket.connection)
-
-    def test_reading(self) -> None:
-        self.tls.reads = [
-            b"data", SSL.WantReadError(), SSL.ZeroReturnError(),
-            SSL.SysCallError(-1, "Unexpected EOF"), SSL.SysCallError(104, "ECONNRESET"),
-        ]  # fmt: skip
-        self.assertEqual(self.socket.recv(10), b"data")
-        self.assertRaises(BlockingIOError, self.socket.recv, 10)
-        self.assertFalse(self.socket.wants_write)
-        self.assertEqual(self.socket.recv(10), b"")
-        self.assertEqual(self.socket.recv(10), b"")
-        error = self.assertRaises(OSError, self.socket.recv, 10)
-        self.assertEqual(error.errno, 104)
-        self.assertTrue(self.socket.notify())  # there is nobody to be told
-
-    def test_reading_that_has_to_write_first(self) -> None:
-        self.tls.reads = [SSL.WantWriteError()]
-        self.assertRaises(BlockingIOError, self.socket.recv, 10)
-        self.assertTrue(self.socket.wants_write)
-
-    def test_writing(self) -> None:
-        self.tls.writes = [RECORD, 5, RECORD, SSL.WantWriteError(), SSL.WantWriteError()]
-        self.assertEqual(self.socket.send(bytes(RECORD + 5)), RECORD + 5)
-        self.assertEqual(self.socket.send(bytes(RECORD + 5)), RECORD)
-        self.assertRaises(BlockingIOError, self.socket.send, b"x")
-        self.assertEqual(self.socket.send(b""), 0)
-
-    def test_writing_to_nobody(self) -> None:
-        broken = [SSL.SysCallError(32, "EPIPE"), SSL.Error([("a", "b", "bad")])]
-        self.tls.writes = [RECORD, *broken]
-        self.assertEqual(self.socket.send(bytes(2 * RECORD)), RECORD)
-        error = self.assertRaises(OSError, self.socket.send, b"x")
-        self.assertEqual(error.strerror, "bad")
-
-    def test_close_notify_may_have_to_wait(self) -> None:
-        self.tls.shutdowns = [SSL.WantWriteError(), False]
-        self.assertFalse(self.socket.notify())
-        self.assertTrue(self.socket.notify())
-        self.assertTrue(self.socket.notify())  # once

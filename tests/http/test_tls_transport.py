@@ -16,8 +16,9 @@ from twisted.internet.interfaces import ISSLTransport
 from twisted.internet.threads import deferToThread
 
 from imagefarm.http.message import Request, Response
+from imagefarm.http.openssl import RECORD
 from imagefarm.http.tls import make_context
-from imagefarm.http.tls_transport import RECORD, TlsFactory
+from imagefarm.http.tls_transport import TlsFactory
 from tests.support.tlsclient import Client, trusting
 
 from .fakes import ScriptedStream, text
