@@ -73,6 +73,7 @@ class FastCGIConnection(Protocol):
     on_idle: Callable[[UpstreamConnection], None] | None = None
     on_closed: Callable[[UpstreamConnection], None] | None = None
     on_note: Callable[[UpstreamConnection, str], None] | None = None
+    on_broken: Callable[[UpstreamConnection, str], None] | None = None
 
     def __init__(
         self,
@@ -384,7 +385,8 @@ class _Run:
             self._queue.clear()
             waiting.errback(error)
             return
-        self._say(reason, where="")
+        if self._connection.on_broken is not None:
+            self._connection.on_broken(self._connection, reason)
         self._queue.append(error)
         self._pump()
 

@@ -37,6 +37,9 @@ MAX_PRESENTS: Final = 1024
 #: Larger answers are streamed on the ordinary path, in bytes.
 MAX_BODY: Final = 65536
 
+#: An answer in more pieces than this is given to the client as it comes, on the ordinary path.
+MAX_PIECES: Final = 16
+
 _VERSION: Final = len(b" HTTP/1.1")
 #: A length has fewer.
 _DIGITS: Final = 19
@@ -125,11 +128,13 @@ class Route:
     """How a request was sent on, by the handler's word: ``head`` for the next like it, too.
 
     ``rules`` are the group's. ``head`` is what follows the request line, to the empty line.
+    ``max_head`` is the most that an answer's head may have, in bytes.
     """
 
     group: WireGroup
     rules: Any
     head: bytes
+    max_head: int
 
 
 @frozen(eq=False)
@@ -190,7 +195,9 @@ class Present:
 class Relay:
     """Requests that are passed on alike; ``request`` is the one that it was learnt from."""
 
-    __slots__ = ("alike", "group", "presents", "request", "rules", "tails", "transfer")
+    __slots__ = (
+        "alike", "group", "max_head", "presents", "request", "rules", "tails", "transfer",
+    )  # fmt: skip
 
     def __init__(self, request: Request, route: Route, alike: Alike) -> None:
         self.request = request
@@ -198,6 +205,7 @@ class Relay:
         self.alike = alike
         self.group = route.group
         self.rules = route.rules
+        self.max_head = route.max_head
         self.tails: dict[tuple[Block, str], bytes] = {}
         self.presents: dict[tuple[Block, bytes], Present] = {}
 
@@ -207,6 +215,8 @@ class Relay:
         key, names, values = split_head(source.head)
         if b"Content-Length" not in names or len(set(names)) < len(names):
             return
+        if source.head.lower().count(b"\r\ncontent-length:") > 1:
+            return  # one that is written otherwise, and would be taken to be always the same
         if has_marks(response.headers):
             return
         if len(self.tails) >= MAX_TAILS:
@@ -238,6 +248,7 @@ class Relaying:
         "_buffer",
         "_connection",
         "_data",
+        "_pieces",
         "_present",
         "_relay",
         "_started",
@@ -275,6 +286,7 @@ class Relaying:
         self._started = started
         self._wire = wire
         self._buffer = b""
+        self._pieces = 0
         self._present: Present | None = None
         self._values: list[bytes] = []
         self._took = 0.0
@@ -296,8 +308,11 @@ class Relaying:
         """Nothing waits to be written."""
 
     def gone(self, error: Any = None) -> None:
-        """The client has gone: for the ordinary path to deal with."""
+        """The client has gone: for the ordinary path to deal with, which may go on."""
+        data, self._buffer = self._buffer, b""
         self.inflate().gone(error)
+        if data:
+            self._wire.resume(data)
 
     def inflate(self) -> Exchange:
         """Go on on the ordinary path."""
@@ -309,7 +324,8 @@ class Relaying:
     # What the wire tells.
 
     def unusual(self) -> None:
-        """`Reader`."""
+        """`Reader`. The client has got nothing yet: so what came of an answer is given up."""
+        self._wire.traffic.received = len(self._buffer)
         self._go_on(b"")
 
     def received(self, data: bytes) -> None:
@@ -317,7 +333,7 @@ class Relaying:
         buffer = self._buffer
         data = buffer + data if buffer else data
         end = data.find(b"\r\n\r\n")
-        if end < 0:
+        if end < 0 or end + 4 > self._relay.max_head:
             self._go_on(data)
             return
         key, _, values = split_head(data[:end])
@@ -332,7 +348,11 @@ class Relaying:
             self._go_on(data)
             return
         if missing:
-            self._buffer = data
+            self._pieces += 1
+            if self._pieces > MAX_PIECES:
+                self._go_on(data)
+            else:
+                self._buffer = data
             return
         self._present, self._values = present, values
         self._buffer = data[:end]

@@ -96,7 +96,8 @@ class UpstreamConnection(Protocol):
     head is complete, the body streams. It errs with `UpstreamError`. When the answer has been
     read whole and the peer will take another request, ``on_idle(self)`` is called; when the
     connection is gone, ``on_closed(self)``. What the log should say of an exchange, other than an
-    error that the Deferred fails with, goes to ``on_note(self, text)``.
+    error that the Deferred fails with, goes to ``on_note(self, text)``; where the peer's answer
+    breaks off after its head, to ``on_broken(self, text)``.
     Cancelling the Deferred or the body aborts the connection. Reads nothing while idle but
     notices the close.
     """
@@ -104,6 +105,7 @@ class UpstreamConnection(Protocol):
     on_idle: Callable[[UpstreamConnection], None] | None
     on_closed: Callable[[UpstreamConnection], None] | None
     on_note: Callable[[UpstreamConnection, str], None] | None
+    on_broken: Callable[[UpstreamConnection, str], None] | None
     #: What the exchange that was begun last has cost; each has a new one.
     traffic: Traffic
 

@@ -76,6 +76,7 @@ class HttpUpstreamConnection(Protocol):
         self.on_idle: Callable[[UpstreamConnection], None] | None = None
         self.on_closed: Callable[[UpstreamConnection], None] | None = None
         self.on_note: Callable[[UpstreamConnection, str], None] | None = None
+        self.on_broken: Callable[[UpstreamConnection, str], None] | None = None
         self._max_head = max_head
         self._watchdog = Watchdog(clock, self._timed_out)
         self._timeouts = Timeouts()
@@ -125,6 +126,7 @@ class HttpUpstreamConnection(Protocol):
     def relay(self, data: bytes, reader: Reader, timeouts: Timeouts) -> None:
         """Send a whole request, whose answer is for ``reader``: `settle` or `adopt` follows."""
         self._reader = reader
+        self._answered = False
         self._timeouts = timeouts
         self._watchdog.start(timeouts.read)
         self.transport.write(data)
@@ -142,7 +144,7 @@ class HttpUpstreamConnection(Protocol):
         answer: Deferred[Response] = Deferred(self._cancelled)
         self._answer = answer
         self.traffic = traffic
-        self._reused, self._answered = True, False
+        self._reused = True
         self._keep = outgoing.version >= (1, 1)
         self._trailers = outgoing.trailers
         self._parser = ResponseParser(outgoing.method, self._max_head, upgrade=outgoing.upgrade)
@@ -157,6 +159,7 @@ class HttpUpstreamConnection(Protocol):
 
     def abort(self) -> None:
         """`UpstreamConnection`."""
+        self._reader = None
         error = UpstreamError(Fault.CLOSED, "connection to upstream aborted")
         self._fail(error, asked=True)
 
@@ -202,6 +205,7 @@ class HttpUpstreamConnection(Protocol):
         parser = self._parser
         if parser is None:
             if self._reader is not None:
+                self._answered = True
                 self._watchdog.touch()
                 self._reader.received(data)
                 return
@@ -258,10 +262,11 @@ class HttpUpstreamConnection(Protocol):
             response = _response(head, body)
             self._finish(parser)
         else:
-            self._finish(parser)
+            kept = self._finish(parser)
             content = b"".join(chunks)
             response = _response(head, content)
-            response.source = Source(parser.block[:-2], content)
+            if kept:
+                response.source = Source(parser.block[:-2], content)
             return response
         if self._trailers:
             response.trailers = partial(passable_trailers, parser)
@@ -317,8 +322,8 @@ class HttpUpstreamConnection(Protocol):
     def writeConnectionLost(self) -> None:
         """`IHalfCloseableProtocol`: our half-close is out."""
 
-    def _finish(self, parser: ResponseParser) -> None:
-        """The response is complete: give the connection back or drop it."""
+    def _finish(self, parser: ResponseParser) -> bool:
+        """The response is complete: give the connection back (returns True) or drop it."""
         keep = (
             self._keep
             and not parser.excess
@@ -335,6 +340,7 @@ class HttpUpstreamConnection(Protocol):
         elif self.on_idle is not None:
             self.transport.resumeProducing()
             self.on_idle(self)
+        return keep
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """`Protocol`."""
@@ -382,8 +388,8 @@ class HttpUpstreamConnection(Protocol):
         if answer is not None:
             answer.errback(error)
         elif body is not None:
-            if not asked:
-                self._note(error.reason)
+            if not asked and self.on_broken is not None:
+                self.on_broken(self, error.reason)
             body.broken(error)
 
     def _drop(self, *, orderly: bool) -> None:

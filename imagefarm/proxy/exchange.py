@@ -153,8 +153,8 @@ class Exchange:
     """The exchange of one request; ``answer`` is what the group hands out."""
 
     __slots__ = (
-        "_attempt", "_body", "_connected", "_current", "_group", "_key", "_left", "_link",
-        "_local", "_outgoing", "_peer", "_recorded", "_request", "_rules", "_started",
+        "_attempt", "_body", "_broke", "_connected", "_current", "_group", "_key", "_left",
+        "_link", "_local", "_outgoing", "_peer", "_recorded", "_request", "_rules", "_started",
         "_traffic", "_tried", "_try_started", "answer",
     )  # fmt: skip
 
@@ -192,6 +192,8 @@ class Exchange:
         self._recorded = False
         #: Where there this attempt was, or -1.
         self._attempt = -1
+        #: The answer that was handed out has broken off.
+        self._broke = False
 
     def begin(self) -> None:
         """Make the first attempt."""
@@ -283,6 +285,8 @@ class Exchange:
             attempts[self._attempt] = attrs.evolve(attempts[self._attempt], response_time=elapsed)
             if peer is not None:
                 peer.counters.finished(elapsed)
+                if not self._broke:
+                    peer.succeeded(self._group.reactor.seconds())
             self._drop_body()
 
     def _let_go(self) -> None:
@@ -313,13 +317,15 @@ class Exchange:
             self._left -= 1
             self._try_next()
             return
-        peer.succeeded(self._group.reactor.seconds())
         self._attempt = self._record(peer, response.status, elapsed)
         self._current = None
         if self._peer is None:
             # The body came with the head, and the connection is idle already.
             peer.counters.finished(elapsed)
             self._drop_body()
+        if self._peer is None or response.tunnel is not None:
+            # Else it is for `over` to say: the body may still break off.
+            peer.succeeded(self._group.reactor.seconds())
         self.answer.callback(response)
 
     def _failed(self, failure: Failure, peer: Peer) -> None:
@@ -435,6 +441,14 @@ class Exchange:
         link = self._link
         if link is not None:
             self._report(what, link.peer.name)
+
+    def broke_off(self, what: str) -> None:
+        """The answer that was handed out breaks off: it can't be repeated, but is a failure."""
+        self.note(what)
+        body, peer = self._body, self._peer
+        if peer is not None and (body is None or body.error is None):
+            self._broke = True
+            self._blame(peer, what)
 
     def _report(self, what: str, upstream: bytes, level: str = "error") -> None:
         """One line in nginx's form, with whose request it was and which peer failed."""

@@ -126,12 +126,18 @@ class Group:
         connection.on_idle = self._on_idle
         connection.on_closed = self._on_closed
         connection.on_note = self._on_note
+        connection.on_broken = self._on_broken
         return link
 
     def _on_note(self, connection: UpstreamConnection, text: str) -> None:
         exchange = self._links[connection].exchange
         if exchange is not None:
             exchange.note(text)
+
+    def _on_broken(self, connection: UpstreamConnection, text: str) -> None:
+        exchange = self._links[connection].exchange
+        if exchange is not None:
+            exchange.broke_off(text)
 
     def _on_idle(self, connection: UpstreamConnection) -> None:
         link = self._links[connection]

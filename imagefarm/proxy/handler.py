@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
@@ -181,7 +181,8 @@ class ProxyPass:
         if outgoing.method != b"GET" or outgoing.target != request.head.target:
             return None
         head = request_head(outgoing)
-        return Route(group, rules, head[head.index(b"\r\n") :])
+        connector: Any = rules.connection
+        return Route(group, rules, head[head.index(b"\r\n") :], connector.max_head)
 
     # -- the request to the upstream -----------------------------------------------------------
 

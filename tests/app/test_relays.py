@@ -24,6 +24,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from imagefarm.app.configuration import Options, read
 from imagefarm.app.web import WebWork
 from imagefarm.http.plans import Plans
+from imagefarm.http.relays import MAX_PIECES
 from imagefarm.process.directives import MainSettings
 from tests.http.fakes import ClientTransport
 
@@ -85,12 +86,15 @@ ANSWERS: Final = (
     answer(b"200 OK", b"3\r\nabc\r\n0\r\n\r\n", b"Transfer-Encoding: chunked", length=False),
     answer(b"200 OK", b"until the end", JPEG, length=False), b"garbage\r\n\r\n",
     answer(b"200 OK", b"too much", JPEG, MODIFIED, b'ETag: "t"') + b"more",
-    answer(b"200 OK", b"too short", JPEG, MODIFIED, b'ETag: "t"')[:-1],
     answer(b"304 Not Modified", b"", b'ETag: "t"', length=False),
     b"HTTP/1.1 100 Continue\r\n\r\n" + answer(b"200 OK", b"late", JPEG, MODIFIED),
     answer(b"200 OK", b"elsewhere", JPEG, b"X-Accel-Redirect: /none"),
 )  # fmt: skip
 USUAL: Final = ANSWERS[:4]
+#: Not among them: where they are relayed the client gets nothing of what breaks off.
+SHORT: Final = answer(b"200 OK", b"too short", JPEG, MODIFIED, b'ETag: "t"')[:-1]
+LONG: Final = answer(b"200 OK", b"x" * 3000, JPEG, MODIFIED, b'ETag: "t"')
+BYE: Final = answer(b"200 OK", b"bye", JPEG, MODIFIED, b"Connection: close")
 
 
 class NoPlans(Plans):
@@ -290,6 +294,7 @@ events = st.one_of(
 LEARNING: Final = [
     (("ask", 0, request(b"/a.jpg", b"1.1", [], False)), ("answer", USUAL[0], []))
 ] * 4 + [(("ask", 0, request(b"/a.jpg", b"1.1", [], False)), ("answer", USUAL[2], []))]
+ASK: Final = ("ask", 0, request(b"/a.jpg", b"1.1", [], False))
 plain = st.builds(
     lambda number, target, fields: ("ask", number, request(target, b"1.1", fields, False)),
     st.sampled_from((0, 0, 0, 1)),
@@ -343,6 +348,85 @@ class RelaysTests(SynchronousTestCase):
         """Requests like those that have been passed on before, and what may come between."""
         inner = RelaysTests.test_the_same.hypothesis.inner_test
         inner(self, http, proxy, locations, LEARNING + script)
+
+    def scene(self, *proxy: str) -> Master:
+        """A master whose first client asks on kept connections to both peers."""
+        base = Path(tempfile.mkdtemp(prefix="relays-"))
+        self.addCleanup(shutil.rmtree, base, ignore_errors=True)
+        master = Master(base, configuration([], list(proxy), []), time.time(), Plans())
+        self.addCleanup(master.close)
+        for event in (event for group in LEARNING for event in group):
+            master.play(event)
+        return master
+
+    def fails(self, master: Master) -> dict[str, int]:
+        return {
+            peer.name.decode(): peer.counters.fails
+            for peer in master.work.groups.find("g", 80).peers
+        }
+
+    def test_an_answer_that_stops(self) -> None:
+        """The client has got nothing of it, so another peer is asked; this one has failed."""
+        for end in (("hang_up", True), ("hang_up", False), ("wait", 70.0)):
+            master = self.scene()
+            master.play(ASK)
+            self.assertEqual(master.play(("answer", SHORT, []))[0][1], b"")
+            master.play(end)
+            self.assertIsNotNone(master._asked())
+            self.assertEqual(sum(self.fails(master).values()), 1, end)
+            sent = master.play(("answer", USUAL[1], []))[0][1]
+            self.assertTrue(sent.endswith(b"the second picture"), sent)
+
+    def test_an_answer_in_crumbs(self) -> None:
+        """The client gets it as it comes."""
+        master = self.scene()
+        master.play(ASK)
+        upstream = master._asked()
+        assert upstream is not None
+        begun = LONG.index(b"xx")
+        upstream.protocol.dataReceived(LONG[:begun])
+        for at in range(begun, begun + MAX_PIECES):
+            self.assertEqual(master.clients[0][1].value(), b"")
+            upstream.protocol.dataReceived(LONG[at : at + 1])
+        sent = master.clients[0][1].value()
+        self.assertEqual(sent.partition(b"\r\n\r\n")[2], b"x" * MAX_PIECES)
+
+    def test_gone_while_a_part_is_there(self) -> None:
+        """The peer is not to blame, also where its answer is still read."""
+        for proxy in ((), ("proxy_ignore_client_abort on;",)):
+            master = self.scene(*proxy)
+            master.play(ASK)
+            upstream = master._asked()
+            assert upstream is not None
+            upstream.clear()
+            upstream.protocol.dataReceived(SHORT)
+            master.play(("leave", 0))
+            if not upstream.gone:
+                upstream.protocol.dataReceived(b"t")
+            master.play(("wait", 70.0))
+            self.assertEqual(sum(self.fails(master).values()), 0)
+
+    def test_heads_that_are_not_taken(self) -> None:
+        """The last answer of a connection; a length of another kind; a head that is too large."""
+        twice = answer(b"200 OK", b"four", JPEG, MODIFIED, b"content-length: 4")
+        wrong = answer(b"200 OK", b"fou", JPEG, MODIFIED, b"content-length: 4")
+        large = answer(b"200 OK", b"x", JPEG, MODIFIED, b'ETag: "%b"' % (b"t" * 9000))
+        master = self.scene()
+        for last in (wrong, large):
+            for reply in (twice, twice, last):
+                master.play(ASK)
+                seen = master.play(("answer", reply, []))[0][1]
+                expected = b"HTTP/1.1 502" if reply is last else b"HTTP/1.1 200"
+                self.assertEqual(seen[:12], expected)
+            self.assertEqual(sum(self.fails(master).values()), 1 if last is wrong else 2)
+            master.play(("wait", 20.0))
+        master = self.scene()
+        for _ in range(6):
+            master.play(ASK)
+            upstream = master._asked()
+            master.play(("answer", BYE, []))
+            assert upstream is not None
+            self.assertTrue(upstream.gone)
 
     def test_relays_are_used(self) -> None:
         """The test above would prove nothing if nothing were relayed."""

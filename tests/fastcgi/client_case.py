@@ -30,6 +30,7 @@ class ClientCase(SynchronousTestCase):
         self.connection.on_closed = lambda _: self.happened.append("closed")
         self.notes: list[str] = []
         self.connection.on_note = lambda _, text: self.notes.append(text)
+        self.connection.on_broken = self.connection.on_note
         self.connection.makeConnection(self.wire)
 
     def send(

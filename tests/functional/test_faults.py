@@ -1,0 +1,295 @@
+"""Slaves and applications that fall sick, while 500 requests a second go through the master.
+
+No request fails as long as another peer is well; who is sick is out soon, is probed then, and is
+back soon after it is well. An answer that has begun can't be taken back: where a body breaks off,
+the client sees that it did.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import json
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support import rawhttp
+from tests.support.load import Load, make_body
+from tests.support.processes import Daemon, free_ports, imagefarm, wait_until
+from tests.support.sick import Sick
+
+#: Requests a second: what is offered, and what has to be.
+RATE, LEAST = 550, 500
+FAIL_TIMEOUT = 1.0
+#: Less than a dripping peer's pause.
+READ_TIMEOUT = 0.8
+#: What a busy machine may add to a bound, in seconds.
+SLACK = 2.0
+#: For how long a peer that is out is watched.
+WATCHED = 0.5
+#: Small ones are relayed, large ones are streamed.
+SIZES = (300, 300, 9000, 9000, 9000, 9000, 30_000, 9000, 300, 150_000)
+LARGE = [size for size in SIZES if size > 65536]
+NAMES = [f"{size}-{number}.jpg" for number, size in enumerate(SIZES)]
+MASTER = """
+worker_processes 1;
+events {{ worker_connections 4096; }}
+error_log logs/error.log info;
+http {{
+    access_log off;
+    keepalive_requests 100000000;
+    proxy_connect_timeout 500ms;
+    proxy_read_timeout 800ms;
+    proxy_next_upstream error timeout invalid_header http_500 http_502 http_503 http_504;
+    fastcgi_connect_timeout 500ms;
+    fastcgi_read_timeout 800ms;
+    fastcgi_next_upstream error timeout invalid_header http_500 http_503;
+    fastcgi_keep_conn on;
+    fastcgi_param REQUEST_URI $request_uri;
+    fastcgi_param REQUEST_METHOD $request_method;
+    upstream slaves {{
+        server 127.0.0.1:{one} max_fails=3 fail_timeout=1s;
+        server 127.0.0.1:{two} max_fails=3 fail_timeout=1s;
+        keepalive 64;
+    }}
+    upstream sick {{
+        server 127.0.0.1:{one} max_fails=3 fail_timeout=1s;
+        server 127.0.0.1:{sick} max_fails=3 fail_timeout=1s;
+        keepalive 64;
+    }}
+    upstream apps {{
+        server 127.0.0.1:{well} max_fails=3 fail_timeout=1s;
+        server 127.0.0.1:{app} max_fails=3 fail_timeout=1s;
+        keepalive 64;
+    }}
+    server {{
+        listen 127.0.0.1:{port};
+        location /slaves/ {{ proxy_pass http://slaves; }}
+        location /sick/ {{ proxy_pass http://sick; }}
+        location /apps/ {{ fastcgi_pass apps; }}
+        location = /status {{ status; }}
+    }}
+}}
+"""
+SLAVE = """
+events {{ }}
+error_log logs/{name}.log;
+http {{
+    access_log off;
+    keepalive_requests 100000;
+    types {{ image/jpeg jpg; }}
+    server {{
+        listen 127.0.0.1:{port};
+        add_header X-Slave {name};
+        location / {{ root images; }}
+    }}
+}}
+"""
+
+
+class Stage:
+    """A master, two slaves, a sick one, and two applications one of which may be sick."""
+
+    def __init__(self) -> None:
+        directory = self.directory = Path(tempfile.mkdtemp(prefix="faults-"))
+        atexit.register(shutil.rmtree, directory, ignore_errors=True)
+        (directory / "logs").mkdir()
+        for place in ("slaves", "sick"):
+            images = directory / "images" / place
+            images.mkdir(parents=True)
+            for name, size in zip(NAMES, SIZES, strict=True):
+                (images / name).write_bytes(make_body(f"/{place}/{name}", size))
+        self.port, one, two, sick, well, app = free_ports(6)
+        self.ports = {"one": one, "two": two}
+        self.sick, self.well, self.app = self._sick(sick), self._app(well), self._app(app)
+        self.slaves: dict[str, Daemon] = {}
+        for name in self.ports:
+            self.start_slave(name)
+        text = MASTER.format(port=self.port, one=one, two=two, sick=sick, well=well, app=app)
+        (directory / "master.conf").write_text(text)
+        config = ("--config", str(directory / "master.conf"))
+        self.master = imagefarm("master", directory, *config, ports=[self.port])
+        atexit.register(self.master.stop)
+        for slave in self.slaves.values():
+            slave.started()
+        self.master.started()
+
+    def _sick(self, port: int) -> Sick:
+        made = Sick("http", port)
+        atexit.register(made.stop)
+        return made
+
+    def restart_app(self) -> None:
+        """Start it again after it has been killed."""
+        self.app = self._app(self.app.port)
+
+    def _app(self, port: int) -> Sick:
+        made = Sick("fastcgi", port)
+        atexit.register(made.stop)
+        return made
+
+    def start_slave(self, name: str) -> Daemon:
+        path = self.directory / f"{name}.conf"
+        path.write_text(SLAVE.format(name=name, port=self.ports[name]))
+        made = imagefarm(
+            "slave", self.directory, "--config", str(path),
+            "--set", f"pid logs/{name}.pid", ports=[self.ports[name]], name=name,
+        )  # fmt: skip
+        atexit.register(made.stop)
+        self.slaves[name] = made
+        return made
+
+
+@functools.cache
+def stage() -> Stage:
+    """Set up by the first test that wants it."""
+    return Stage()
+
+
+class FaultsTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.stage = stage()
+        self.addCleanup(self._restore)
+
+    def _restore(self) -> None:
+        for sick in (self.stage.sick, self.stage.app):
+            sick.be("good")
+
+    # -- asking
+
+    def peer(self, upstream: str, port: int) -> dict[str, Any]:
+        """What the status page says of a peer."""
+        ask = rawhttp.request("/status", "Connection: close")
+        answer = rawhttp.exchange(self.stage.port, ask)
+        assert answer is not None
+        peers = json.loads(answer.body)["upstreams"][upstream]["peers"]
+        server = f"127.0.0.1:{port}"
+        found: dict[str, Any] = next(peer for peer in peers if peer["server"] == server)
+        return found
+
+    def await_state(self, upstream: str, port: int, state: str, seconds: float) -> None:
+        def reached() -> bool:
+            return bool(self.peer(upstream, port)["state"] == state)
+
+        wait_until(reached, seconds + SLACK, f"peer that is {state}")
+
+    def await_requests(self, upstream: str, port: int, seconds: float) -> None:
+        """Until the peer has its share again."""
+        goal = self.peer(upstream, port)["requests"] + 30
+
+        def reached() -> bool:
+            return bool(self.peer(upstream, port)["requests"] >= goal)
+
+        wait_until(reached, seconds + SLACK, "requests to the peer")
+
+    @contextmanager
+    def load(self, upstream: str, *, broken: Sequence[int] = ()) -> Iterator[None]:
+        """The load goes on, and is answered as it should be: all is good, but that bodies of the
+        sizes ``broken`` may break off. At least 500 a second are asked for when there is a
+        processor to ask for them.
+        """
+        with Load(self.stage.port, RATE, [f"/{upstream}/{name}" for name in NAMES]) as load:
+            yield
+        excused = {f"/{upstream}/{n}" for n, s in zip(NAMES, SIZES, strict=True) if s in broken}
+        for answer in load.answers:
+            good = answer.outcome.startswith("good ")
+            self.assertTrue(
+                good or (answer.outcome == "broken" and answer.target in excused), answer
+            )
+        self.assertGreaterEqual(load.offered, LEAST * load.awake)
+
+    # -- what every fault comes to
+
+    def endure(
+        self,
+        upstream: str,
+        port: int,
+        sicken: Callable[[], object],
+        heal: Callable[[], object],
+        *,
+        notices: float = 0.0,
+    ) -> None:
+        """The peer is out within ``notices`` seconds, gets but probes, and comes back."""
+        self.await_requests(upstream, port, FAIL_TIMEOUT)
+        sicken()
+        self.await_state(upstream, port, "unavail", notices)
+        time.sleep(notices)  # what had been sent there until then comes to its end
+        before = self.peer(upstream, port)["requests"]
+        begun = time.monotonic()
+        time.sleep(WATCHED)
+        probes = self.peer(upstream, port)["requests"] - before
+        self.assertLessEqual(probes, (time.monotonic() - begun) / FAIL_TIMEOUT + 1)
+        heal()
+        self.await_requests(upstream, port, FAIL_TIMEOUT + notices)
+        self.await_state(upstream, port, "up", FAIL_TIMEOUT)
+
+    def fall_sick(self, upstream: str, sick: Sick, mode: str, notices: float = 0.0) -> None:
+        def sicken() -> None:
+            sick.be(mode)
+
+        self.endure(upstream, sick.port, sicken, lambda: sick.be("good"), notices=notices)
+
+    # -- the tests
+
+    def test_slaves(self) -> None:
+        """One is killed and started again, the other one stopped for a while."""
+        stage = self.stage
+        one, two = stage.slaves["one"], stage.slaves["two"]
+        with self.load("slaves", broken=LARGE):
+            self.endure(
+                "slaves", stage.ports["one"], one.process.kill,
+                lambda: stage.start_slave("one").started(),
+            )  # fmt: skip
+            self.endure(
+                "slaves", stage.ports["two"], lambda: two.signal(signal.SIGSTOP),
+                lambda: two.signal(signal.SIGCONT), notices=READ_TIMEOUT,
+            )  # fmt: skip
+
+    def test_no_answers(self) -> None:
+        """Errors, resets, closes, garbage, and a head that takes for ever: nobody notices."""
+        with self.load("sick"):
+            for mode in ("error", "reset", "close", "garbage"):
+                self.fall_sick("sick", self.stage.sick, mode)
+            self.fall_sick("sick", self.stage.sick, "drip", READ_TIMEOUT)
+
+    def test_odd_answers(self) -> None:
+        """In pieces, with pauses, or on connections that are closed: good, and so is the peer."""
+        sick = self.stage.sick
+        with self.load("sick"):
+            for mode in ("pieces", "slow", "fickle"):
+                self.await_requests("sick", sick.port, FAIL_TIMEOUT)
+                before = self.peer("sick", sick.port)
+                sick.be(mode)
+                for _ in range(5):
+                    self.await_requests("sick", sick.port, 1)
+                after = self.peer("sick", sick.port)
+                self.assertEqual(after["fails"], before["fails"], mode)
+            sick.be("good")
+
+    def test_broken_bodies(self) -> None:
+        """What breaks off has begun, and can't be asked for again; the peer is out as well."""
+        with self.load("sick", broken=SIZES):
+            self.fall_sick("sick", self.stage.sick, "truncate")
+            self.fall_sick("sick", self.stage.sick, "drip body", READ_TIMEOUT)
+
+    def test_applications(self) -> None:
+        """The same for fastcgi_pass."""
+        stage, app = self.stage, self.stage.app
+        with self.load("apps"):
+            for mode in ("error", "reset", "garbage"):
+                self.fall_sick("apps", app, mode)
+            self.endure(
+                "apps", app.port, lambda: app.process.send_signal(signal.SIGSTOP),
+                lambda: app.process.send_signal(signal.SIGCONT), notices=READ_TIMEOUT,
+            )  # fmt: skip
+        with self.load("apps", broken=SIZES):
+            self.endure("apps", app.port, app.stop, stage.restart_app)
+            self.fall_sick("apps", stage.app, "truncate")

@@ -1,0 +1,241 @@
+"""A steady load in a process of its own, whatever the server does: an open loop.
+
+Run as a program, ``python -m tests.support.load PORT RATE TARGET...``, it asks for the targets in
+turn, RATE times a second, on kept connections: on one that is free, or else on a new one. A line
+on its stdin ends it, and it writes what it has seen. `Load` is that process for a test.
+
+Each body names its target and carries its own digest (`make_body`), so that nothing but the whole
+right one counts as good.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import select
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+#: More are an answer of their own: the server can't keep up.
+MAX_CONNECTIONS = 1500
+#: Seconds after which an answer will not come any more.
+PATIENCE = 10.0
+#: A turn of the loop that takes longer, in seconds, is one for which there was no processor.
+ASLEEP = 0.1
+
+
+class Answer(NamedTuple):
+    """When a request was made, and the seconds until it was answered, by ``time.monotonic``.
+
+    ``outcome`` is "good" with the name of the slave that answered, "status 502", "broken" (a body
+    that ended too early, so that it shows), "wrong" (a whole body, but not the right one),
+    "excess", "no answer" or "late".
+    """
+
+    asked: float
+    took: float
+    target: str
+    outcome: str
+
+
+def make_body(target: str, size: int) -> bytes:
+    """The body for a target: a digest of the rest, the target, and bytes of its own."""
+    rest = target.encode() + b"\n"
+    rest += hashlib.shake_128(rest).digest(size)
+    return hashlib.sha1(rest).hexdigest().encode() + rest
+
+
+def is_body(body: bytes, target: str) -> bool:
+    """Whether it is the whole body for the target."""
+    digest, rest = body[:40], body[40:]
+    named = rest.startswith(target.encode() + b"\n")
+    return named and hashlib.sha1(rest).hexdigest().encode() == digest
+
+
+class _Client:
+    """One connection, and its request if it has one."""
+
+    def __init__(self, port: int) -> None:
+        self.sock = socket.socket()
+        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.sock.settimeout(5)
+        self.sock.connect(("127.0.0.1", port))
+        self.sock.setblocking(False)
+        self.target = ""
+        self.asked = 0.0
+        self.pieces: list[bytes] = []
+        self.missing = -1
+
+    def ask(self, target: str, now: float) -> None:
+        self.target, self.asked = target, now
+        self.pieces, self.missing = [], -1
+        self.sock.send(f"GET {target} HTTP/1.1\r\nHost: h\r\n\r\n".encode())
+
+    def read(self) -> str:
+        """The outcome of its request, or nothing yet."""
+        try:
+            data = self.sock.recv(1 << 18)
+        except BlockingIOError:
+            return ""
+        except OSError:
+            data = b""
+        if not data:
+            return "broken" if self.missing > 0 else "no answer"
+        self.pieces.append(data)
+        if self.missing < 0:
+            whole = b"".join(self.pieces)
+            head, found, body = whole.partition(b"\r\n\r\n")
+            if not found:
+                return ""
+            fields = dict(
+                line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:] if b": " in line
+            )
+            self.missing = int(fields.get(b"content-length", -1)) - len(body)
+            self.pieces = [head, body]
+        else:
+            self.missing -= len(data)
+        return self._judge() if self.missing <= 0 else ""
+
+    def _judge(self) -> str:
+        head, body = self.pieces[0], b"".join(self.pieces[1:])
+        if self.missing < 0 or not head.startswith(b"HTTP/1.1 "):
+            return "excess"
+        if head[9:12] != b"200":
+            return f"status {head[9:12].decode()}"
+        if not is_body(body, self.target):
+            return "wrong"
+        peer = head.lower().partition(b"\r\nx-slave: ")[2].partition(b"\r\n")[0]
+        return f"good {peer.decode()}"
+
+
+class _Generator:
+    """The loop."""
+
+    def __init__(self, port: int, rate: float, targets: list[str]) -> None:
+        self._port, self._rate, self._targets = port, rate, targets
+        self._poll = select.epoll()
+        self._free: list[_Client] = []
+        self._busy: dict[int, _Client] = {}
+        self._answers: list[Answer] = []
+        self._count = 0
+        self._asleep = 0.0
+
+    def run(self) -> None:
+        self._poll.register(0, select.EPOLLIN)
+        before = started = time.monotonic()
+        while True:
+            now = time.monotonic()
+            if now - before > ASLEEP:
+                self._asleep += now - before
+            before = now
+            due = int((now - started) * self._rate)
+            while self._count < due:
+                self._offer(now)
+            wait = started + (self._count + 1) / self._rate - now
+            for number, _ in self._poll.poll(max(0.0, wait)):
+                if number == 0:
+                    self._finish(started)
+                    return
+                self._read(number)
+
+    def _offer(self, now: float) -> None:
+        target = self._targets[self._count % len(self._targets)]
+        self._count += 1
+        while self._free:
+            client = self._free.pop()
+            try:
+                client.ask(target, now)
+            except OSError:
+                self._drop(client)  # the server has closed it while it was idle
+                continue
+            self._busy[client.sock.fileno()] = client
+            return
+        if len(self._busy) >= MAX_CONNECTIONS:
+            self._answers.append(Answer(now, 0.0, target, "too many"))
+            return
+        client = _Client(self._port)
+        self._poll.register(client.sock, select.EPOLLIN)
+        self._busy[client.sock.fileno()] = client
+        client.ask(target, now)
+
+    def _read(self, number: int) -> None:
+        client = self._busy.get(number)
+        if client is None:
+            # Something on an idle connection: the end of it, or what nobody has asked for.
+            client = next(c for c in self._free if c.sock.fileno() == number)
+            self._free.remove(client)
+            if client.sock.recv(1):
+                self._answers.append(Answer(time.monotonic(), 0.0, client.target, "excess"))
+            self._drop(client)
+            return
+        outcome = client.read()
+        if not outcome:
+            return
+        now = time.monotonic()
+        self._answers.append(Answer(client.asked, now - client.asked, client.target, outcome))
+        del self._busy[number]
+        if outcome in ("broken", "no answer", "excess"):
+            self._drop(client)
+        else:
+            self._free.append(client)
+
+    def _drop(self, client: _Client) -> None:
+        self._poll.unregister(client.sock)
+        client.sock.close()
+
+    def _finish(self, started: float) -> None:
+        ended = time.monotonic()
+        self._poll.unregister(0)
+        while self._busy and time.monotonic() < ended + PATIENCE:
+            for number, _ in self._poll.poll(0.1):
+                self._read(number)
+        self._answers += [
+            Answer(client.asked, PATIENCE, client.target, "late") for client in self._busy.values()
+        ]
+        found = {"seconds": ended - started, "asleep": self._asleep, "answers": self._answers}
+        json.dump(found, sys.stdout)
+
+
+class Load:
+    """The process. After the ``with`` there are ``answers``.
+
+    ``offered`` is the number of requests a second that were made, ``awake`` the share of the time
+    in which it could make any.
+    """
+
+    def __init__(self, port: int, rate: float, targets: Sequence[str]) -> None:
+        self._command = [str(port), str(rate), *targets]
+        self.answers: list[Answer] = []
+        self.offered = 0.0
+        self.awake = 1.0
+
+    def __enter__(self) -> Load:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.support.load", *self._command],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=Path(__file__).parents[2],
+            start_new_session=True,
+        )
+        return self
+
+    def __exit__(self, *reason: object) -> None:
+        try:
+            output, _ = self._process.communicate(b"\n", timeout=3 * PATIENCE)
+        finally:
+            self._process.kill()
+            self._process.wait()
+        found = json.loads(output)
+        self.answers = [Answer(*answer) for answer in found["answers"]]
+        made = sum(answer.outcome != "too many" for answer in self.answers)
+        self.offered = made / found["seconds"]
+        self.awake = 1 - found["asleep"] / found["seconds"]
+
+
+if __name__ == "__main__":
+    _Generator(int(sys.argv[1]), float(sys.argv[2]), sys.argv[3:]).run()
