@@ -11,6 +11,7 @@ from imagefarm.http.message import Body, FileBody, Request, Response
 
 from .directives import CacheSettings
 from .policy import age
+from .purge import Purger
 from .store import Found
 
 #: RFC 9211 section 2.2: why the request went forward, by ``$upstream_cache_status``; empty where
@@ -67,3 +68,17 @@ def forwarded(settings: CacheSettings, response: Response, status: bytes, how: b
     headers = response.headers.copy()
     headers.add(b"Cache-Status", b"imagefarm; fwd=" + _FORWARD[status] + how)
     return attrs.evolve(response, headers=headers)
+
+
+def purged(purger: Purger, key: bytes) -> Response:
+    """Purge what ``*_cache_purge`` asks for; a key that ends with ``*`` is a prefix (nginx).
+
+    204 if it was there, 404 if not; always 204 for a prefix, whose files nobody has counted.
+    """
+    try:
+        if key.endswith(b"*"):
+            purger.prefix(key[:-1])
+            return Response(204)
+        return Response(204 if purger.key(key) else 404)
+    except OSError:
+        return Response(500)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
@@ -63,6 +64,12 @@ def _use_stale(directive: Directive, env: Environment) -> frozenset[str]:
     return frozenset() if "off" in directive.args else frozenset(directive.args)
 
 
+def _roots(directive: Directive, env: Environment) -> tuple[bytes, ...]:
+    if list(directive.args) == ["off"]:
+        return ()
+    return tuple(os.fsencode(env.path(word)) for word in directive.args)
+
+
 @frozen(eq=False)
 class Rows:
     """The rows of one prefix."""
@@ -84,13 +91,15 @@ class Rows:
     convert_head: Row[bool]
     max_range_offset: Row[int | None]
     rfc9111: Row[bool]
+    purge: ListRow[tuple[Template, ...]]
+    follow: Row[tuple[bytes, ...]]
 
     def __iter__(self) -> Iterator[AnyRow]:
         yield from (
             self.path, self.zone, self.key, self.valid, self.min_uses, self.methods,
             self.bypass, self.no_cache, self.use_stale, self.lock, self.lock_timeout,
             self.lock_age, self.background_update, self.revalidate, self.convert_head,
-            self.max_range_offset, self.rfc9111,
+            self.max_range_offset, self.rfc9111, self.purge, self.follow,
         )  # fmt: skip
 
 
@@ -207,6 +216,19 @@ def make_rows(prefix: str) -> Rows:
         ),
         **_lock_rows(prefix),
         **_conduct_rows(prefix),
+        purge=ListRow(
+            name=f"{prefix}_cache_purge", contexts=HSL, arity=(1, None), convert=_predicates,
+            syntax="string ...",
+            doc="A request for which a string is not empty and not 0 removes what is cached under "
+            "its key, or under all keys that begin with it if it ends with an asterisk. 204; "
+            "404 if nothing was there.",
+        ),
+        follow=Row(
+            name=f"{prefix}_cache_follow_source", contexts=HSL, arity=(1, None), convert=_roots,
+            default=(), default_text="off", syntax="path ... | off",
+            doc="The roots of the originals that X-Imagefarm-Source names: a cached response is "
+            "expired when the file that it was made from is not the same any more.",
+        ),
     )  # fmt: skip
 
 
@@ -240,6 +262,8 @@ class CacheSettings:
     ignore_headers: frozenset[bytes] = frozenset()
     status_header: bool = True
     lock: bool = True
+    purge: tuple[Callable[[Any], bytes], ...] = ()
+    follow: tuple[bytes, ...] = ()
     lock_timeout: float = 5.0
     lock_age: float = 5.0
     background_update: bool = False
@@ -286,6 +310,8 @@ class CacheSettings:
             convert_head=scope[rows.convert_head],
             max_range_offset=scope[rows.max_range_offset],
             rfc9111=scope[rows.rfc9111],
+            purge=tuple(item for line in scope.all(rows.purge) for item in line),
+            follow=scope[rows.follow],
         )
 
 

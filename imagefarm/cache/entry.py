@@ -4,8 +4,9 @@ A file is the header block and then the body. All numbers are big-endian::
 
     magic "imfC" | crc32 of all that follows in the block | version | flags | status |
     block length | body length | stored | expires | date | Last-Modified | stale-while-revalidate |
-    stale-if-error | lengths of: key, variant, vary, ETag, fields
-    key | variant | vary names, comma-separated | ETag | fields: name LF value LF name LF ...
+    stale-if-error | requested | lengths of: key, variant, vary, ETag, source, identity, fields
+    key | variant | vary names, comma-separated | ETag | source | identity |
+    fields: name LF value LF name LF ...
 
 Dates are seconds since the epoch as doubles, NaN for "none". The block's length does not
 depend on the body's, so that the block can be written last.
@@ -21,16 +22,18 @@ from typing import Final
 from attrs import frozen
 
 MAGIC: Final = b"imfC"
-VERSION: Final = 1
+VERSION: Final = 2
 #: The longest header block we write or believe.
 MAX_BLOCK: Final = 64 * 1024
 #: The longest cache key.
 MAX_KEY: Final = 32 * 1024
+#: The longest name of an original.
+MAX_SOURCE: Final = 8 * 1024
 
 _FINAL: Final = 1
 _MUST_REVALIDATE: Final = 2
 _PREFIX = struct.Struct(">4sI")
-_FIXED = struct.Struct(">HHHIQddddddIHHHI")
+_FIXED = struct.Struct(">HHHIQdddddddIHHHHHI")
 #: The number of bytes from which `block_length` can tell the rest.
 PREFIX_LENGTH: Final = _PREFIX.size + _FIXED.size
 
@@ -58,7 +61,9 @@ class Entry:
     Times are seconds since the epoch: ``stored`` when we stored it, ``expires`` until when it
     is fresh, ``date`` and ``last_modified`` what the upstream said. ``variant`` is the
     secondary key that ``vary`` (lower-case names) gave for the request. ``final`` is
-    `Response.final`. ``must_revalidate``: never to be served stale.
+    `Response.final`. ``must_revalidate``: never to be served stale. ``requested`` is when the
+    upstream was asked (0: unknown), ``source`` the original that the answer was made from and
+    ``identity`` that file's (`follow`).
     """
 
     key: bytes
@@ -76,6 +81,9 @@ class Entry:
     variant: bytes = b""
     final: bool = False
     must_revalidate: bool = False
+    requested: float = 0.0
+    source: bytes = b""
+    identity: bytes = b""
 
 
 def _wire(moment: float | None) -> float:
@@ -92,15 +100,15 @@ def encode(entry: Entry) -> bytes:
     if fields.count(b"\n") != max(2 * len(entry.headers) - 1, 0):
         raise EntryError("a header field contains a line feed")
     vary = b",".join(entry.vary)
-    parts = entry.key, entry.variant, vary, entry.etag, fields
+    parts = entry.key, entry.variant, vary, entry.etag, entry.source, entry.identity, fields
     length = PREFIX_LENGTH + sum(map(len, parts))
-    if len(entry.key) > MAX_KEY or length > MAX_BLOCK:
+    if len(entry.key) > MAX_KEY or length > MAX_BLOCK or len(entry.source) > MAX_SOURCE:
         raise EntryError(f"the header block of {length} bytes is too long")
     flags = _FINAL * entry.final | _MUST_REVALIDATE * entry.must_revalidate
     block = _FIXED.pack(
         VERSION, flags, entry.status, length, entry.body_length, entry.stored, entry.expires,
          _wire(entry.date), _wire(entry.last_modified),
-        entry.stale_while_revalidate, entry.stale_if_error, *map(len, parts),
+        entry.stale_while_revalidate, entry.stale_if_error, entry.requested, *map(len, parts),
     ) + b"".join(parts)  # fmt: skip
     return _PREFIX.pack(MAGIC, zlib.crc32(block)) + block
 
@@ -134,7 +142,7 @@ def decode(data: bytes) -> tuple[Entry, int]:
         raise CorruptEntry("the header block's checksum does not match")
     (
         _, flags, status, _, _, stored, expires, date, last_modified, revalidate, on_error,
-        *sizes,
+        requested, *sizes,
     ) = _FIXED.unpack_from(data, _PREFIX.size)  # fmt: skip
     if PREFIX_LENGTH + sum(sizes) != length:
         raise CorruptEntry("the parts do not add up")
@@ -142,7 +150,7 @@ def decode(data: bytes) -> tuple[Entry, int]:
     for size in sizes:
         parts.append(data[start : start + size])
         start += size
-    key, variant, vary, etag, fields = parts
+    key, variant, vary, etag, source, identity, fields = parts
     lines = fields.split(b"\n") if fields else []
     if len(lines) % 2:
         raise CorruptEntry("a field without a value")
@@ -150,6 +158,6 @@ def decode(data: bytes) -> tuple[Entry, int]:
         key, status, tuple(zip(lines[::2], lines[1::2], strict=True)), stored, expires,
         body_length, _value(date), _value(last_modified), etag, revalidate, on_error,
         tuple(vary.split(b",")) if vary else (), variant, bool(flags & _FINAL),
-        bool(flags & _MUST_REVALIDATE),
+        bool(flags & _MUST_REVALIDATE), requested, source, identity,
     )  # fmt: skip
     return entry, length

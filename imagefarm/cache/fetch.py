@@ -26,6 +26,7 @@ from .answers import forwarded, from_file
 from .directives import CacheSettings
 from .entry import Entry
 from .filling import Filling
+from .follow import SOURCE, identity
 from .locks import Landing
 from .policy import Storable, freshened, http_date, may_serve_stale, storable, truthy, variant
 from .store import Found
@@ -75,6 +76,7 @@ class Fetch:
         #: Whether the upstream is asked for no more than a confirmation of ``stale``.
         self.validating = bool(storing and stale and settings.revalidate)
         self.derived = _derive(request, self._conditions()) if storing else _alone(request)
+        self.requested = zone.now()
 
     def run(self) -> Deferred[Response]:
         """Ask the inner handler."""
@@ -191,6 +193,8 @@ class Fetch:
                 date=http_date(headers.first(b"date")),
                 stale_while_revalidate=verdict.stale_while_revalidate,
                 stale_if_error=verdict.stale_if_error,
+                requested=self.requested,
+                identity=self._identity(entry.source),
             )
             place = self.zone.place(entry, self.digest)
             if self.zone.refresh(stale, entry, place):
@@ -239,8 +243,13 @@ class Fetch:
             authorized=b"authorization" in self.request.head.headers,
         )
 
+    def _identity(self, source: bytes) -> bytes:
+        follow = self.settings.follow
+        return identity(follow, source, self.requested) if follow and source else b""
+
     def _entry(self, response: Response, verdict: Storable) -> Entry:
         headers = response.headers
+        source = (self.request.outcome.upstream_headers or headers).first(SOURCE) or b""
         modified = response.mtime
         if modified is None:
             modified = http_date(headers.first(b"last-modified"))
@@ -259,6 +268,9 @@ class Fetch:
             variant=variant(verdict.vary, self.request.head.headers),
             final=response.final,
             must_revalidate=verdict.must_revalidate,
+            requested=self.requested,
+            source=source,
+            identity=self._identity(source),
         )
 
     def _store(self, response: Response, verdict: Storable) -> Response | None:

@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 
 from imagefarm.http.message import Handler, OpenFile, Outcome, Request, Response, discard
 
-from .answers import forwarded, from_file
+from .answers import forwarded, from_file, purged
 from .directives import CacheSettings
 from .entry import MAX_KEY
 from .fetch import Fetch
@@ -66,6 +66,8 @@ class CachingHandler:
     def __call__(self, request: Request) -> Response | Deferred[Response]:
         """Answer ``request``; a hit at once. Fails as the inner handler fails."""
         settings = self.settings
+        if settings.purge and any(truthy(template(request)) for template in settings.purge):
+            return purged(self.zone.purger, settings.key(request))
         if request.head.method not in settings.methods:
             return self._pass(request).addCallback(self._passed, request)
         key = settings.key(request)
@@ -99,7 +101,7 @@ class CachingHandler:
     ) -> Response | Deferred[Response]:
         """Answer from the zone, or wait, or fetch. ``stale``: an expired file will do."""
         zone = self.zone
-        digest, found = zone.find(key, request.head.headers)
+        digest, found = zone.find(key, request.head.headers, self.settings.follow)
         if found is not None and fresh(found.entry, zone.now()):
             zone.counters.hits += 1
             return self._serve(request, found, b"HIT", b"fwd=miss; collapsed" if waits else b"")
@@ -149,7 +151,7 @@ class CachingHandler:
         if not zone.flights.lead(asked.digest):
             zone.counters.updating += 1
             return self._serve(request, found, b"UPDATING")
-        if not self.settings.background_update:
+        if not self.settings.background_update and not found.soft:
             return self._lead(asked)
         again = self._stored_meanwhile(asked)
         if again is not None:
@@ -188,7 +190,7 @@ class CachingHandler:
     def _stored_meanwhile(self, asked: _Asked) -> Response | None:
         """What another process has stored since we looked; then nobody needs to fill."""
         zone, request = self.zone, asked.request
-        found = zone.look(asked.key, request.head.headers)
+        found = zone.look(asked.key, request.head.headers, self.settings.follow)
         if found is None:
             return None
         if not fresh(found.entry, zone.now()):
@@ -232,7 +234,7 @@ class CachingHandler:
         return self._fetch(self._with_stale(asked), storing=False)
 
     def _with_stale(self, asked: _Asked) -> _Asked:
-        found = self.zone.look(asked.key, asked.request.head.headers)
+        found = self.zone.look(asked.key, asked.request.head.headers, self.settings.follow)
         return attrs.evolve(asked, found=found)
 
     def _serve(self, request: Request, found: Found, status: bytes, how: bytes = b"") -> Response:

@@ -20,7 +20,7 @@ from attrs import define, field, frozen
 
 from imagefarm.http.message import OpenFile
 
-from .entry import PREFIX_LENGTH, CorruptEntry, Entry, TruncatedEntry, decode, encode, lengths
+from .entry import CorruptEntry, Entry, TruncatedEntry, decode, encode
 
 T = TypeVar("T")
 
@@ -28,6 +28,8 @@ T = TypeVar("T")
 _FIRST_READ: Final = 4096
 #: The coarsest step of a file system's clock that we allow for.
 _TICK_NS: Final = 2_000_000_000
+#: The permission that a softly purged file lacks.
+_LIVE: Final = 0o200
 _HEX: Final = frozenset(b"0123456789abcdef")
 
 
@@ -38,11 +40,15 @@ def digest_of(key: bytes, variant: bytes = b"") -> bytes:
 
 @frozen(eq=False)
 class Found:
-    """A whole cache file, open: what its header says, and where its body begins."""
+    """A whole cache file, open: what its header says, and where its body begins.
+
+    ``soft``: it was purged softly.
+    """
 
     entry: Entry
     file: OpenFile
     body_offset: int
+    soft: bool = False
 
 
 @define(eq=False)
@@ -178,7 +184,12 @@ class Directory:
         except BaseException:
             os.close(fd)
             raise
-        return Found(entry, OpenFile(fd, stat.st_size, stat.st_mtime, path), offset)
+        file = OpenFile(fd, stat.st_size, stat.st_mtime, path)
+        return Found(entry, file, offset, not stat.st_mode & _LIVE)
+
+    def soften(self, found: Found) -> None:
+        """Mark an open file as purged softly: a bit of its mode, seen by all. Raises OSError."""
+        os.fchmod(found.file.fd, 0o400)
 
     def remove(self, digest: bytes) -> bool:
         """Remove a digest's file. False if it was not there or could not be removed."""
@@ -259,22 +270,6 @@ class Directory:
         # A file may still arrive within the clock's tick in which the directory changed.
         if time.time_ns() - changed > _TICK_NS:
             seen[path] = changed
-
-    def whole(self, path: bytes) -> bool:
-        """Whether the file at ``path`` looks whole, by its first bytes and its size."""
-        try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except FileNotFoundError:
-            return True  # gone already: nothing to remove
-        except OSError:
-            return False
-        try:
-            block, body = lengths(os.pread(fd, PREFIX_LENGTH, 0))
-            return os.fstat(fd).st_size == block + body
-        except (CorruptEntry, OSError):
-            return False
-        finally:
-            os.close(fd)
 
     def remove_strays(self) -> int:
         """Remove the temporary files and the locks of dead writers; returns their number."""

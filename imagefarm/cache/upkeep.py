@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, Protocol
 
 from attrs import define
 
+from .chores import Chore, Slice
 from .entry import PREFIX_LENGTH
 from .index import SKEW, Index, Node, on_disk
 from .members import Board
-from .settings import Pace, ZoneSettings
+from .settings import ZoneSettings
 from .store import Directory
 
 #: Seconds between rounds that have nothing to do: of a member, of the manager.
@@ -57,21 +58,9 @@ class Counters:
     full: int = 0
     evicted: int = 0
     purged: int = 0
+    changed: int = 0
     corrupt: int = 0
     errors: int = 0
-
-
-class _Slice:
-    """A slice of work: goes on while `more`. ``tick`` gives seconds."""
-
-    def __init__(self, pace: Pace, tick: Callable[[], float]) -> None:
-        self._left = pace.files
-        self._tick = tick
-        self._end = tick() + pace.threshold
-
-    def more(self) -> bool:
-        self._left -= 1
-        return self._left >= 0 and self._tick() < self._end
 
 
 class Upkeep:
@@ -89,6 +78,7 @@ class Upkeep:
         counters: Counters,
         now: Callable[[], float],
         trouble: Callable[[OSError], None],
+        chores: Sequence[Chore] = (),
         tick: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.manager = False
@@ -99,6 +89,7 @@ class Upkeep:
         self._counters = counters
         self._now = now
         self._trouble = trouble
+        self._chores = chores
         self._tick = tick
         self._clock: Clock | None = None
         self._call: Any = None
@@ -144,10 +135,21 @@ class Upkeep:
                 delay = min(delay, self._settings.manager.sleep)
             if self._load():
                 delay = min(delay, self._settings.loader.sleep)
+            delay = min([delay, *self._work()])
         if self.enforce():
             delay = min(delay, self._settings.manager.sleep)
         if self._clock is not None:
             self._call = self._clock.callLater(delay, self._round)
+
+    def _work(self) -> Iterator[float]:
+        """A slice of each chore: how long to sleep before the next, if there is more."""
+        for chore in self._chores:
+            try:
+                if chore.work(self._tick):
+                    yield chore.pace.sleep
+            except OSError as reason:
+                chore.stop()
+                self._trouble(reason)
 
     def _join(self) -> None:
         try:
@@ -177,6 +179,8 @@ class Upkeep:
         self._walk = self._walked = self._cleaned = None
         self._before = 0
         self._seen.clear()
+        for chore in self._chores:
+            chore.stop()
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
@@ -217,7 +221,7 @@ class Upkeep:
                 return False
             self._walked = self._now()
             self._walk = self._directory.walk(self._seen)
-        piece = _Slice(self._settings.loader, self._tick)
+        piece = Slice(self._settings.loader, self._tick)
         while piece.more():
             try:
                 item = next(self._walk)
@@ -261,7 +265,7 @@ class Upkeep:
     def _enforce(self) -> bool:
         self.trim()
         short = self.manager and self._short()
-        piece = _Slice(self._settings.manager, self._tick)
+        piece = Slice(self._settings.manager, self._tick)
         while piece.more():
             now = self._now()
             over = short or self._over()

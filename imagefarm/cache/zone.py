@@ -19,10 +19,14 @@ from imagefarm.http.headers import Headers
 
 from .entry import CorruptEntry, Entry, EntryError, encode
 from .flights import Flights
+from .follow import changed
+from .groups import Groups, key_group, source_group
 from .index import Index, on_disk
 from .locks import Locks
 from .members import Board, Note
 from .policy import variant
+from .purge import Purger
+from .purges import SOFT_PREFIX, Purges
 from .settings import ZoneSettings
 from .store import Directory, Found, Writer, digest_of
 from .upkeep import Clock, Counters, Upkeep
@@ -30,6 +34,8 @@ from .upkeep import Clock, Counters, Upkeep
 #: A hit marks its file as used only if the last mark is older than this: the accuracy, in
 #: seconds, of "least recently used" between processes.
 TOUCH_INTERVAL: Final = 10.0
+#: For how long a softly purged answer may be served while it is updated, in seconds.
+SOFT_GRACE: Final = 3600.0
 
 
 class Zone:
@@ -46,9 +52,15 @@ class Zone:
         self.counters = Counters()
         self.clock: Clock | None = None
         self.board = Board(self.directory.path)
-        self._upkeep = Upkeep(
-            settings, self.directory, self.index, self.board, self.counters, now, self._trouble
+        self.groups = Groups(self.directory.path)
+        self.purges = Purges(self.directory.path, self.board)
+        self.purger = Purger(
+            settings, self.directory, self.groups, self.purges, self.remove, self.counters, now
         )
+        self._upkeep = Upkeep(
+            settings, self.directory, self.index, self.board, self.counters, now, self._trouble,
+            self.purger.chores(),
+        )  # fmt: skip
         self._troubled = False
 
     @property
@@ -77,19 +89,28 @@ class Zone:
 
     # Looking up
 
-    def find(self, key: bytes, headers: Headers) -> tuple[bytes, Found | None]:
+    def find(
+        self, key: bytes, headers: Headers, follow: tuple[bytes, ...] = ()
+    ) -> tuple[bytes, Found | None]:
         """The file for ``key`` and a request with ``headers``, fresh or not, open.
 
         With it the digest under which it stands or, if there is none, is to be filled. Counts
-        as a use. Never raises.
+        as a use. It is expired if its original, below one of the directories ``follow``, is not
+        what it was. Never raises.
         """
         digest, found = self._find(key, headers)
+        if found is not None and follow and changed(follow, found.entry):
+            self.counters.changed += 1
+            found = self._expired(found)
         self._used(digest, found)
         return digest, found
 
-    def look(self, key: bytes, headers: Headers) -> Found | None:
+    def look(self, key: bytes, headers: Headers, follow: tuple[bytes, ...] = ()) -> Found | None:
         """What `find` would give, not counted as a use."""
-        return self._find(key, headers)[1]
+        found = self._find(key, headers)[1]
+        if found is not None and follow and changed(follow, found.entry):
+            return self._expired(found)
+        return found
 
     def _find(self, key: bytes, headers: Headers) -> tuple[bytes, Found | None]:
         digest = digest_of(key)
@@ -104,6 +125,13 @@ class Zone:
                     found.file.close()
                     found = None
         return digest, found
+
+    def _expired(self, found: Found, grace: float = 0.0) -> Found:
+        """``found``, expired now; ``grace``: for how long it may be served while it is updated."""
+        entry = found.entry
+        grace = max(entry.stale_while_revalidate, grace)
+        expires = min(entry.expires, self.now())
+        return evolve(found, entry=evolve(entry, expires=expires, stale_while_revalidate=grace))
 
     def _open(self, digest: bytes, key: bytes) -> Found | None:
         try:
@@ -124,6 +152,19 @@ class Zone:
             # Two keys with one digest: the last one filled has the place.
             found.file.close()
             return None
+        return self._spared(digest, found)
+
+    def _spared(self, digest: bytes, found: Found | None) -> Found | None:
+        """What purges have left of ``found``: all, an expired answer, or nothing."""
+        if found is None:
+            return None
+        mark = self.purges.prefix_of(found.entry, self.now())
+        if mark is not None and mark.kind != SOFT_PREFIX:
+            found.file.close()
+            self.counters.purged += self.remove(digest)
+            return None
+        if found.soft or mark is not None:
+            return evolve(self._expired(found, SOFT_GRACE), soft=True)
         return found
 
     def _used(self, digest: bytes, found: Found | None) -> None:
@@ -226,14 +267,22 @@ class Zone:
             self.counters.full += 1
             writer.abort()
             return False
+        if self.purges.overtaken(entry, now):
+            writer.abort()
+            return False
         if not self.manager:
             self.board.tell(Note(digest, size, now))  # first: an untold file would not count
+        lists: list[int] = []
         try:
+            self._enlist(entry, digest, lists)
             writer.commit(encode(entry), digest, now)
         except OSError as reason:
             writer.abort()
             self._trouble(reason)
             return False
+        finally:
+            for fd in lists:
+                os.close(fd)
         if self._troubled:
             self._troubled = False
             self._log.info("cache {zone} stores again", zone=self.settings.name)
@@ -241,6 +290,13 @@ class Zone:
         self.index.put(digest, size, now)
         self._upkeep.enforce()
         return True
+
+    def _enlist(self, entry: Entry, digest: bytes, lists: list[int]) -> None:
+        """Put a file into its groups, whose lists stay locked by ``lists``. Raises OSError."""
+        if entry.source:
+            lists.append(self.groups.add(source_group(entry.source), digest))
+        if entry.variant:
+            lists.append(self.groups.add(key_group(entry.key), digest))
 
     def _trouble(self, reason: OSError) -> None:
         self.counters.errors += 1

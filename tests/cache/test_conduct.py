@@ -306,8 +306,8 @@ class LockTests(ConductCase):
         other = self.make_handler(Upstream(), self.make_zone())
         look = other.zone.find
 
-        def find(key: bytes, headers: Headers) -> Any:
-            found = look(key, headers)
+        def find(key: bytes, headers: Headers, follow: Any) -> Any:
+            found = look(key, headers, follow)
             self.ask(handler)
             return found
 

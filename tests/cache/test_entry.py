@@ -37,6 +37,9 @@ ENTRIES = st.builds(
     vary=st.lists(NAME, max_size=3).map(tuple),
     variant=st.just(b"") | st.binary(min_size=32, max_size=32),
     final=st.booleans(),
+    requested=MOMENT,
+    source=TEXT,
+    identity=st.binary(max_size=32),
 )
 PLAIN = Entry(b"key", 200, ((b"Content-Type", b"image/png"),), 1000.0, 1060.0, 5, etag=b'"e"')
 
