@@ -180,6 +180,8 @@ LIMITS: tuple[Row[Any], ...] = (
     _limit("max_width", _positive, "pixels", "The largest w that may be asked for; 400 above it, "
            "and 413 for a result that would be wider without being asked for."),
     _limit("max_height", _positive, "pixels", "The largest h that may be asked for, likewise."),
+    _limit("intermediates", offset, "size", "How many bytes of decoded pictures each process keeps, "
+           "for further sizes of the same originals; 0 is none."),
     _limit("max_output_bytes", _some_bytes, "size", "The largest result; 413 above it."),
 )  # fmt: skip
 

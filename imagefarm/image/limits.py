@@ -29,3 +29,5 @@ class Limits:
     max_output_bytes: int = 64 << 20
     deadline: float = 10.0
     memory: int = 1 << 30
+    #: Bytes of decoded pictures that each worker keeps for further sizes; part of ``memory``.
+    intermediates: int = 32 << 20

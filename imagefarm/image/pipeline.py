@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
 
-from attrs import define, evolve, field
+from attrs import define, evolve, field, frozen
 from PIL import Image
 from PIL.ImageFile import ImageFile
 
@@ -15,6 +15,7 @@ from .encode import Frames, encode
 from .errors import Broken, DeadlineExceeded, Failed, ImageError, TooLarge
 from .formats import Format, Offer
 from .geometry import Box, contain, stored_box, swaps_axes, upright_box
+from .intermediates import Intermediates, Key
 from .job import Rendered
 from .limits import Limits
 from .look import SMALL, border, focus
@@ -51,37 +52,53 @@ class Watch:
             raise DeadlineExceeded(f"the image took longer than {self.deadline:g} s")
 
 
+#: How much of a worker's memory a job and what is kept may take together before that is dropped.
+_ROOM = 0.75
+
 #: Opens another picture of the same root for reading. Raises as `source.open_source` does.
 Opener = Callable[[bytes], BinaryIO]
 
 
-def render(
-    file: BinaryIO, recipe: Recipe, offer: Offer, limits: Limits, clock: Clock, also: Opener
-) -> Rendered:
-    """Make the picture; ``also`` opens its watermark.
+@frozen
+class Surroundings:
+    """What a job finds where it is done."""
 
-    Every failure is an `ImageError`, whatever the source did to Pillow.
-    """
-    watch = Watch(clock, limits.deadline)
+    limits: Limits
+    clock: Clock
+    #: Opens the watermark.
+    also: Opener
+    root: bytes = b""
+    store: Intermediates = field(factory=lambda: Intermediates(0))
+
+
+def render(file: BinaryIO, recipe: Recipe, offer: Offer, around: Surroundings) -> Rendered:
+    """Make the picture. Every failure is an `ImageError`, whatever the source did to Pillow."""
+    limits = around.limits
+    watch = Watch(around.clock, limits.deadline)
     source = identify(os.fstat(file.fileno()))
     with _only_image_errors(limits):
         image, header = probe(file, limits)
         with image:
             watch.lap("probe")
             plan = make_plan(header, recipe, offer, limits)
+            if around.store.bytes + plan.memory > limits.memory * _ROOM:
+                around.store.clear()
+            key = Key(around.root, recipe.src, source, plan.factor)
+            first, keep = _read(image, plan, key, around.store)
+            watch.lap("decode")
             if looks(recipe):
-                plan = settled(plan, offer, limits, _look(image, plan, offer, limits))
-                watch.lap("decode")
-            mark, mark_identity = _mark(recipe, limits, also)
+                plan = settled(plan, offer, limits, _look(first, plan, offer, limits))
+                watch.lap("look")
+            mark, mark_identity = _mark(recipe, limits, around.also)
             plan = evolve(plan, mark=mark)
-            frames = _frames(image, plan, watch)
+            frames = _frames(image, first, keep, plan, watch)
             data = _encode(frames, plan, limits, watch)
-    first = frames.images[0]
+    made = frames.images[0]
     return Rendered(
         data=data,
         format=plan.format,
-        width=first.width,
-        height=first.height,
+        width=made.width,
+        height=made.height,
         frames=len(frames.images),
         source=source,
         mark=mark_identity,
@@ -112,12 +129,26 @@ def _encode(frames: Frames, plan: Plan, limits: Limits, watch: Watch) -> bytes:
         raise Failed(f"the {plan.format.value} encoder failed") from error
 
 
-def _look(image: ImageFile, plan: Plan, offer: Offer, limits: Limits) -> Seen:
+def _read(
+    image: ImageFile, plan: Plan, key: Key, store: Intermediates
+) -> tuple[Image.Image, dict[str, bytes]]:
+    """The pixels of the first frame, of this source or kept from it, and metadata to keep."""
+    stored = None if plan.animated or plan.recipe.keep else store.get(key)
+    if stored is not None:
+        return stored, {}
+    frame = decode(image, plan)
+    keep = kept(image, plan.recipe) if plan.recipe.keep else {}
+    if plan.animated:
+        return plain_pixels(frame.copy(), plan), keep
+    frame = plain_pixels(frame, plan)
+    store.put(key, frame)
+    if keeps_profile(frame, plan):
+        keep["icc_profile"] = frame.info["icc_profile"]
+    return frame, keep
+
+
+def _look(pixels: Image.Image, plan: Plan, offer: Offer, limits: Limits) -> Seen:
     """See where the border ends, and then where the content is."""
-    decode(image, plan)
-    info = dict(image.info)
-    pixels = plain_pixels(image, plan)
-    image.info = info  # `plain_pixels` has left only what it needs itself
     header, recipe = plan.header, plan.recipe
     trimmed = None
     if recipe.trim is not None:
@@ -164,22 +195,18 @@ def _mark(
     return mark.convert("RGBA"), found
 
 
-def _frames(image: ImageFile, plan: Plan, watch: Watch) -> Frames:
+def _frames(
+    image: ImageFile, first: Image.Image, keep: dict[str, bytes], plan: Plan, watch: Watch
+) -> Frames:
     made: list[Image.Image] = []
     durations: list[int] = []
-    keep: dict[str, bytes] = {}
-    if plan.recipe.keep:
-        decode(image, plan)
-        keep = kept(image, plan.recipe)
-    for number, frame in enumerate(_each(image, plan)):
-        # Read after the first step: Pillow learns a WebP frame's duration by decoding it.
+    for frame in _each(image, first, plan):
+        watch.lap("decode")
+        # Pillow learns a WebP frame's duration by decoding it.
+        durations.append(_duration(frame))
         for name, step in STEPS:
-            if step is to_srgb and number == 0 and keeps_profile(frame, plan):
-                keep["icc_profile"] = frame.info["icc_profile"]
             frame = step(frame, plan)
             watch.lap(name)
-            if number == len(durations):
-                durations.append(_duration(frame))
         made.append(frame)
     loop = image.info.get("loop")
     if plan.animated:
@@ -187,14 +214,11 @@ def _frames(image: ImageFile, plan: Plan, watch: Watch) -> Frames:
     return Frames(made, durations, loop if isinstance(loop, int) else None, keep)
 
 
-def _each(image: ImageFile, plan: Plan) -> Iterator[Image.Image]:
-    if not plan.animated:
-        yield image
-        return
-    for number in range(plan.frames):
+def _each(image: ImageFile, first: Image.Image, plan: Plan) -> Iterator[Image.Image]:
+    yield first
+    for number in range(1, plan.frames):
         image.seek(number)
-        image.load()
-        yield image.copy()
+        yield plain_pixels(decode(image, plan).copy(), plan)
 
 
 def _duration(frame: Image.Image) -> int:

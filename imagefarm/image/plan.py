@@ -20,7 +20,7 @@ from .geometry import (
     turn_of,
 )
 from .limits import Limits
-from .probe import Header
+from .probe import Header, decoding_memory
 from .recipe import CENTRE, Fit, Point, Recipe
 
 #: Bytes that encoding takes for each pixel, measured, where they are many: the AVIF encoder dies
@@ -65,6 +65,13 @@ class Plan:
     def animated(self) -> bool:
         """Whether the result is an animation."""
         return self.frames > 1
+
+    @property
+    def memory(self) -> int:
+        """Bytes that decoding and encoding are known to take, not both at a time."""
+        width, height = self.placement.size
+        encoding = width * height * _ENCODING.get(self.format, 0)
+        return max(decoding_memory(self.header), encoding)
 
     @property
     def turn(self) -> int:

@@ -176,10 +176,14 @@ _DECODING = {"JPEG": 10, "WEBP": 16, "AVIF": 12, "JPEG2000": 20}
 _DECODING_OTHERS = 4
 
 
+def decoding_memory(header: Header) -> int:
+    """Bytes that decoding is known to need."""
+    return header.width * header.height * _DECODING.get(header.format, _DECODING_OTHERS)
+
+
 def guard_memory(header: Header, limits: Limits) -> None:
     """What decoding is known to need; the process's own limit holds against all else."""
-    needed = header.width * header.height * _DECODING.get(header.format, _DECODING_OTHERS)
-    if needed > limits.memory:
+    if decoding_memory(header) > limits.memory:
         raise TooLarge("the image needs more memory than a worker may use")
 
 

@@ -75,7 +75,7 @@ def crop_and_resize(image: Image.Image, plan: Plan) -> Image.Image:
     if size == image.size == (header.width, header.height) and (
         box.width == header.width and box.height == header.height
     ):
-        return image
+        return image.copy()  # the steps that follow change it, and it may be kept as it is
     info, mode = image.info, image.mode
     weighted = {"LA": "La", "RGBA": "RGBa"}.get(mode)
     if weighted is not None:
@@ -178,10 +178,9 @@ def strip(image: Image.Image, plan: Plan) -> Image.Image:
     return image
 
 
-#: Each step with the name under which its time is reported (Server-Timing).
+#: Each step after `decode` and `plain_pixels`, whose result may be kept for the next size of the
+#: same source, with the name under which its time is reported (Server-Timing).
 STEPS: tuple[tuple[str, Step], ...] = (
-    ("decode", decode),
-    ("decode", plain_pixels),
     ("resize", crop_and_resize),
     ("colour", to_srgb),
     ("colour", orient),

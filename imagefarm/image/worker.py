@@ -21,6 +21,7 @@ from attrs import asdict
 from PIL import Image
 
 from .errors import Failed, ImageError
+from .intermediates import Intermediates
 from .job import (
     MAX_HEAD,
     Decoder,
@@ -31,7 +32,7 @@ from .job import (
     read_job,
 )
 from .limits import Limits
-from .pipeline import Clock, render
+from .pipeline import Clock, Surroundings, render
 from .source import open_source
 
 #: A worker whose job is this many times over its deadline has lost its parent: it would have
@@ -67,19 +68,20 @@ def protect(limits: Limits) -> None:
 def serve(jobs: BinaryIO, answers: BinaryIO, limits: Limits, clock: Clock) -> None:
     """Answer jobs until ``jobs`` ends. The first message, ``ready``, answers none."""
     decoder = Decoder(max_body=0)
+    store = Intermediates(limits.intermediates)
     _write(answers, Message({"ready": os.getpid()}))
     descriptor = jobs.fileno()
     while data := os.read(descriptor, MAX_HEAD):
         for message in decoder.feed(data):
             signal.setitimer(signal.ITIMER_REAL, limits.deadline * _ORPHANED + 1)
-            _write(answers, answer(read_job(message, limits), limits, clock))
+            _write(answers, answer(read_job(message, limits), limits, clock, store))
             signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def answer(job: Job, limits: Limits, clock: Clock) -> Message:
+def answer(job: Job, limits: Limits, clock: Clock, store: Intermediates | None = None) -> Message:
     """Do one job. Never raises: hostile files make Pillow raise whatever they like."""
     try:
-        return perform(job, limits, clock).message()
+        return perform(job, limits, clock, Intermediates(0) if store is None else store).message()
     except ImageError as error:
         return error_message(error)
     except Exception as error:
@@ -87,14 +89,15 @@ def answer(job: Job, limits: Limits, clock: Clock) -> Message:
         return error_message(Failed("the image could not be made"))
 
 
-def perform(job: Job, limits: Limits, clock: Clock) -> Rendered:
+def perform(job: Job, limits: Limits, clock: Clock, store: Intermediates) -> Rendered:
     """Open the source and make the picture. Raises `ImageError`."""
 
     def opened(src: bytes) -> BinaryIO:
         return os.fdopen(open_source(job.root, src), "rb")
 
     with opened(job.recipe.src) as file:
-        return render(file, job.recipe, job.offer, limits, clock, opened)
+        around = Surroundings(limits, clock, opened, job.root, store)
+        return render(file, job.recipe, job.offer, around)
 
 
 def limits_argument(limits: Limits) -> str:

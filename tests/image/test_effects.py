@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from imagefarm.image.errors import ImageError, NotFound, OutsidePicture, TooLarge
 from imagefarm.image.formats import Format, Offer
 from imagefarm.image.limits import Limits
-from imagefarm.image.pipeline import render
+from imagefarm.image.pipeline import Surroundings, render
 from imagefarm.image.recipe import Fit, Recipe, fold
 
 from .pictures import corner_colours, corners, gradient, opened, saved
@@ -419,10 +419,12 @@ class Promises(SynchronousTestCase):
             file.write(saved(corners(16, 12), "PNG"))
         try:
             with open(path, "rb") as opened_file:
-                made = render(
-                    opened_file, recipe, Offer(avif=offer, webp=offer), Limits(), time.monotonic,
+                around = Surroundings(
+                    Limits(),
+                    time.monotonic,
                     lambda _: os.fdopen(os.open(mark_path, os.O_RDONLY), "rb"),
-                )  # fmt: skip
+                )
+                made = render(opened_file, recipe, Offer(avif=offer, webp=offer), around)
         except OutsidePicture:
             self.assertIsNotNone(crop)
             return

@@ -17,7 +17,7 @@ from imagefarm.image.errors import ImageError, NotFound, Unsupported
 from imagefarm.image.formats import Format, Offer
 from imagefarm.image.job import Rendered
 from imagefarm.image.limits import Limits
-from imagefarm.image.pipeline import Clock, Opener, render
+from imagefarm.image.pipeline import Clock, Opener, Surroundings, render
 from imagefarm.image.plan import make_plan
 from imagefarm.image.probe import Header
 from imagefarm.image.query import parse_query
@@ -50,7 +50,8 @@ def make(
         warnings.simplefilter("ignore")  # Pillow's, about damaged files
         file.write(data)
         file.seek(0)
-        return render(file, recipe, offer, limits or Limits(), clock, also or nothing_else)
+        around = Surroundings(limits or Limits(), clock, also or nothing_else)
+        return render(file, recipe, offer, around)
 
 
 def nothing_else(path: bytes) -> BinaryIO:

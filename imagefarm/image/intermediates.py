@@ -1,0 +1,68 @@
+"""Decoded pictures that are kept for the next size of the same original.
+
+What is kept is exactly what decoding gave, at the decoder's own factor, so a picture made from
+it has the same bytes as one made from the file: an ETag stays true. Memory is bounded, the one
+that was used the longest time ago goes first; a source that has changed is another key.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from attrs import frozen
+from PIL import Image
+
+from .source import Identity
+
+
+@frozen
+class Key:
+    """What was decoded: a file, its state, and the factor that its decoder shrank it by."""
+
+    root: bytes
+    src: bytes
+    source: Identity
+    factor: int
+
+
+class Intermediates:
+    """The store; ``limit`` is in bytes, 0 keeps nothing."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.bytes = 0
+        self._pictures: OrderedDict[Key, Image.Image] = OrderedDict()
+
+    def get(self, key: Key) -> Image.Image | None:
+        """The picture, which must not be changed."""
+        picture = self._pictures.get(key)
+        if picture is not None:
+            self._pictures.move_to_end(key)
+        return picture
+
+    def put(self, key: Key, picture: Image.Image) -> None:
+        """Keep a copy, unless it would take more than half of the store."""
+        size = memory_of(picture)
+        if size > self.limit // 2 or key in self._pictures:
+            return
+        while self.bytes + size > self.limit:
+            _, oldest = self._pictures.popitem(last=False)
+            self.bytes -= memory_of(oldest)
+        self._pictures[key] = picture.copy()
+        self.bytes += size
+
+    def clear(self) -> None:
+        """Keep nothing any more: the memory is needed."""
+        self._pictures.clear()
+        self.bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._pictures)
+
+    def __repr__(self) -> str:
+        return f"<Intermediates {len(self)} pictures, {self.bytes} of {self.limit} bytes>"
+
+
+def memory_of(picture: Image.Image) -> int:
+    """Bytes of its pixels in memory: Pillow takes 1 for a grey one and 4 for any other."""
+    return picture.width * picture.height * (1 if len(picture.getbands()) == 1 else 4)

@@ -1,0 +1,98 @@
+"""Decoded pictures kept for the next size: the same bytes, bounded memory, no stale ones."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from PIL import Image, ImageCms
+from twisted.trial.unittest import SynchronousTestCase
+
+from imagefarm.image.formats import Offer
+from imagefarm.image.intermediates import Intermediates, Key
+from imagefarm.image.job import Job, Rendered, read_answer
+from imagefarm.image.limits import Limits
+from imagefarm.image.query import parse_query
+from imagefarm.image.source import Identity
+from imagefarm.image.worker import answer
+
+from .pictures import corners, gradient, opened, saved
+
+QUERIES = (
+    "w=50", "w=40&fmt=webp", "w=30&h=30&fit=cover&g=smart", "", "blur=2&radius=5", "fmt=png",
+    "trim=3", "rotate=90&w=44", "keep=icc,exif", "w=50&bg=ff0000", "tone=gray", "fmt=avif",
+)  # fmt: skip
+
+
+class Rendering(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.root = Path(self.mktemp())
+        self.root.mkdir()
+        self.store = Intermediates(1 << 20)
+
+    def make(self, query: str, store: Intermediates | None, limits: Limits | None = None) -> bytes:
+        job = Job(os.fsencode(self.root), parse_query(b"src=a&" + query.encode()), Offer())
+        made = read_answer(answer(job, limits or Limits(), time.monotonic, store))
+        assert isinstance(made, Rendered), made
+        return made.data
+
+    def test_the_same_bytes_with_and_without(self) -> None:
+        srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+        clear = gradient(200, 100).convert("RGBA")
+        clear.putalpha(Image.linear_gradient("L").resize((200, 100)))
+        for data in (
+            saved(gradient(200, 100), "JPEG", icc_profile=srgb), saved(clear, "PNG"),
+            saved(gradient(200, 100).convert("P"), "PNG"), saved(clear, "WEBP", icc_profile=srgb),
+            saved(corners().convert("CMYK"), "JPEG"),
+            saved(corners(), "GIF", save_all=True, append_images=[gradient(64, 48)]),
+        ):  # fmt: skip
+            (self.root / "a").write_bytes(data)
+            for query in QUERIES + QUERIES[::-1]:
+                with self.subTest(query=query, head=data[:4]):
+                    self.assertEqual(self.make(query, self.store), self.make(query, None))
+
+    def test_it_is_used(self) -> None:
+        (self.root / "a").write_bytes(saved(gradient(200, 100), "JPEG"))
+        self.make("w=50", self.store)
+        (kept,) = self.store._pictures.values()
+        kept.paste("red", (0, 0, *kept.size))
+        image = opened(self.make("w=40&fmt=png", self.store))
+        self.assertEqual(image.getpixel((20, 10)), (255, 0, 0))
+        self.make("w=190", self.store)
+        self.assertEqual(len(self.store), 2, "another factor is another picture")
+
+    def test_a_changed_source_is_decoded_anew(self) -> None:
+        (self.root / "a").write_bytes(saved(Image.new("RGB", (90, 60), "red"), "PNG"))
+        self.make("w=9", self.store)
+        (self.root / "a").write_bytes(saved(Image.new("RGB", (90, 60), "blue"), "PNG"))
+        os.utime(self.root / "a", ns=(1, 1))
+        self.assertEqual(opened(self.make("w=9", self.store)).getpixel((3, 3)), (0, 0, 255))
+
+    def test_it_goes_where_memory_is_short(self) -> None:
+        (self.root / "a").write_bytes(saved(gradient(200, 100), "PNG"))
+        self.make("w=9", self.store)
+        self.assertEqual(len(self.store), 1)
+        self.make("w=9", self.store, Limits(memory=140_000))
+        self.assertLessEqual(self.store.bytes, 80_000)
+
+
+class Store(SynchronousTestCase):
+    def key(self, name: str) -> Key:
+        return Key(b"/r", name.encode(), Identity(1, 2), 1)
+
+    def test_bounded(self) -> None:
+        store = Intermediates(1000)
+        picture = Image.new("RGB", (10, 10))
+        for name in "abc":
+            store.put(self.key(name), picture)
+            store.get(self.key("a"))
+        self.assertEqual(repr(store), "<Intermediates 2 pictures, 800 of 1000 bytes>")
+        self.assertIsNone(store.get(self.key("b")), "used the longest time ago")
+        store.put(self.key("d"), Image.new("L", (100, 100)))
+        self.assertIsNone(store.get(self.key("d")), "more than half of the store")
+        store.clear()
+        self.assertEqual((len(store), store.bytes), (0, 0))
+        none = Intermediates(0)
+        none.put(self.key("a"), picture)
+        self.assertEqual(len(none), 0)
