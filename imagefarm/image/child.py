@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import deque
 from collections.abc import Sequence
 from enum import Enum
 from typing import Any, Protocol
@@ -22,6 +23,8 @@ from .worker import limits_argument
 
 #: Most of one piece of a worker's standard error that is logged, in bytes.
 _MAX_LOGGED = 4096
+#: How many of its last sources a worker is remembered by.
+RECENT = 16
 
 
 class State(Enum):
@@ -59,6 +62,10 @@ class WorkerProcess(ProcessProtocol):
         self.state = State.STARTING
         self.was_ready = False
         self.jobs = 0
+        #: Bytes that it had resident after its last job, as it says.
+        self.resident = 0
+        #: What it has worked on and may still have decoded, the last one last.
+        self.recent: deque[bytes] = deque(maxlen=RECENT)
         self._owner = owner
         self._decoder = Decoder(limits.max_output_bytes)
 
@@ -77,6 +84,7 @@ class WorkerProcess(ProcessProtocol):
         if self.state is not State.IDLE:
             raise RuntimeError(f"a job for a worker that is {self.state.value}")
         self.state = State.BUSY
+        self.recent.append(job.recipe.src)
         self.transport.write(job.message().encode())
 
     def finish(self) -> None:
@@ -110,6 +118,8 @@ class WorkerProcess(ProcessProtocol):
                     self._owner.ready(self)
             else:
                 self.jobs += 1
+                said = message.head.get("resident")
+                self.resident = said if isinstance(said, int) else 0
                 if self.state is State.BUSY:
                     self.state = State.IDLE
                 self._owner.answered(self, read_answer(message))

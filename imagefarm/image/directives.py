@@ -21,8 +21,10 @@ from imagefarm.config.table import (
 )
 from imagefarm.config.values import number, offset, parse_size, path, time
 
+from .errors import BadRecipe
 from .limits import Limits
 from .pool import PoolSettings
+from .query import source_path
 
 #: The context inside the block.
 RESIZER: Final = "resizer"
@@ -78,6 +80,13 @@ def _some_bytes(directive: Directive, env: Environment) -> int:
     if value < 1:
         raise Invalid(f'"{directive.name}" must be at least 1')
     return value
+
+
+def _below_root(directive: Directive, env: Environment) -> bytes:
+    try:
+        return source_path(os.fsencode(directive.args[0]), "path")
+    except BadRecipe as error:
+        raise Invalid(f'"{directive.name}": {error.reason}') from None
 
 
 def _memory(directive: Directive, env: Environment) -> int:
@@ -166,6 +175,37 @@ MAX_REQUESTS: Row[int] = Row(
     "pm.max_requests).",
     inherits=False,
 )
+MAX_RESIDENT: Row[int] = Row(
+    name="max_resident",
+    contexts=_INSIDE,
+    convert=offset,
+    default=512 << 20,
+    syntax="size",
+    doc="A process that has more memory than this resident after an image is replaced by a new "
+    "one; 0 is never.",
+    inherits=False,
+)
+RESERVED: Row[int] = Row(
+    name="reserved",
+    contexts=_INSIDE,
+    convert=number,
+    default=1,
+    syntax="number",
+    doc="How many of the processes are kept free of expensive images. One may always work on "
+    "them.",
+    inherits=False,
+)
+FALLBACK: Row[bytes] = Row(
+    name="fallback",
+    contexts=_INSIDE,
+    convert=_below_root,
+    default=b"",
+    syntax="path",
+    doc="An image below the root that is sent, in the size that was asked for and with the same "
+    "status, instead of the line of text of a 404, 415, 422, 500 or 504. Such answers are "
+    "never stored.",
+    inherits=False,
+)
 LIMITS: tuple[Row[Any], ...] = (
     _limit("deadline", _some_time, "time", "How long one image may take; then 504, and the "
            "process is ended. A request waits no longer than that for its turn either."),
@@ -180,13 +220,16 @@ LIMITS: tuple[Row[Any], ...] = (
     _limit("max_width", _positive, "pixels", "The largest w that may be asked for; 400 above it, "
            "and 413 for a result that would be wider without being asked for."),
     _limit("max_height", _positive, "pixels", "The largest h that may be asked for, likewise."),
-    _limit("intermediates", offset, "size", "How many bytes of decoded pictures each process keeps, "
-           "for further sizes of the same originals; 0 is none."),
+    _limit("intermediates", offset, "size", "How many bytes of decoded pictures each process "
+           "keeps, for further sizes of the same originals; 0 is none."),
+    _limit("expensive", _some_time, "time", "An image that is estimated to take longer than this, "
+           "by its pixels, frames and formats, is expensive: it waits in a queue of its own."),
     _limit("max_output_bytes", _some_bytes, "size", "The largest result; 413 above it."),
 )  # fmt: skip
 
 DIRECTIVES: tuple[AnyRow, ...] = (
-    RESIZER_BLOCK, LISTEN, ROOT, PROCESSES, QUEUE, MAX_REQUESTS, *LIMITS,
+    RESIZER_BLOCK, LISTEN, ROOT, PROCESSES, QUEUE, MAX_REQUESTS, MAX_RESIDENT,
+    RESERVED, FALLBACK, *LIMITS,
 )  # fmt: skip
 
 
@@ -200,6 +243,8 @@ class ResizerSettings:
     listen: tuple[str, ...]
     root: str
     pool: PoolSettings
+    #: The path of an image below the root, or empty.
+    fallback: bytes = b""
 
     @classmethod
     def from_scope(cls, scope: Scope) -> ResizerSettings:
@@ -215,5 +260,7 @@ class ResizerSettings:
             queue=inside[QUEUE],
             max_requests=inside[MAX_REQUESTS],
             limits=limits,
+            max_resident=inside[MAX_RESIDENT],
+            reserved=inside[RESERVED],
         )
-        return cls(inside.all(LISTEN), inside[ROOT], pool)
+        return cls(inside.all(LISTEN), inside[ROOT], pool, inside[FALLBACK])

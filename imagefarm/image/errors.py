@@ -65,6 +65,10 @@ class Broken(ImageError):
     status = 422
 
 
+class Expensive(ImageError):
+    """A worker's word to its pool, for no client: the job belongs in the expensive lane."""
+
+
 class Failed(ImageError):
     """The fault is ours: an encoder failed, a worker died: 500."""
 
@@ -81,13 +85,15 @@ class DeadlineExceeded(ImageError):
     """The work took longer than a request may: 504."""
 
     status = 504
+    #: Whether it was expected to take long, by the header of the source and the recipe.
+    expected = False
 
 
 _KINDS: dict[str, type[ImageError]] = {
     kind.__name__: kind
     for kind in (
-        OutsidePicture, Forbidden, NotFound, TooLarge, Unsupported, Broken, Failed, Overloaded,
-        DeadlineExceeded,
+        OutsidePicture, Forbidden, NotFound, TooLarge, Unsupported, Broken, Expensive, Failed,
+        Overloaded, DeadlineExceeded,
     )
 }  # fmt: skip
 

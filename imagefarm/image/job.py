@@ -90,6 +90,8 @@ class Job:
     root: bytes
     recipe: Recipe
     offer: Offer
+    #: Whether it may be; else a worker that finds it so sends it back (`errors.Expensive`).
+    expensive: bool = False
 
     def message(self) -> Message:
         """The job on its way to a worker."""
@@ -99,6 +101,7 @@ class Job:
                 "recipe": self.recipe.canonical(),
                 "avif": self.offer.avif,
                 "webp": self.offer.webp,
+                "expensive": self.expensive,
             }
         )
 
@@ -110,6 +113,7 @@ def read_job(message: Message, limits: Limits) -> Job:
         head["root"].encode("latin-1"),
         parse_canonical(head["recipe"].encode("ascii"), limits),
         Offer(avif=head["avif"], webp=head["webp"]),
+        head["expensive"],
     )
 
 

@@ -29,5 +29,7 @@ class Limits:
     max_output_bytes: int = 64 << 20
     deadline: float = 10.0
     memory: int = 1 << 30
+    #: Seconds above which a job, as estimated by its header and recipe, counts as expensive.
+    expensive: float = 0.25
     #: Bytes of decoded pictures that each worker keeps for further sizes; part of ``memory``.
     intermediates: int = 32 << 20

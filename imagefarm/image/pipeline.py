@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from PIL import Image
 from PIL.ImageFile import ImageFile
 
 from .encode import Frames, encode
-from .errors import Broken, DeadlineExceeded, Failed, ImageError, TooLarge
+from .errors import Broken, DeadlineExceeded, Expensive, Failed, ImageError, TooLarge
 from .formats import Format, Offer
 from .geometry import Box, contain, stored_box, swaps_axes, upright_box
 from .intermediates import Intermediates, Key
@@ -20,7 +21,7 @@ from .job import Rendered
 from .limits import Limits
 from .look import SMALL, border, focus
 from .metadata import kept
-from .plan import Plan, Seen, looks, make_plan, settled, smart
+from .plan import Plan, Seen, estimate, looks, make_plan, settled, smart
 from .probe import probe
 from .recipe import Recipe
 from .source import Identity, identify
@@ -68,6 +69,8 @@ class Surroundings:
     #: Opens the watermark.
     also: Opener
     root: bytes = b""
+    #: Seconds that the job may take by estimate.
+    most: float = math.inf
     store: Intermediates = field(factory=lambda: Intermediates(0))
 
 
@@ -81,6 +84,8 @@ def render(file: BinaryIO, recipe: Recipe, offer: Offer, around: Surroundings) -
         with image:
             watch.lap("probe")
             plan = make_plan(header, recipe, offer, limits)
+            if estimate(plan) > around.most:
+                raise Expensive("the image is expensive")
             if around.store.bytes + plan.memory > limits.memory * _ROOM:
                 around.store.clear()
             key = Key(around.root, recipe.src, source, plan.factor)

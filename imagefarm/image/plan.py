@@ -79,6 +79,29 @@ class Plan:
         return turn_of(self.recipe.flip, self.recipe.rotate)
 
 
+#: Nanoseconds for each pixel decoded and encoded, measured on one core in 2026: good enough to
+#: tell milliseconds from seconds.
+_DECODE_TIME = {
+    "JPEG": 3, "PNG": 25, "WEBP": 20, "GIF": 20, "AVIF": 40, "TIFF": 15, "BMP": 5, "JPEG2000": 80,
+}  # fmt: skip
+_ENCODE_TIME = {
+    Format.JPEG: 8, Format.PNG: 40, Format.WEBP: 80, Format.AVIF: 330, Format.GIF: 80,
+}  # fmt: skip
+#: `max_bytes` encodes about so many times.
+_TRIES = 7
+
+
+def estimate(plan: Plan) -> float:
+    """About how many seconds the job takes, by pixels, frames and codecs."""
+    width, height = plan.placement.size
+    source = plan.header.width * plan.header.height
+    decoding = source * _DECODE_TIME[plan.header.format]
+    encoding = width * height * _ENCODE_TIME[plan.format]
+    if plan.recipe.max_bytes is not None:
+        encoding *= _TRIES
+    return (decoding + encoding) * plan.frames / 1e9
+
+
 #: One step of the pipeline.
 Step = Callable[[Image.Image, Plan], Image.Image]
 

@@ -7,7 +7,6 @@ once, and a job waits no longer than it might have worked.
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Any
 
 from attrs import define, evolve, field, frozen
@@ -16,8 +15,9 @@ from twisted.internet.defer import Deferred, fail
 from twisted.logger import Logger
 
 from .child import State, WorkerProcess
-from .errors import DeadlineExceeded, Failed, ImageError, Overloaded
+from .errors import DeadlineExceeded, Expensive, Failed, ImageError, Overloaded
 from .job import Job, Rendered
+from .lanes import Lanes
 from .limits import Limits
 
 #: Seconds beyond the deadline in which a worker may say so itself before it is killed.
@@ -36,13 +36,17 @@ class PoolSettings:
     """How the pool is made up.
 
     ``processes`` work at the same time, ``queue`` jobs more may wait; a worker is replaced
-    after ``max_requests`` jobs (0: never), which bounds what leaks in decoders add up to.
+    after ``max_requests`` jobs or with more than ``max_resident`` bytes in memory after one (0:
+    never), which bounds what leaks in decoders add up to. ``reserved`` of the processes never
+    take expensive jobs, but one may.
     """
 
     processes: int = 1
     queue: int = 64
     max_requests: int = 1000
     limits: Limits = field(factory=Limits)
+    max_resident: int = 512 << 20
+    reserved: int = 1
 
 
 @define
@@ -56,6 +60,8 @@ class Counters:
     cancelled: int = 0
     timeouts: int = 0
     crashes: int = 0
+    #: Jobs that were sent back into the lane of expensive ones.
+    expensive: int = 0
     #: Workers started, the first ones included.
     started: int = 0
 
@@ -70,6 +76,7 @@ class _Ticket:
     timer: DelayedCall | None = None
     waited: float = 0.0
     abandoned: bool = False
+    expensive: bool = False
 
     def stop_timer(self) -> None:
         if self.timer is not None and self.timer.active():
@@ -89,7 +96,7 @@ class WorkerPool:
         self._workers: list[WorkerProcess] = []
         self._idle: list[WorkerProcess] = []
         self._running: dict[WorkerProcess, _Ticket] = {}
-        self._waiting: deque[_Ticket] = deque()
+        self._waiting: Lanes[_Ticket] = Lanes()
         self._restarts: set[DelayedCall] = set()
         self._backoff = BACKOFF[0]
         self._stopping = True
@@ -137,9 +144,7 @@ class WorkerPool:
             self.counters.rejected += 1
             return fail(Overloaded("too many images are waiting already"))
         ticket = _Ticket(job, self._reactor.seconds(), Deferred(lambda _: self._cancel(ticket)))
-        limit = self.settings.limits.deadline
-        ticket.timer = self._reactor.callLater(limit, self._waited_too_long, ticket)
-        self._waiting.append(ticket)
+        self._wait(ticket)
         self._dispatch()
         return ticket.deferred
 
@@ -158,11 +163,13 @@ class WorkerPool:
         """A worker has done its job."""
         ticket = self._running.pop(worker, None)
         if worker.state is State.IDLE:
-            if 0 < self.settings.max_requests <= worker.jobs:
+            if self._worn_out(worker):
                 worker.finish()
             else:
                 self._idle.append(worker)
-        if ticket is not None:
+        if ticket is not None and isinstance(answer, Expensive) and not ticket.abandoned:
+            self._put_back(ticket)
+        elif ticket is not None:
             self._settle(ticket, answer)
         self._dispatch()
 
@@ -190,6 +197,44 @@ class WorkerPool:
 
     # Inside
 
+    def _wait(self, ticket: _Ticket) -> None:
+        limit = self.settings.limits.deadline
+        ticket.timer = self._reactor.callLater(limit, self._waited_too_long, ticket)
+        self._waiting.add(ticket, expensive=ticket.expensive)
+
+    def _put_back(self, ticket: _Ticket) -> None:
+        ticket.stop_timer()
+        if self._stopping:
+            self._settle(ticket, Overloaded("the resizer is shutting down"))
+        elif len(self._waiting) >= self.settings.queue:
+            self.counters.rejected += 1
+            self._settle(ticket, Overloaded("too many images are waiting already"))
+        else:
+            self.counters.expensive += 1
+            ticket.expensive = True
+            ticket.job = evolve(ticket.job, expensive=True)
+            self._wait(ticket)
+
+    def _worn_out(self, worker: WorkerProcess) -> bool:
+        settings = self.settings
+        return (
+            0 < settings.max_requests <= worker.jobs or 0 < settings.max_resident < worker.resident
+        )
+
+    def _next(self) -> _Ticket | None:
+        """The job whose turn it is: expensive ones leave some of the processes to the others."""
+        room = max(1, self.settings.processes - self.settings.reserved)
+        running = sum(ticket.expensive for ticket in self._running.values())
+        return self._waiting.take(expensive=running < room)
+
+    def _choose(self, job: Job) -> WorkerProcess:
+        """An idle worker, if possible one that has decoded the same source before."""
+        for worker in self._idle:
+            if job.recipe.src in worker.recent:
+                self._idle.remove(worker)
+                return worker
+        return self._idle.pop()
+
     def _spawn_later(self, delay: float) -> None:
         def spawn() -> None:
             self._restarts.discard(call)
@@ -205,8 +250,8 @@ class WorkerPool:
         worker.spawn(self._reactor, self.settings.limits)
 
     def _dispatch(self) -> None:
-        while self._waiting and self._idle and not self._stopping:
-            ticket, worker = self._waiting.popleft(), self._idle.pop()
+        while self._idle and not self._stopping and (ticket := self._next()) is not None:
+            worker = self._choose(ticket.job)
             ticket.stop_timer()
             ticket.waited = self._reactor.seconds() - ticket.submitted
             limit = self.settings.limits.deadline + GRACE
@@ -221,6 +266,7 @@ class WorkerPool:
         if isinstance(answer, ImageError):
             if isinstance(answer, DeadlineExceeded):
                 self.counters.timeouts += 1
+                answer.expected = ticket.expensive
             elif answer.status < 500:
                 self.counters.refused += 1
             ticket.deferred.errback(answer)

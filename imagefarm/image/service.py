@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 from urllib.parse import quote_from_bytes
 
+from attrs import evolve
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -14,15 +15,19 @@ from imagefarm.http.dates import format_http
 from imagefarm.http.headers import Headers
 from imagefarm.http.message import Response
 
-from .errors import ImageError, NotFound, TooLarge
+from .errors import DeadlineExceeded, ImageError, NotFound, TooLarge
 from .formats import Wanted, parse_accept
 from .job import Job, Rendered
 from .limits import Limits
+from .quarantine import Quarantine
 from .query import parse_query
-from .recipe import Recipe
+from .recipe import Recipe, fold
 from .source import Identity, stat_source
 from .validators import entity_tag, not_modified
 
+#: The statuses that the fallback image stands in for: the source is missing, no image, damaged,
+#: or takes too long.
+FALLBACK_FOR = (404, 415, 422, 500, 504)
 #: Seconds after which a client that met a full queue may try again.
 RETRY_AFTER = 1
 
@@ -43,10 +48,14 @@ class ImageService:
 
     log = Logger()
 
-    def __init__(self, roots: Sequence[bytes], pool: Pool, limits: Limits) -> None:
+    def __init__(
+        self, roots: Sequence[bytes], pool: Pool, limits: Limits, fallback: bytes = b""
+    ) -> None:
         self._roots = tuple(roots)
         self._pool = pool
         self._limits = limits
+        self._fallback = fallback
+        self._quarantine = Quarantine()
 
     def __call__(self, params: Mapping[bytes, bytes]) -> Deferred[Response]:
         """Answer one request, given as FastCGI parameters.
@@ -60,15 +69,21 @@ class ImageService:
             refusal.headers.add(b"Allow", b"GET, HEAD")
             return succeed(refusal)
         try:
-            answer = self._answer(params)
-        except Exception:
-            answer = succeed(self._failed(Failure()))
+            recipe = parse_query(params.get(b"QUERY_STRING", b""), self._limits)
+        except ImageError as error:
+            answer = succeed(_plain(error.status, error.reason))
+        else:
+            try:
+                answer = self._answer(params, recipe)
+            except Exception:
+                answer = succeed(self._failed(Failure()))
+            if self._fallback:
+                answer.addCallback(self._or_fallback, params, recipe)
         if method == b"HEAD":
             answer.addCallback(_without_body)
         return answer
 
-    def _answer(self, params: Mapping[bytes, bytes]) -> Deferred[Response]:
-        recipe = parse_query(params.get(b"QUERY_STRING", b""), self._limits)
+    def _answer(self, params: Mapping[bytes, bytes], recipe: Recipe) -> Deferred[Response]:
         root, source = self._find(recipe)
         if source.size > self._limits.max_source_bytes:
             raise TooLarge(f"the source is larger than {self._limits.max_source_bytes} bytes")
@@ -83,7 +98,44 @@ class ImageService:
             etag = entity_tag(recipe, offer, rendered.source, rendered.mark)
             return _image(recipe, etag, rendered)
 
-        return self._pool.submit(Job(root, recipe, offer)).addCallbacks(made, self._failed)
+        def failed(failure: Failure) -> Response:
+            error = failure.value
+            if isinstance(error, DeadlineExceeded):
+                self._quarantine.add(root, recipe, source, expected=error.expected)
+            return self._failed(failure)
+
+        if self._quarantine.holds(root, recipe, source):
+            raise DeadlineExceeded("the image took too long before; its source is the same")
+        return self._pool.submit(Job(root, recipe, offer)).addCallbacks(made, failed)
+
+    def _or_fallback(
+        self, answer: Response, params: Mapping[bytes, bytes], recipe: Recipe
+    ) -> Response | Deferred[Response]:
+        """The fallback image in the place of a line of text, with the status of that."""
+        if answer.status not in FALLBACK_FOR or recipe.src == self._fallback:
+            return answer
+        instead = fold(evolve(recipe, src=self._fallback, crop=None, trim=None, mark=None))
+        offer = parse_accept(params.get(b"HTTP_ACCEPT", b""))
+        try:
+            root, _ = self._find(instead)
+        except ImageError:
+            return answer
+
+        def made(rendered: Rendered) -> Response:
+            headers = Headers(
+                [
+                    (b"Content-Type", rendered.format.content_type),
+                    (b"Cache-Control", b"no-store"),
+                    (b"Server-Timing", server_timing(rendered.timings)),
+                ]
+            )
+            return Response(answer.status, headers, rendered.data)
+
+        def failed(failure: Failure) -> Response:
+            self.log.error("the fallback image: {why}", why=failure.getErrorMessage())
+            return answer
+
+        return self._pool.submit(Job(root, instead, offer)).addCallbacks(made, failed)
 
     def _find(self, recipe: Recipe) -> tuple[bytes, Identity]:
         for root in self._roots:

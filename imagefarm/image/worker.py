@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import resource
 import signal
@@ -74,7 +75,9 @@ def serve(jobs: BinaryIO, answers: BinaryIO, limits: Limits, clock: Clock) -> No
     while data := os.read(descriptor, MAX_HEAD):
         for message in decoder.feed(data):
             signal.setitimer(signal.ITIMER_REAL, limits.deadline * _ORPHANED + 1)
-            _write(answers, answer(read_job(message, limits), limits, clock, store))
+            done = answer(read_job(message, limits), limits, clock, store)
+            done.head["resident"] = resident()
+            _write(answers, done)
             signal.setitimer(signal.ITIMER_REAL, 0)
 
 
@@ -96,8 +99,15 @@ def perform(job: Job, limits: Limits, clock: Clock, store: Intermediates) -> Ren
         return os.fdopen(open_source(job.root, src), "rb")
 
     with opened(job.recipe.src) as file:
-        around = Surroundings(limits, clock, opened, job.root, store)
+        most = math.inf if job.expensive else limits.expensive
+        around = Surroundings(limits, clock, opened, job.root, most, store)
         return render(file, job.recipe, job.offer, around)
+
+
+def resident() -> int:
+    """Bytes of memory that this process has resident (proc(5), statm)."""
+    with open("/proc/self/statm", "rb") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()
 
 
 def limits_argument(limits: Limits) -> str:

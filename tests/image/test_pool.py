@@ -12,7 +12,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from imagefarm.image.errors import Broken, DeadlineExceeded, Failed, Overloaded
+from imagefarm.image.errors import Broken, DeadlineExceeded, Expensive, Failed, Overloaded
 from imagefarm.image.formats import Format, Offer
 from imagefarm.image.job import Decoder, Job, Message, Rendered, error_message, read_job
 from imagefarm.image.limits import Limits
@@ -112,6 +112,77 @@ class Work(PoolCase):
         self.reactor.processes[1].ready()
         self.successResultOf(self.started)
         self.assertEqual(repr(pool), "<WorkerPool workers=2 idle=1 running=0 waiting=0>")
+
+    def test_expensive_jobs_leave_a_process_to_the_others(self) -> None:
+        pool = self.running(processes=2, queue=9)
+        one, two = self.reactor.processes
+        results = [pool.submit(job(name)) for name in ("huge", "vast")]
+        for process in (one, two):
+            process.answer(error_message(Expensive("x")))
+        self.assertEqual(repr(pool), "<WorkerPool workers=2 idle=1 running=1 waiting=1>")
+        busy = one if len(one.jobs) > 1 else two
+        free = two if busy is one else one
+        self.assertTrue(busy.jobs[-1].expensive)
+        quick = pool.submit(job("quick"))
+        self.assertEqual(free.jobs[-1], job("quick"))
+        free.answer()
+        self.successResultOf(quick)
+        self.assertEqual(repr(pool), "<WorkerPool workers=2 idle=1 running=1 waiting=1>")
+        first = busy.jobs[-1].recipe.src
+        busy.answer()
+        (last,) = (p for p in (one, two) if p.jobs[-1].recipe.src not in (first, b"/quick"))
+        self.assertTrue(last.jobs[-1].expensive)
+        last.answer()
+        for result in results:
+            self.successResultOf(result)
+        self.assertEqual((pool.counters.expensive, pool.counters.done), (2, 3))
+
+    def test_a_single_process_does_the_cheap_ones_first(self) -> None:
+        pool = self.running(processes=1, queue=9)
+        (process,) = self.reactor.processes
+        huge = pool.submit(job("huge"))
+        quick = pool.submit(job("quick"))
+        process.answer(error_message(Expensive("x")))
+        self.assertEqual(process.jobs[-1], job("quick"))
+        process.answer()
+        self.successResultOf(quick)
+        self.assertEqual(process.jobs[-1], evolve(job("huge"), expensive=True))
+        self.reactor.advance(LIMITS.deadline + GRACE)
+        late = self.fails(huge, DeadlineExceeded)
+        assert isinstance(late, DeadlineExceeded)
+        self.assertTrue(late.expected)
+
+    def test_an_expensive_job_that_finds_the_queue_full(self) -> None:
+        pool = self.running(processes=1, queue=1)
+        (process,) = self.reactor.processes
+        huge, quick = pool.submit(job("huge")), pool.submit(job("quick"))
+        process.answer(error_message(Expensive("x")))
+        self.fails(huge, Overloaded)
+        process.answer()
+        self.successResultOf(quick)
+
+    def test_the_same_source_goes_to_the_same_worker(self) -> None:
+        pool = self.running(processes=3)
+        for name in "abc":
+            pool.submit(job(name))
+        knows = {process.jobs[-1].recipe.src: process for process in self.reactor.processes}
+        for process in self.reactor.processes:
+            process.answer()
+        for name in (b"/b", b"/a", b"/c"):
+            pool.submit(Job(b"/root", Recipe(name, w=9), Offer()))
+            self.assertEqual(knows[name].jobs[-1].recipe.src, name)
+            knows[name].answer()
+
+    def test_a_worker_that_has_grown_is_replaced(self) -> None:
+        pool = self.running(processes=1)
+        (process,) = self.reactor.processes
+        for resident, told in ((512 << 20, []), ("much", []), ((512 << 20) + 1, ["finish"])):
+            made = pool.submit(job())
+            message = PICTURE.message()
+            message.head["resident"] = resident
+            process.answer(message)
+            self.successResultOf(made)
+            self.assertEqual(process.told, told)
 
     def test_the_command(self) -> None:
         self.pool()

@@ -191,13 +191,47 @@ class Refusals(ServiceCase):
     def test_what_the_pool_says(self) -> None:
         for error, status in [
             (Broken("b"), 422), (Unsupported("u"), 415), (TooLarge("t"), 413),
-            (DeadlineExceeded("d"), 504), (Failed("f"), 500), (Overloaded("o"), 503),
+            (Failed("f"), 500), (Overloaded("o"), 503), (DeadlineExceeded("d"), 504),
         ]:  # fmt: skip
             self.pool.next = fail(error)
             response = self.ask()
             self.assert_error(response, status, error.reason.encode())
             retry = response.headers.get(b"retry-after")
             self.assertEqual(retry, b"1" if status == 503 else None)
+
+    def test_what_took_too_long_is_not_tried_again(self) -> None:
+        line = b"the image took too long before; its source is the same"
+        for expected in (True, False):
+            late = DeadlineExceeded("d")
+            late.expected = expected
+            self.pool.next = fail(late)
+            self.assert_error(self.ask(b"src=a+b.jpg&w=9"), 504, b"d")
+            self.pool.next = None
+            jobs = len(self.pool.jobs)
+            self.assert_error(self.ask(b"w=9&src=a+b.jpg"), 504, line)
+            self.assertEqual(len(self.pool.jobs), jobs)
+            self.assertEqual(self.ask(b"src=a+b.jpg&w=8").status, 200 if expected else 504)
+            os.utime(self.root / "a b.jpg", (MTIME + 1 + expected, MTIME + 1 + expected))
+            self.assertEqual(self.ask(b"src=a+b.jpg&w=9").status, 200)
+
+    def test_the_fallback_image(self) -> None:
+        (self.root / "sorry.png").write_bytes(b"x")
+        root = os.fsencode(self.root)
+        self.service = ImageService([root], self.pool, self.limits, b"/sorry.png")
+        for query in (b"src=none.jpg&w=9&h=8&fit=cover", b"src=none.jpg&w=9&h=8&fit=cover&trim=3"):
+            response = self.ask(query)
+            self.assertEqual((response.status, response.body), (404, b"picture"))
+            headers = response.headers
+            self.assertEqual(headers.get(b"cache-control"), b"no-store")
+            self.assertEqual(headers.get(b"content-type"), b"image/png")
+            self.assertIsNone(headers.get(b"etag"))
+            expected = b"src=/sorry.png&w=9&h=8&fit=cover"
+            self.assertEqual(self.pool.jobs[-1].recipe.canonical().encode(), expected)
+        self.assertEqual(self.ask(b"src=none.jpg&w=0").status, 400, "no image for nonsense")
+        self.patch(self.pool, "submit", lambda job: fail(Broken("b")))
+        self.assert_error(self.ask(b"src=a+b.jpg"), 422, b"b")
+        (self.root / "sorry.png").unlink()
+        self.assert_error(self.ask(b"src=none"), 404, b"there is no such source")
 
     def test_our_own_mistakes_tell_nothing(self) -> None:
         self.pool.next = fail(RuntimeError("/etc/secret"))

@@ -178,3 +178,12 @@ class RealPool(TestCase):
         made = yield self.submit(b"src=good.jpg&w=9")
         self.assertEqual(made.width, 9)
         self.assertEqual(self.pool.counters.started, 1)
+
+    @inlineCallbacks
+    def test_expensive_jobs_are_found_by_their_headers(self) -> Any:
+        yield self.start(Limits(expensive=0.001), processes=2)
+        quick = self.submit(b"src=good.jpg&w=9")
+        slow = self.submit(b"src=good.jpg&fmt=avif")
+        yield gatherResults([quick, slow])
+        self.assertEqual((self.pool.counters.expensive, self.pool.counters.done), (1, 2))
+        self.assertGreater(max(worker.resident for worker in self.pool._workers), 1 << 20)
