@@ -44,6 +44,8 @@ def from_file(
     if settings.rfc9111:
         # Section 5.1: what comes from a cache says how old it is.
         headers.set(b"Age", b"%d" % age(entry, now))
+    if entry.limit_rate:
+        request.variables["limit_rate"] = b"%d" % entry.limit_rate
     if settings.status_header:
         how = how or b"hit"
         headers.add(b"Cache-Status", b"imagefarm; %b; ttl=%d" % (how, entry.expires - now))

@@ -4,7 +4,8 @@ A file is the header block and then the body. All numbers are big-endian::
 
     magic "imfC" | crc32 of all that follows in the block | version | flags | status |
     block length | body length | stored | expires | date | Last-Modified | stale-while-revalidate |
-    stale-if-error | requested | lengths of: key, variant, vary, ETag, source, identity, fields
+    stale-if-error | requested | X-Accel-Limit-Rate |
+    lengths of: key, variant, vary, ETag, source, identity, fields
     key | variant | vary names, comma-separated | ETag | source | identity |
     fields: name LF value LF name LF ...
 
@@ -33,7 +34,7 @@ MAX_SOURCE: Final = 8 * 1024
 _FINAL: Final = 1
 _MUST_REVALIDATE: Final = 2
 _PREFIX = struct.Struct(">4sI")
-_FIXED = struct.Struct(">HHHIQdddddddIHHHHHI")
+_FIXED = struct.Struct(">HHHIQdddddddQIHHHHHI")
 #: The number of bytes from which `block_length` can tell the rest.
 PREFIX_LENGTH: Final = _PREFIX.size + _FIXED.size
 
@@ -63,7 +64,9 @@ class Entry:
     secondary key that ``vary`` (lower-case names) gave for the request. ``final`` is
     `Response.final`. ``must_revalidate``: never to be served stale. ``requested`` is when the
     upstream was asked (0: unknown), ``source`` the original that the answer was made from and
-    ``identity`` that file's (`follow`).
+    ``identity`` that file's (`follow`). ``limit_rate``, in bytes a
+    second, is what X-Accel-Limit-Rate said: each time the answer is served, not only when it
+    comes; 0 is no limit.
     """
 
     key: bytes
@@ -84,6 +87,7 @@ class Entry:
     requested: float = 0.0
     source: bytes = b""
     identity: bytes = b""
+    limit_rate: int = 0
 
 
 def _wire(moment: float | None) -> float:
@@ -108,7 +112,8 @@ def encode(entry: Entry) -> bytes:
     block = _FIXED.pack(
         VERSION, flags, entry.status, length, entry.body_length, entry.stored, entry.expires,
          _wire(entry.date), _wire(entry.last_modified),
-        entry.stale_while_revalidate, entry.stale_if_error, entry.requested, *map(len, parts),
+        entry.stale_while_revalidate, entry.stale_if_error, entry.requested, entry.limit_rate,
+        *map(len, parts),
     ) + b"".join(parts)  # fmt: skip
     return _PREFIX.pack(MAGIC, zlib.crc32(block)) + block
 
@@ -142,7 +147,7 @@ def decode(data: bytes) -> tuple[Entry, int]:
         raise CorruptEntry("the header block's checksum does not match")
     (
         _, flags, status, _, _, stored, expires, date, last_modified, revalidate, on_error,
-        requested, *sizes,
+        requested, rate, *sizes,
     ) = _FIXED.unpack_from(data, _PREFIX.size)  # fmt: skip
     if PREFIX_LENGTH + sum(sizes) != length:
         raise CorruptEntry("the parts do not add up")
@@ -158,6 +163,6 @@ def decode(data: bytes) -> tuple[Entry, int]:
         key, status, tuple(zip(lines[::2], lines[1::2], strict=True)), stored, expires,
         body_length, _value(date), _value(last_modified), etag, revalidate, on_error,
         tuple(vary.split(b",")) if vary else (), variant, bool(flags & _FINAL),
-        bool(flags & _MUST_REVALIDATE), requested, source, identity,
+        bool(flags & _MUST_REVALIDATE), requested, source, identity, rate,
     )  # fmt: skip
     return entry, length

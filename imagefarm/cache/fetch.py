@@ -32,6 +32,8 @@ from .policy import Storable, freshened, http_date, may_serve_stale, storable, t
 from .store import Found
 from .zone import Zone
 
+#: A rate that means anything has fewer.
+_DIGITS: Final = 16
 #: The request headers that ask for less than the whole: the upstream must not see them.
 _PARTIAL: Final = frozenset(
     {
@@ -271,7 +273,17 @@ class Fetch:
             requested=self.requested,
             source=source,
             identity=self._identity(source),
+            limit_rate=self._limit_rate(),
         )
+
+    def _limit_rate(self) -> int:
+        """What X-Accel-Limit-Rate says, which the handler has obeyed this time."""
+        headers = self.request.outcome.upstream_headers
+        name = b"x-accel-limit-rate"
+        if headers is None or name in self.settings.ignore_headers:
+            return 0
+        value = headers.first(name) or b""
+        return int(value) if value.isdigit() and len(value) < _DIGITS else 0
 
     def _store(self, response: Response, verdict: Storable) -> Response | None:
         """The same answer, being stored; None if it can't be."""

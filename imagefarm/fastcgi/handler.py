@@ -62,6 +62,7 @@ class FastCGIPass:
 
     def __call__(self, request: Request) -> Response | Deferred[Response]:
         """Answer ``request``. The Deferred never fails; where the application does, 502 or 504."""
+        request.outcome.patient = self._settings.streaming.ignore_client_abort
         body = request.body
         if not self._settings.pass_request_body or body.length == 0:
             return self._ask(None, request)
@@ -80,7 +81,8 @@ class FastCGIPass:
         except (Invalid, UnknownHost):
             return failure_response(Failure(), request)
         if isinstance(group, Deferred):
-            request.on_gone.append(group.cancel)
+            if not self._settings.streaming.ignore_client_abort:
+                request.on_gone.append(group.cancel)
             exchange: Deferred[Response] = group.addCallback(self._exchange, request, body)
             return exchange.addErrback(failure_response, request)
         return self._exchange(group, request, body)

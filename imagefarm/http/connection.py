@@ -116,7 +116,8 @@ class HttpConnection(Ending):
         """The client will send no more.
 
         As in nginx, it counts as gone while the answer is being made (it most likely is, and the
-        work is stopped), and gets an answer that has begun; here, also if that is a file.
+        work is stopped), unless the location ignores that. It gets an answer that has begun;
+        here, also if that is a file.
         """
         self._eof = True
         exchange = self._exchange
@@ -126,7 +127,7 @@ class HttpConnection(Ending):
                 body.finish()
             elif body is not None and not body.complete:
                 self.abort()
-            elif exchange.phase is Phase.PENDING:
+            elif exchange.phase is Phase.PENDING and not exchange.request.outcome.patient:
                 self.abort(reset=False)
         elif self._parser is None or not self.congested:
             self._close()

@@ -326,6 +326,8 @@ class Outcome:
     #: The head said that the connection is kept, and that the body is chunked.
     keep: bool = False
     chunked: bool = False
+    #: The answer is for a client, too, that has closed its half (``*_ignore_client_abort``).
+    patient: bool = False
     #: The response whose head was sent, for ``$sent_http_*``.
     response: Response | None = None
     #: The last response head from an upstream, for ``$upstream_http_*``.

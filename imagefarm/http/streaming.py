@@ -115,7 +115,8 @@ def streaming_rows(prefix: str) -> StreamingRows:
         ignore_client_abort=Row(
             name=f"{prefix}_ignore_client_abort", contexts=HSL, convert=values.flag,
             default=False, syntax="on | off",
-            doc="Whether an answer is still awaited when the client has gone.",
+            doc="Whether an answer is still awaited when the client has gone. One that has closed "
+            "no more than its half of the connection gets it.",
         ),
     )  # fmt: skip
 

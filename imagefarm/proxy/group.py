@@ -70,7 +70,8 @@ class Group:
         if self._early is not None:
             waiting: Deferred[None] = Deferred()
             self._early.append(waiting)
-            request.on_gone.append(waiting.cancel)
+            if not rules.ignore_client_abort:
+                request.on_gone.append(waiting.cancel)
             return waiting.addCallback(lambda _: self.exchange(request, outgoing, rules))
         exchange = Exchange(self, request, outgoing, rules)
         exchange.begin()

@@ -111,6 +111,7 @@ class ProxyPass:
 
     def __call__(self, request: Request) -> Response | Deferred[Response]:
         """`http.message.Handler`."""
+        request.outcome.patient = self._settings.streaming.ignore_client_abort
         body = self._body(request)
         if body is None or not self._spools(body):
             return self._ask(body, request)
@@ -131,7 +132,8 @@ class ProxyPass:
         except (Invalid, UnknownHost):
             return failure_response(Failure(), request)
         if isinstance(group, Deferred):
-            request.on_gone.append(group.cancel)
+            if not settings.streaming.ignore_client_abort:
+                request.on_gone.append(group.cancel)
             passing: Deferred[Response] = group.addCallback(self._pass, request, target, body)
             return passing.addErrback(failure_response, request)
         return self._pass(group, request, target, body)

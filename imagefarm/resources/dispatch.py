@@ -26,6 +26,7 @@ from imagefarm.http.filters.mediatypes import media_type
 from imagefarm.http.headers import Headers
 from imagefarm.http.message import Facts, Repeated, Request, Response, discard
 from imagefarm.http.requestlog import context, printable, report
+from imagefarm.http.spool import SpooledBody
 from imagefarm.http.uri import BadTarget, normalise, split_unsafe
 
 from .actions import (
@@ -317,7 +318,8 @@ class Dispatcher:
         """Where an upstream's X-Accel-Redirect leads."""
         upstream_answer.leave(response, request)
         request.plannable = False
-        request.body = EMPTY  # the upstream has had it
+        if not isinstance(request.body, SpooledBody):
+            request.body = EMPTY  # the upstream has had it
         if target.startswith(b"@"):
             return NamedRedirect(target)
         if request.head.method not in (b"GET", b"HEAD"):

@@ -139,6 +139,29 @@ class StorableTests(ZoneCase):
         handler = self.make_handler(inner)
         self.assertEqual(status_of(self.now(handler(request()))), b"imagefarm; fwd=miss")
 
+    def rate_of_a_hit(self, value: bytes, **settings: Any) -> bytes | None:
+        def inner(request: Any) -> Response:
+            request.outcome.upstream_headers = Headers([(b"X-Accel-Limit-Rate", value)])
+            return image()
+
+        handler = self.make_handler(inner, **settings)
+        again = request()
+        for asked in (request(), again):
+            discard(self.now(handler(asked)).body)
+        self.assertEqual(again.outcome.cache_status, b"HIT")
+        return again.variables.get("limit_rate")
+
+    def test_limit_rate(self) -> None:
+        """What the upstream said of its answer's pace holds for hits too."""
+        self.assertEqual(self.rate_of_a_hit(b"2000"), b"2000")
+
+    def test_limit_rate_of_nothing(self) -> None:
+        self.assertIsNone(self.rate_of_a_hit(b"9" * 30))
+
+    def test_limit_rate_ignored(self) -> None:
+        ignored = frozenset({b"x-accel-limit-rate"})
+        self.assertIsNone(self.rate_of_a_hit(b"2000", ignore_headers=ignored))
+
     def test_no_cache(self) -> None:
         self.not_stored(image(), no_cache=(lambda request: b"0", lambda request: b"1"))
 

@@ -302,6 +302,9 @@ ACCELERATED: Final = (
     _accelerated("unsafe and escaped", "/internal/%2e%2e/file.txt"),
     _accelerated("not normalised", "/internal//file.txt"),
     _accelerated("another upstream", "/again/x"),
+    _accelerated("another upstream with a body", "/again/x", method="POST", body=b"hello"),
+    _accelerated("a large body", "/again/x", method="PUT", body=b"hello" * 50_000),
+    _accelerated("another upstream, named", "@again", method="POST", body=b"hello"),
     _accelerated("ignored", "/internal/file.txt", "proxy_ignore_headers X-Accel-Redirect;"),
     _accelerated("shown", "/internal/file.txt", "proxy_pass_header X-Accel-Redirect; "
                  "proxy_ignore_headers X-Accel-Redirect;"),
@@ -339,6 +342,7 @@ SERVER: Final = """
     location = /said { internal; return 200 "$uri $args $request_method"; }
     location @said { return 200 "$uri $request_method"; }
     location /again/ { proxy_pass http://SECOND; }
+    location @again { proxy_pass http://SECOND; }
     location = /moved { return 302 /elsewhere; }
     location = /failing { return 404; error_page 404 /page; }
 """
