@@ -56,6 +56,7 @@ class Slow:
     def __init__(self, answer: Callable[[bytes], bytes]) -> None:
         self._answer = answer
         self.seen: list[str] = []
+        self.asked = threading.Semaphore(0)
         self._sock = socket.create_server(("127.0.0.1", 0))
         self.port = self._sock.getsockname()[1]
         threading.Thread(target=self._run, daemon=True).start()
@@ -75,13 +76,21 @@ class Slow:
         client.settimeout(10)
         with client, contextlib.suppress(OSError):
             request = read_request(client) if self._answer is http else client.recv(65536)
+            self.asked.release()
             end = time.monotonic() + PATIENCE
             while (left := end - time.monotonic()) > 0:
-                if select.select([client], [], [], left)[0] and not client.recv(65536):
+                if select.select([client], [], [], left)[0] and ended(client):
                     self.seen.append("left")
                     return
             self.seen.append("answered")
             client.sendall(self._answer(request))
+
+
+def ended(client: socket.socket) -> bool:
+    try:
+        return not client.recv(65536)
+    except ConnectionResetError:
+        return True
 
 
 def http(request: bytes) -> bytes:
@@ -146,18 +155,21 @@ class ClientAbortTests(SynchronousTestCase):
         with socket.create_connection(("127.0.0.1", self.ports[name]), 10) as client:
             client.sendall(data)
             if leaves:
-                time.sleep(0.05)  # nginx should have sent the request on
+                asked = self.slow[path.startswith("/fastcgi")].asked
+                assert asked.acquire(timeout=10), path
                 got = b""
             else:
                 client.shutdown(socket.SHUT_WR)
                 got = b"".join(iter(lambda: client.recv(65536), b""))
         end = time.monotonic() + 10
         while len(found := self.lines(log)) == lines or not any(s.seen for s in self.slow):
-            assert time.monotonic() < end, path
+            assert time.monotonic() < end, (name, path, found, [s.seen for s in self.slow])
             time.sleep(0.01)
         seen = [word for server in self.slow for word in server.seen]
         for server in self.slow:
             server.seen.clear()
+            while server.asked.acquire(blocking=False):
+                pass
         return got.partition(b"\r\n")[0], got.rpartition(b"\r\n\r\n")[2], seen, found[lines:]
 
     @staticmethod
