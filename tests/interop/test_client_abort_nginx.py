@@ -96,7 +96,7 @@ def http(request: bytes) -> bytes:
 
 
 def fastcgi(request: bytes) -> bytes:
-    text = b"Content-Type: text/plain\r\n\r\nslow"
+    text = b"Content-Type: text/plain\r\nContent-Length: 4\r\n\r\nslow"
     return (
         fcgi.encode_stream(fcgi.RecordType.STDOUT, 1, text)
         + fcgi.encode_record(fcgi.RecordType.STDOUT, 1)
