@@ -23,7 +23,7 @@ from typing import Final
 from attrs import frozen
 
 MAGIC: Final = b"imfC"
-VERSION: Final = 2
+VERSION: Final = 3
 #: The longest header block we write or believe.
 MAX_BLOCK: Final = 64 * 1024
 #: The longest cache key.
