@@ -21,6 +21,14 @@ _PEER: Final[tuple[tuple[tuple[str, ...], str, str, str], ...]] = (
     (("health_checks", "unhealthy"), "health_checks_unhealthy_total", "counter",
      "How often health checks put the server out."),
 )  # fmt: skip
+#: Of a cache zone's JSON: what is no counter.
+_ZONE: Final = (
+    ("entries", "entries", "Answers in the cache, of all processes."),
+    ("size", "size_bytes", "Bytes on the disk of the answers in the cache, of all processes."),
+    ("max_size", "max_size_bytes", "The most that the cache may hold."),
+    ("hit_ratio", "hit_ratio", "The share of requests that no upstream was waited for."),
+    ("manager", "manager", "1 in the process that manages the cache's directory."),
+)
 STATES: Final = ("up", "draining", "down", "unavail", "checking", "unhealthy")
 _CODES: Final = ("1xx", "2xx", "3xx", "4xx", "5xx")
 
@@ -102,20 +110,22 @@ def _at(value: Any, path: tuple[str, ...]) -> float:
 
 
 def _caches(caches: Mapping[str, Any]) -> Iterable[Family]:
-    yield Family(
-        "imagefarm_cache_entries", "gauge", "Answers in the cache.",
-        tuple(Sample(zone["entries"], {"zone": name}) for name, zone in caches.items()),
-    )  # fmt: skip
-    yield Family(
-        "imagefarm_cache_size_bytes", "gauge", "Bytes in the cache.",
-        tuple(Sample(zone["size"], {"zone": name}) for name, zone in caches.items()),
-    )  # fmt: skip
+    for key, name, text in _ZONE:
+        yield Family(
+            f"imagefarm_cache_{name}", "gauge", text,
+            tuple(
+                Sample(zone[key], {"zone": name})
+                for name, zone in caches.items()
+                if zone[key] is not None
+            ),
+        )  # fmt: skip
+    state = {key for key, _, _ in _ZONE}
     yield Family(
         "imagefarm_cache_events_total", "counter", "What became of requests, and of entries.",
         tuple(
             Sample(count, {"zone": name, "event": event})
             for name, zone in caches.items()
             for event, count in zone.items()
-            if event not in ("entries", "size")
+            if event not in state
         ),
     )  # fmt: skip

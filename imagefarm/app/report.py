@@ -120,5 +120,18 @@ def resolver_report(resolvers: Sequence[Resolver]) -> Mapping[str, Any]:
 
 
 def zone_report(zone: Zone) -> Mapping[str, Any]:
-    """A cache zone: what it holds (bytes), and what became of requests."""
-    return {"entries": zone.entries, "size": zone.size, **asdict(zone.counters)}
+    """A cache zone: what it holds (bytes, of all processes), and what became of requests here.
+
+    ``hit_ratio`` is the share of requests that no upstream was waited for; None before the first.
+    """
+    counts = zone.counters
+    served = counts.hits + counts.stale + counts.updating
+    asked = served + counts.misses + counts.expired + counts.bypass
+    return {
+        "entries": zone.entries,
+        "size": zone.size,
+        "max_size": zone.settings.max_size,
+        "hit_ratio": round(served / asked, 4) if asked else None,
+        "manager": zone.manager,
+        **asdict(counts),
+    }

@@ -47,6 +47,7 @@ from imagefarm.resources.location import Content
 from imagefarm.resources.metrics import exposition
 from imagefarm.resources.mounted import mount_point, mounted
 from imagefarm.resources.open_file_cache import OpenFileCache
+from imagefarm.resources.purging import CACHE_API, purging
 from imagefarm.resources.status import (
     ConnectionCounts,
     json_status,
@@ -134,6 +135,7 @@ class WebWork:
                         self._stub_status,
                         self._status,
                         self.management.api,
+                        self._cache_api,
                     ),
                 )
             ),
@@ -251,6 +253,13 @@ class WebWork:
 
     def _stub_status(self, scope: Scope) -> Content | None:
         return stub_status(self.counts) if scope[rows.STUB_STATUS] else None
+
+    def _cache_api(self, scope: Scope) -> Content | None:
+        settings = scope[CACHE_API]
+        if settings is None:
+            return None
+        purgers = {name: zone.purger for name, zone in self.zones.items()}
+        return purging(settings, purgers, os.geteuid)
 
     def _status(self, scope: Scope) -> Content | None:
         if scope[rows.STATUS] == "prometheus":

@@ -14,6 +14,7 @@ from . import directives as rows
 from .control import API, misplaced
 from .listen import Listen
 from .matching import Modifier
+from .purging import CACHE_API
 from .rewrite import Set
 from .rewrite_directives import IF, SET
 
@@ -92,13 +93,16 @@ def _misplaced(modifier: Modifier, name: bytes, outer: Scope) -> str | None:
 
 
 def _apis(scope: Scope, server: Scope) -> Iterator[Problem]:
-    """``api`` where it must not be."""
+    """``api`` and ``cache_api`` where they must not be."""
     listens = server.all(rows.LISTEN)
     local = bool(listens) and all(listen.local for listen in listens)
     unix = bool(listens) and all(listen.unix for listen in listens)
     for row, value, directive in scope.items:
         if row is API and value is not None:
             for message in misplaced(value, local, unix):
+                yield Problem(message, directive.file, directive.line)
+        elif row is CACHE_API and value is not None:
+            for message in misplaced(value, local, unix, "cache_api"):
                 yield Problem(message, directive.file, directive.line)
         elif row is rows.LOCATION_BLOCK:
             yield from _apis(value, server)

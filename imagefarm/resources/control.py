@@ -13,7 +13,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from attrs import field, frozen
@@ -94,23 +94,25 @@ def control(settings: ApiSettings, upstreams: Upstreams, user: Callable[[], int]
     """The content of a location with ``api``. ``user`` gives the id of the user we run as."""
 
     def answer(request: Request) -> Response | Deferred[Response]:
-        refused = _refusal(settings, request, user())
+        refused = refusal(settings, request, user())
         if refused is not None:
             return refused
         length = request.body.length
         if length == 0:
             return _served(request, b"")
         if length is not None and length > MAX_BODY:
-            return _error(ApiError(413, "RequestTooLarge", "request entity too large"))
+            return error_answer(ApiError(413, "RequestTooLarge", "request entity too large"))
         reading = read_up_to(request.body, MAX_BODY)
         return reading.addCallback(_collected, request).addErrback(
-            lambda failure: _error(ApiError(400, "BodyReadError", "request body cannot be read"))
+            lambda failure: error_answer(
+                ApiError(400, "BodyReadError", "request body cannot be read")
+            )
         )
 
     def _collected(read: tuple[bytes, bool], request: Request) -> Response:
         body, whole = read
         if not whole:
-            return _error(ApiError(413, "RequestTooLarge", "request entity too large"))
+            return error_answer(ApiError(413, "RequestTooLarge", "request entity too large"))
         return _served(request, body)
 
     def _served(request: Request, body: bytes) -> Response:
@@ -122,13 +124,15 @@ def control(settings: ApiSettings, upstreams: Upstreams, user: Callable[[], int]
         try:
             found = serve(asked, upstreams, write=settings.write)
         except ApiError as error:
-            return _error(error)
+            return error_answer(error)
         return _success(found, base)
 
     return answer
 
 
-def _refusal(settings: ApiSettings, request: Request, user: int) -> Response | None:
+def refusal(
+    settings: ApiSettings, request: Request, user: int, realm: bytes = b"upstreams"
+) -> Response | None:
     """401 or 403 where ``request`` may not be answered."""
     if not settings.write and settings.token is None:
         return None  # it tells, and lets nobody change anything: as open as ``status``
@@ -138,14 +142,14 @@ def _refusal(settings: ApiSettings, request: Request, user: int) -> Response | N
     if peer.uid is not None and peer.uid in (0, user):
         return None
     if settings.token is None:
-        return _error(ApiError(403, "Forbidden", "not for this user"))
+        return error_answer(ApiError(403, "Forbidden", "not for this user"))
     given = _BEARER.fullmatch(request.head.headers.get(b"authorization") or b"")
     if given is not None and hmac.compare_digest(given[1], settings.token):
         return None
-    challenge = b'Bearer realm="upstreams"'
+    challenge = b'Bearer realm="%b"' % realm
     if given is not None:
         challenge += b', error="invalid_token"'
-    refused = _error(ApiError(401, "Unauthorized", "a bearer token is required"))
+    refused = error_answer(ApiError(401, "Unauthorized", "a bearer token is required"))
     refused.headers = Headers([*refused.headers, (b"WWW-Authenticate", challenge)])
     return refused
 
@@ -164,28 +168,32 @@ def _success(answer: ApiAnswer, base: bytes) -> Response:
     if answer.location:
         place = escape_uri(base + b"/" + answer.location.encode("utf-8", "replace"))
         more.append((b"Location", place))
-    return _json(answer.status, answer.value, more)
+    return json_answer(answer.status, answer.value, more)
 
 
-def _error(error: ApiError) -> Response:
+def error_answer(error: ApiError) -> Response:
+    """``error`` as JSON, in nginx Plus's form."""
     more = [(b"Allow", error.allow.encode())] if error.allow else []
-    response = _json(error.status, error.value, more)
+    response = json_answer(error.status, error.value, more)
     response.final = True  # clients of the API read JSON, not error pages
     return response
 
 
-def _json(status: int, value: Any, more: list[tuple[bytes, bytes]]) -> Response:
+def json_answer(status: int, value: Any, more: Sequence[tuple[bytes, bytes]] = ()) -> Response:
+    """``value`` as JSON, not to be cached; with ``more`` header fields."""
     body = json.dumps(value, separators=(",", ":")).encode()
     fields = [(b"Content-Type", b"application/json"), (b"Cache-Control", b"no-store"), *more]
     return Response(status, Headers(fields), body)
 
 
-def misplaced(settings: ApiSettings, local: bool, unix: bool) -> Iterator[str]:
-    """Why ``api`` may not stand in a server whose addresses are all ``local``, all ``unix``."""
+def misplaced(
+    settings: ApiSettings, local: bool, unix: bool, what: str = "api write=on"
+) -> Iterator[str]:
+    """Why ``what`` may not stand in a server whose addresses are all ``local``, all ``unix``."""
     if settings.write and not local:
         yield (
-            '"api write=on" is allowed only in a server that listens on nothing but loopback '
+            f'"{what}" is allowed only in a server that listens on nothing but loopback '
             "addresses and Unix sockets"
         )
     elif settings.write and settings.token is None and not unix:
-        yield '"api write=on" needs "token_file" in a server that listens on a loopback address'
+        yield f'"{what}" needs "token_file" in a server that listens on a loopback address'

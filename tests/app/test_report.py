@@ -5,7 +5,9 @@ from __future__ import annotations
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from imagefarm.app.report import resolver_report
+from imagefarm.app.report import resolver_report, zone_report
+from imagefarm.cache.settings import ZoneSettings
+from imagefarm.cache.zone import Zone
 from imagefarm.proxy.names.cache import NameCache
 from imagefarm.proxy.names.query import Nameservers
 from imagefarm.proxy.names.reply import Kind
@@ -32,3 +34,13 @@ class ReportTests(SynchronousTestCase):
                 },
             },
         )  # fmt: skip
+
+
+class ZoneReportTests(SynchronousTestCase):
+    def test_a_zone(self) -> None:
+        zone = Zone(ZoneSettings(name="z", path="/nonexistent", keys=100, max_size=1000))
+        self.assertIsNone(zone_report(zone)["hit_ratio"])
+        zone.counters.hits, zone.counters.stale, zone.counters.misses = 5, 1, 2
+        found = zone_report(zone)
+        self.assertEqual((found["hit_ratio"], found["max_size"], found["hits"]), (0.75, 1000, 5))
+        self.assertEqual((found["entries"], found["size"], found["manager"]), (0, 0, False))

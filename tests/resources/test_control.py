@@ -198,6 +198,18 @@ class PlaceTests(SynchronousTestCase):
             inner = "location / { location /api { api %s; } }"
             self.assertEqual(self.problems(listen, words, inner), [message])
 
+    def test_where_purging_is_allowed(self) -> None:
+        inside = "location /purge { cache_api %s; }"
+        token = f"token_file={self.token}"
+        for listen, words in (("listen 127.0.0.1:8090;", token), ("listen unix:/run/x;", "")):
+            self.assertEqual(self.problems(listen, words, inside), [])
+        (message,) = self.problems("listen 8090;", token, inside)
+        self.assertIn('"cache_api" is allowed only in a server', message)
+        (message,) = self.problems("listen 127.0.0.1:8090;", "", inside)
+        self.assertIn('"cache_api" needs "token_file"', message)
+        (message,) = self.problems("listen unix:/run/x;", "write=on", inside)
+        self.assertEqual(message, 'invalid parameter "write=on"')
+
     def test_token_files(self) -> None:
         listen = "listen 127.0.0.1:8090;"
         for path, words in (

@@ -73,7 +73,12 @@ class FamiliesTests(SynchronousTestCase):
             "uptime": 1.5, "requests": 4,
             "connections": {"accepted": 9, "handled": 8, "reading": 1, "writing": 2, "waiting": 3},
             "upstreams": {"back": {"keepalive": 3, "peers": [peer]}},
-            "caches": {"thumbs": {"entries": 1, "size": 2048, "hits": 5}},
+            "caches": {
+                "thumbs": {
+                    "entries": 1, "size": 2048, "max_size": None, "hit_ratio": 0.5,
+                    "manager": True, "hits": 5,
+                },
+            },
         }  # fmt: skip
         found = read(exposition(families(status), {"pid": "7"}))
         prefix = "imagefarm_upstream_peer_"
@@ -87,6 +92,9 @@ class FamiliesTests(SynchronousTestCase):
             (f"{prefix}header_seconds_sum", mine, 1.5),
             (f"{prefix}response_seconds_count", mine, 8),
             ("imagefarm_cache_events_total", {"zone": "thumbs", "event": "hits", "pid": "7"}, 5),
+            ("imagefarm_cache_hit_ratio", {"zone": "thumbs", "pid": "7"}, 0.5),
+            ("imagefarm_cache_size_bytes", {"zone": "thumbs", "pid": "7"}, 2048),
+            ("imagefarm_cache_manager", {"zone": "thumbs", "pid": "7"}, 1),
             ("imagefarm_connections", {"state": "waiting", "pid": "7"}, 3),
         ):
             self.assertIn(sample, found)
