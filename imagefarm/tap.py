@@ -28,7 +28,6 @@ class RoleOptions(usage.Options):
         ["port", None, None, "Listen on this port instead of the configuration's."],
         ["tls-port", None, None, "The same for TLS."],
     ]
-    optFlags = [["worker", None, "Used by the daemon itself for its worker processes."]]
     compData = usage.Completions(
         optActions={"config": usage.CompleteFiles("*.conf"), "prefix": usage.CompleteDirs()}
     )
@@ -63,7 +62,6 @@ class RoleOptions(usage.Options):
             root=os.path.abspath(self["root"]) if self["root"] else None,
             port=self._number("port"),
             tls_port=self._number("tls-port"),
-            worker=bool(self["worker"]),
         )
 
 

@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 from twisted.application.service import IService
 
 from imagefarm.config.errors import ConfigurationError
-from imagefarm.process.certificate import CertificateError
-from imagefarm.process.errorlog import LogFileError
-from imagefarm.process.pidfile import PidFileError
 from imagefarm.process.prefix import prepare
-from imagefarm.process.privileges import PrivilegeError
-from imagefarm.process.sockets import ListenError
 
 from .configuration import SHIPPED, Options, read
-from .daemon import warn
+from .daemon import DaemonService
 from .errors import CannotStart
+from .logs import warn
+from .plan import Plan, explained
 from .roles import farm, resizer, web
 
 
-def make_service(options: Options, reactor: Any) -> IService:
-    """The service of ``options.role``. Raises `CannotStart`; then nothing has been started."""
+def make_plan(options: Options, reactor: Any) -> Plan:
+    """Read and build the configuration of ``options.role``. Raises `CannotStart`."""
     if options.root is not None and not os.path.isdir(options.root):
         raise CannotStart([f'--root "{options.root}" is not a directory'])
-    try:
+    with explained():
         loaded = read(options)
-        if not options.worker:
-            prepare(options.prefix, SHIPPED, warn)
+        prepare(options.prefix, SHIPPED, warn)
         if options.role in ("farm", "resizer") and loaded.problems:
             raise ConfigurationError(loaded.problems)
         if options.role == "farm":
@@ -36,12 +33,14 @@ def make_service(options: Options, reactor: Any) -> IService:
         if options.role == "resizer":
             return resizer(loaded, options, reactor)
         return web(loaded, options, reactor)
-    except ConfigurationError as error:
-        raise CannotStart(map(str, error.problems)) from error
-    except ListenError as error:
-        raise CannotStart(error.problems) from error
-    except (CertificateError, LogFileError, PidFileError, PrivilegeError) as error:
-        raise CannotStart([str(error)]) from error
 
 
-__all__ = ["CannotStart", "Options", "make_service"]
+def make_service(options: Options, reactor: Any) -> IService:
+    """The service of ``options.role``. Raises `CannotStart`; then nothing has been started."""
+    with explained():
+        return cast(
+            IService, DaemonService(reactor, options, partial(make_plan, options, reactor))
+        )
+
+
+__all__ = ["CannotStart", "Options", "make_plan", "make_service"]

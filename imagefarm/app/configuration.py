@@ -37,10 +37,7 @@ SHIPPED: Final = os.path.join(os.path.dirname(os.path.dirname(__file__)), "etc")
 
 @frozen
 class Options:
-    """What the command line says. Paths are absolute; ``root`` and the ports are optional.
-
-    ``worker``: we are one of several worker processes, our parent holds the sockets.
-    """
+    """What the command line says. Paths are absolute; ``root`` and the ports are optional."""
 
     role: str
     config: str
@@ -49,7 +46,6 @@ class Options:
     root: str | None = None
     port: int | None = None
     tls_port: int | None = None
-    worker: bool = False
 
 
 def directive_table() -> DirectiveTable:

@@ -23,7 +23,8 @@ from imagefarm.process.supervisor import Supervisor
 from imagefarm.resources import directives as rows
 
 from .configuration import Options, read
-from .daemon import give_up, notice, stop_gently, stop_now
+from .ending import give_up, stop_gently, stop_now
+from .logs import notice
 
 #: How long a member may take to finish what it does.
 FINISH_SECONDS: Final = 60.0
@@ -134,6 +135,10 @@ class FarmWork:
     def reopen(self) -> None:
         """USR1 goes to everyone."""
         self.supervisor.signal("USR1")
+
+    def hang_up(self) -> None:
+        """HUP: each member reads its configuration anew; which members there are stays."""
+        self.supervisor.signal("HUP")
 
     def belongings(self) -> Belongings:
         """Nothing but the error log: each member has its own."""

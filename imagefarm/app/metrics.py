@@ -57,8 +57,22 @@ def families(status: Mapping[str, Any]) -> Iterable[Family]:
         "imagefarm_requests_total", "counter", "Requests of clients.",
         (Sample(status["requests"]),),
     )  # fmt: skip
+    yield from _configuration(status["configuration"])
     yield from _upstreams(status["upstreams"])
     yield from _caches(status["caches"])
+
+
+def _configuration(configuration: Mapping[str, Any]) -> Iterable[Family]:
+    if configuration:
+        yield Family(
+            "imagefarm_config_generation", "gauge", "How many configurations have been in force.",
+            (Sample(configuration["generation"]),),
+        )  # fmt: skip
+        yield Family(
+            "imagefarm_config_last_reload_successful", "gauge",
+            "Whether the last configuration that was to be used could be.",
+            (Sample(int(configuration["last_reload"] == "ok")),),
+        )  # fmt: skip
 
 
 def _upstreams(upstreams: Mapping[str, Any]) -> Iterable[Family]:

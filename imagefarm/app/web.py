@@ -8,7 +8,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from attrs import define, field
 from twisted.internet.defer import Deferred, DeferredList, succeed
@@ -56,13 +56,17 @@ from imagefarm.resources.status import (
 )
 
 from .configuration import variables
-from .daemon import fault
 from .doors import Door, Gate, contexts, endpoint_of, named_limits, place_of
+from .logs import fault
 from .metrics import families
 from .report import resolver_report, zone_report
 from .upstreams import Management
 
 T = TypeVar("T")
+
+#: How long clients may still send on idle connections when we finish, in seconds: none of them
+#: can know yet, and a request that crosses our closing would be lost.
+PARTING: Final = 1.0
 
 
 @define(eq=False)
@@ -81,6 +85,8 @@ class WebWork:
     clock: Callable[[], float] = time.time
     #: What the workers share; None in a process that is the only one.
     board: Board | None = None
+    #: What our parent says of the configuration.
+    journal: Board | None = None
     groups: Groups = field(init=False)
     management: Management = field(init=False)
     zones: dict[str, Zone] = field(init=False)
@@ -312,7 +318,7 @@ class WebWork:
     def drain(self) -> Deferred[Any]:
         """QUIT: no new connections; those there are finish their answers."""
         waiting = self._stop_listening()
-        return DeferredList([*waiting, *(door.factory.drain() for door in self.doors)])
+        return DeferredList([*waiting, *(door.factory.drain(PARTING) for door in self.doors)])
 
     def stop(self) -> Deferred[Any]:
         """TERM: drop everything; logs are written out."""
@@ -369,6 +375,7 @@ class WebWork:
                 "reading": counts.reading, "writing": counts.writing, "waiting": counts.waiting,
             },
             "requests": self.dispatcher.requests,
+            "configuration": self.journal.read()[1] if self.journal is not None else {},
             "upstreams": self.management.report(),
             "resolvers": {
                 zone: resolver_report(some)

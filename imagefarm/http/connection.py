@@ -289,10 +289,13 @@ class HttpConnection(Ending):
         else:
             self._close(linger=True)
 
-    def drain(self) -> None:
-        """The server stops: close now if idle, else after the answer."""
+    def drain(self, parting: float) -> None:
+        """The server stops: close if idle for ``parting`` more seconds, else after the answer."""
         if self._state is State.HEAD and self._parser is None and not self.congested:
-            self._close()
+            if parting:
+                self._await(Wait.IDLE, parting)
+            else:
+                self._close()
 
     # Reading.
 

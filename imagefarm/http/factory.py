@@ -33,8 +33,8 @@ class Connection(Protocol):
     def idle_since(self) -> float:
         """When it began to wait for a request, if it could be parked now, else NEVER."""
 
-    def drain(self) -> None:
-        """The server stops: close now if idle, else after the answer."""
+    def drain(self, parting: float) -> None:
+        """The server stops: close if idle for ``parting`` more seconds, else after the answer."""
 
     def abort(self) -> None:
         """Break off."""
@@ -173,15 +173,17 @@ class HttpFactory:
         waiting = phases.count("waiting") + len(self.parked)
         return phases.count("reading"), phases.count("writing"), waiting
 
-    def drain(self) -> Deferred[None]:
-        """Finish gracefully: idle connections close now, busy ones after their answer.
+    def drain(self, parting: float = 0.0) -> Deferred[None]:
+        """Finish gracefully: idle connections close, busy ones after their answer.
 
+        A client may be sending when we close: what comes within ``parting`` seconds is answered.
         Fires when the last one is gone. Stop listening first.
         """
         self.draining = True
+        self.parked.doRead()  # who has sent something is not idle
         self.parked.clear()
         for connection in tuple(self.connections):
-            connection.drain()
+            connection.drain(parting)
         if not self.count:
             return succeed(None)
         deferred: Deferred[None] = Deferred()

@@ -136,9 +136,12 @@ class ProxiedConnection:
         self._say("info", "client timed out (110: Connection timed out)")
         self._close()
 
-    def drain(self) -> None:
+    def drain(self, parting: float) -> None:
         """The server stops: nothing has been asked yet."""
-        self._close()
+        if parting:
+            self._factory.http.wheel.schedule(self, parting)
+        else:
+            self._close()
 
     def abort(self) -> None:
         """Break off."""

@@ -15,6 +15,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from .backoff import Backoff
+from .forking import ForkedProcess, Run
 
 #: The child's descriptor for saying that it is ready.
 READY_FD: Final = 3
@@ -38,14 +39,16 @@ class State(Enum):
 class ChildSpec:
     """A process to run: ``command`` with ``environment`` (whole, not added to ours).
 
-    ``fds`` maps further descriptors of the child, from 4 on, to ours (listening sockets).
+    ``fds`` maps further descriptors of the child, from 4 on, to ours (listening sockets). With
+    ``run`` it is a fork of us that calls this, and has our environment and directory.
     """
 
     name: str
-    command: tuple[str, ...]
+    command: tuple[str, ...] = ()
     environment: Mapping[str, str] = Factory(dict)
     directory: str | None = None
     fds: Mapping[int, int] = Factory(dict)
+    run: Run | None = None
 
 
 @frozen
@@ -183,19 +186,22 @@ class Child:
         self.started_at = self.reactor.seconds()
         descriptors: dict[int, int | str] = {0: "w", 1: "r", 2: "r", READY_FD: "r"}
         descriptors.update(self.spec.fds)
+        protocol = _Process(self, self._output)
         try:
-            self._transport = self.reactor.spawnProcess(
-                _Process(self, self._output),
-                self.spec.command[0],
-                self.spec.command,
-                self.spec.environment,
-                self.spec.directory,
-                childFDs=descriptors,
-            )
+            self._transport = self._launch(protocol, descriptors)
         except OSError as error:  # no process or no descriptor to be had: as if it had died
             self._died(f"could not be started ({error})")
             return
         self._timer = self.reactor.callLater(self.patience.ready, self._too_slow)
+
+    def _launch(self, protocol: _Process, descriptors: dict[int, int | str]) -> Any:
+        spec = self.spec
+        if spec.run is not None:
+            return ForkedProcess(self.reactor, protocol, spec.run, descriptors)
+        return self.reactor.spawnProcess(
+            protocol, spec.command[0], spec.command, spec.environment, spec.directory,
+            childFDs=descriptors,
+        )  # fmt: skip
 
     def _too_slow(self) -> None:
         self._timer = None

@@ -26,6 +26,7 @@ from imagefarm.config.table import (
     Scope,
 )
 
+from .environment import Affinity
 from .errorlog import LEVELS, ErrorLogSetting
 from .farm import Member, member, named
 from .privileges import UserSetting
@@ -82,6 +83,35 @@ def _use(directive: Directive, env: Environment) -> str:
     return method
 
 
+_MASK = re.compile(r"[01]{1,1024}")
+
+
+def _affinity(directive: Directive, env: Environment) -> Affinity:
+    words = directive.args
+    auto = words[0] == "auto"
+    if auto and len(words) > 2:
+        raise Invalid('invalid number of arguments in "worker_cpu_affinity" directive')
+    masks = []
+    for word in words[1:] if auto else words:
+        if not _MASK.fullmatch(word):
+            wrong = next((c for c in word if c not in "01"), word)
+            raise Invalid(f'invalid character "{wrong}" in "worker_cpu_affinity"')
+        masks.append(frozenset(i for i, bit in enumerate(reversed(word)) if bit == "1"))
+    return Affinity(tuple(masks), auto)
+
+
+def _priority(directive: Directive, env: Environment) -> int:
+    text = directive.args[0]
+    if not re.fullmatch(r"[-+]?[0-9]{1,3}", text):
+        raise Invalid(f'invalid number "{text}"')
+    return int(text)
+
+
+def _env(directive: Directive, env: Environment) -> tuple[str, str | None]:
+    name, equals, value = directive.args[0].partition("=")
+    return name, value if equals else None
+
+
 def _nothing(directive: Directive, env: Environment) -> None:
     return None
 
@@ -120,6 +150,39 @@ WORKER_SHUTDOWN_TIMEOUT: Row[float | None] = Row(
     syntax="time",
     doc="How long a process may take to finish its requests when it is told to stop "
     "gracefully. In farm.conf: how long each child may take to stop before it is killed.",
+)
+WORKER_CPU_AFFINITY: Row[Affinity | None] = Row(
+    name="worker_cpu_affinity",
+    contexts=_MAIN,
+    arity=(1, None),
+    convert=_affinity,
+    default=None,
+    syntax="cpumask ... | auto [cpumask]",
+    doc="Binds workers to processors, the last mask those that are left; auto gives each one.",
+)
+WORKER_PRIORITY: Row[int | None] = Row(
+    name="worker_priority",
+    contexts=_MAIN,
+    convert=_priority,
+    default=None,
+    syntax="number",
+    doc="The scheduling priority of workers, as nice(1) has it.",
+)
+WORKING_DIRECTORY: Row[str | None] = Row(
+    name="working_directory",
+    contexts=_MAIN,
+    convert=values.path,
+    default=None,
+    syntax="directory",
+    doc="The current directory of workers, where core files go.",
+)
+ENV: ListRow[tuple[str, str | None]] = ListRow(
+    name="env",
+    contexts=_MAIN,
+    convert=_env,
+    syntax="variable[=value]",
+    doc="Environment variables that workers keep, or are given. Others are removed, but for TZ "
+    "and what Python itself needs.",
 )
 ERROR_LOG: ListRow[ErrorLogSetting] = ListRow(
     name="error_log",
@@ -212,6 +275,10 @@ DIRECTIVES: tuple[AnyRow, ...] = (
     WORKER_PROCESSES,
     WORKER_RLIMIT_NOFILE,
     WORKER_SHUTDOWN_TIMEOUT,
+    WORKER_CPU_AFFINITY,
+    WORKER_PRIORITY,
+    WORKING_DIRECTORY,
+    ENV,
     ERROR_LOG,
     PID,
     DAEMON,
@@ -232,11 +299,7 @@ DIRECTIVES: tuple[AnyRow, ...] = (
     Ignored(name="pcre_jit", contexts=_MAIN, why="regular expressions are Python's"),
     Ignored(name="timer_resolution", contexts=_MAIN, why="the clock is read at need"),
     Ignored(name="thread_pool", contexts=_MAIN, why="files are read in the event loop"),
-    Ignored(name="worker_priority", contexts=_MAIN, why="start the daemon with nice(1)"),
-    Ignored(name="worker_cpu_affinity", contexts=_MAIN, why="start the daemon with taskset(1)"),
     Ignored(name="load_module", contexts=_MAIN, why="there are no dynamic modules"),
-    Ignored(name="env", contexts=_MAIN, why="the whole environment is kept"),
-    Ignored(name="working_directory", contexts=_MAIN, why="it only says where core files go"),
 )
 
 
@@ -253,6 +316,10 @@ class MainSettings:
     daemon: bool = True
     master_process: bool = True
     worker_connections: int = 512
+    cpu_affinity: Affinity | None = None
+    worker_priority: int | None = None
+    working_directory: str | None = None
+    env: tuple[tuple[str, str | None], ...] = ()
 
     @classmethod
     def from_scope(cls, scope: Scope) -> MainSettings:
@@ -267,6 +334,10 @@ class MainSettings:
             pid=scope[PID],
             daemon=scope[DAEMON],
             master_process=scope[MASTER_PROCESS],
+            cpu_affinity=scope[WORKER_CPU_AFFINITY],
+            worker_priority=scope[WORKER_PRIORITY],
+            working_directory=scope[WORKING_DIRECTORY],
+            env=tuple(scope.all(ENV)),
             worker_connections=(events[0] if events else scope)[WORKER_CONNECTIONS],
         )
 

@@ -79,6 +79,8 @@ class PidFile:
         inspect: Callable[[int], Life] = inspect,
     ) -> None:
         self.path = path
+        #: Where the file is now.
+        self._place = path
         self._warn = warn
         self._pid = pid
         self._inspect = inspect
@@ -149,11 +151,24 @@ class PidFile:
             raise self._failed(error) from error
         self._written = pid
 
+    def rename(self, suffix: str) -> None:
+        """Have the file of our number at the path with ``suffix``. Raises `PidFileError`."""
+        target = self.path + suffix
+        if self._written is None or target == self._place:
+            return
+        try:
+            os.rename(self._place, target)
+        except OSError as error:
+            raise PidFileError(
+                f'rename() "{self._place}" to "{target}" failed ({error.errno}: {error.strerror})'
+            ) from error
+        self._place = target
+
     def remove(self) -> None:
         """Remove the file if this very process wrote it and it still holds our number."""
         if self._written is None or self._written != self._pid():
             return
-        if read(self.path) == self._written:
+        if read(self._place) == self._written:
             with contextlib.suppress(OSError):
-                os.unlink(self.path)
+                os.unlink(self._place)
         self._written = None

@@ -153,41 +153,6 @@ def open_socket(endpoint: Endpoint) -> socket.socket:
     return sock
 
 
-def open_sockets(endpoints: Iterable[Endpoint]) -> dict[Endpoint, socket.socket]:
-    """A socket for each endpoint, or none at all: `ListenError` names every failure."""
-    opened: dict[Endpoint, socket.socket] = {}
-    problems: list[str] = []
-    for endpoint in dict.fromkeys(endpoints):
-        try:
-            opened[endpoint] = open_socket(endpoint)
-        except ListenError as error:
-            problems.extend(error.problems)
-    if problems:
-        for sock in opened.values():
-            sock.close()
-        raise ListenError(problems)
-    return opened
-
-
-def open_clones(endpoints: Iterable[Endpoint], workers: int) -> list[dict[str, socket.socket]]:
-    """For each worker after the first, the sockets of its own: one for each ``reuseport``.
-
-    Raises `ListenError`.
-    """
-    wanted = [e for e in dict.fromkeys(endpoints) if e.reuseport and e.path is None]
-    clones: list[dict[str, socket.socket]] = []
-    try:
-        for _ in range(workers - 1):
-            opened = open_sockets(wanted)
-            clones.append({str(endpoint): sock for endpoint, sock in opened.items()})
-    except ListenError:
-        for sockets in clones:
-            for sock in sockets.values():
-                sock.close()
-        raise
-    return clones
-
-
 @frozen
 class Inheritance:
     """What a child needs to find our sockets: ``environment`` to add, ``fds`` child -> ours."""

@@ -34,13 +34,13 @@ class OptionsTests(SynchronousTestCase):
         Path(root).mkdir()
         settings = self.parse(
             "slave", "--config", "a.conf", "--prefix", "p", "--root", root, "--port", "8082",
-            "--tls-port", "8443", "--set", "a 1;", "-s", "b 2", "--worker",
+            "--tls-port", "8443", "--set", "a 1;", "-s", "b 2",
         )  # fmt: skip
         self.assertEqual(
             settings,
             tap.RoleSettings(
                 "slave", str(Path("a.conf").absolute()), str(Path("p").absolute()),
-                ("a 1;", "b 2"), str(Path(root).absolute()), 8082, 8443, True,
+                ("a 1;", "b 2"), str(Path(root).absolute()), 8082, 8443,
             ),
         )  # fmt: skip
 

@@ -9,7 +9,7 @@ import time
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import farm, rawhttp
-from tests.support.processes import resident
+from tests.support.processes import descendants, resident
 
 PHOTO = "/photos/landscape.jpg"
 THUMBNAIL = f"/resize?src={PHOTO}&w=200"
@@ -168,7 +168,8 @@ class Delivery(SynchronousTestCase):
         with (self.prefix.images / "huge.bin").open("wb") as file:
             file.truncate(HUGE)
         self.addCleanup((self.prefix.images / "huge.bin").unlink)
-        pids = [daemon.pid for daemon in self.parts.running.values()]
+        masters = [daemon.pid for daemon in self.parts.running.values()]
+        pids = [pid for master in masters for pid in (master, *descendants(master))]
         before = {pid: resident(pid) for pid in pids}
         growth = 0
 

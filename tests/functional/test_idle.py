@@ -15,7 +15,14 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import rawhttp
-from tests.support.processes import Daemon, free_ports, imagefarm, resident, wait_until
+from tests.support.processes import (
+    Daemon,
+    descendants,
+    free_ports,
+    imagefarm,
+    resident,
+    wait_until,
+)
 
 MANY = 2000
 SOME = 400
@@ -102,12 +109,13 @@ class Idle(SynchronousTestCase):
             self.ask(client)
             client.close()
         wait_until(lambda: self.waiting() == 0, 5, "closed")
-        before = resident(self.daemon.pid)
+        (worker,) = descendants(self.daemon.pid)
+        before = resident(worker)
         clients = self.open(MANY, self.port)
         for client in clients:
             self.ask(client)
         self.assertEqual(self.waiting(), MANY)
-        self.assertLess((resident(self.daemon.pid) - before) / MANY, LIGHT)
+        self.assertLess((resident(worker) - before) / MANY, LIGHT)
         for client in clients:
             self.ask(client)
         self.assertEqual((self.waiting(), self.closed(clients)), (MANY, 0))

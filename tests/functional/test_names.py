@@ -177,7 +177,7 @@ class Names(SynchronousTestCase):
             wait_until(lambda: len(load.answers) > 300, what="answers")
             self.assertEqual(set(load.since(0)), {f"200 {FIRST}", f"200 {SECOND}"})
             self.names.set("slaves.example", SECOND, THIRD)
-            self.slaves[FIRST].process.kill()
+            self.slaves[FIRST].kill()
             swapped = time.monotonic()
             time.sleep(VALID + 1.3)
         self.assert_moved(load, swapped, FIRST, {SECOND, THIRD})

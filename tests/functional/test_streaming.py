@@ -23,7 +23,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import rawhttp
-from tests.support.processes import Daemon, free_ports, imagefarm, wait_until
+from tests.support.processes import Daemon, descendants, free_ports, imagefarm, wait_until
 from tests.support.streams import Checker, pieces
 
 GIGABYTE = 1 << 30
@@ -136,17 +136,18 @@ class Site:
         ).started()
         atexit.register(self.master.stop)
         rawhttp.exchange(self.port, rawhttp.request("/on/requests"))
+        (self.worker,) = descendants(self.master.pid)
         self.idle = self.memory()
 
     def memory(self) -> int:
-        """The master's share of the machine's memory (Pss), in bytes."""
-        lines = Path(f"/proc/{self.master.pid}/smaps_rollup").read_text().splitlines()
+        """The worker's share of the machine's memory (Pss), in bytes."""
+        lines = Path(f"/proc/{self.worker}/smaps_rollup").read_text().splitlines()
         return int(next(line for line in lines if line.startswith("Pss:")).split()[1]) << 10
 
     def temporary(self) -> list[int]:
         """The sizes of the master's open files that have no name."""
         found = []
-        for link in Path(f"/proc/{self.master.pid}/fd").iterdir():
+        for link in Path(f"/proc/{self.worker}/fd").iterdir():
             try:
                 if "_temp/" in os.readlink(link):
                     found.append(link.stat().st_size)

@@ -14,9 +14,7 @@ from imagefarm.process.sockets import (
     ListenError,
     adopt,
     hand_over,
-    open_clones,
     open_socket,
-    open_sockets,
 )
 
 LOOPBACK = Endpoint("127.0.0.1")
@@ -105,22 +103,6 @@ class OpenTests(SynchronousTestCase):
         )
         self.connects(self.open(wanted))
 
-    def test_a_socket_of_its_own_for_each_worker(self) -> None:
-        first = open_socket(evolve(LOOPBACK, reuseport=True))
-        self.addCleanup(first.close)
-        shared = evolve(LOOPBACK, reuseport=True, port=first.getsockname()[1])
-        clones = open_clones([shared, LOOPBACK, Endpoint(path="/s", reuseport=True)], 3)
-        for sockets in clones:
-            self.addCleanup(sockets[str(shared)].close)
-        self.assertEqual([list(sockets) for sockets in clones], [[str(shared)]] * 2)
-        self.assertEqual(open_clones([shared], 1), [])
-
-    def test_clones_all_or_none(self) -> None:
-        first = self.open(LOOPBACK)  # without reuseport
-        taken = evolve(LOOPBACK, reuseport=True, port=first.getsockname()[1])
-        with self.assertRaises(ListenError):
-            open_clones([taken], 2)
-
     def test_port_in_use(self) -> None:
         port = self.open(LOOPBACK).getsockname()[1]
         error = self.assertRaises(ListenError, open_socket, Endpoint("127.0.0.1", port))
@@ -157,21 +139,6 @@ class OpenTests(SynchronousTestCase):
             pass
         self.assertRaises(ListenError, open_socket, Endpoint(path=path))
         self.assertTrue(os.path.isfile(path))
-
-    def test_all_or_none_and_every_failure_named(self) -> None:
-        port = self.open(LOOPBACK).getsockname()[1]
-        taken, foreign = Endpoint("127.0.0.1", port), Endpoint("192.0.2.1", 1)
-        before = len(os.listdir("/proc/self/fd"))
-        error = self.assertRaises(ListenError, open_sockets, [LOOPBACK, taken, foreign])
-        self.assertEqual(len(error.problems), 2)
-        self.assertIn("Address already in use", error.problems[0])
-        self.assertIn("192.0.2.1:1", error.problems[1])
-        self.assertEqual(len(os.listdir("/proc/self/fd")), before)
-
-    def test_same_address_twice_is_one_socket(self) -> None:
-        opened = open_sockets([LOOPBACK, Endpoint("127.0.0.1")])
-        self.assertEqual(list(opened), [LOOPBACK])
-        opened[LOOPBACK].close()
 
 
 class InheritanceTests(SynchronousTestCase):

@@ -71,6 +71,7 @@ class FamiliesTests(SynchronousTestCase):
         }  # fmt: skip
         status = {
             "uptime": 1.5, "requests": 4,
+            "configuration": {"generation": 3, "last_reload": "failed"},
             "connections": {"accepted": 9, "handled": 8, "reading": 1, "writing": 2, "waiting": 3},
             "upstreams": {"back": {"keepalive": 3, "peers": [peer]}},
             "caches": {
@@ -84,6 +85,8 @@ class FamiliesTests(SynchronousTestCase):
         prefix = "imagefarm_upstream_peer_"
         mine = {"upstream": "back", "peer": "10.0.0.1:80", "pid": "7"}
         for sample in (
+            ("imagefarm_config_generation", {"pid": "7"}, 3),
+            ("imagefarm_config_last_reload_successful", {"pid": "7"}, 0),
             (f"{prefix}requests_total", {**mine, "code": "2xx"}, 7),
             (f"{prefix}state", {**mine, "state": "draining"}, 1),
             (f"{prefix}state", {**mine, "state": "up"}, 0),

@@ -190,9 +190,9 @@ class Parts:
             self.running[name].started()
 
     def kill(self, *names: str) -> None:
+        """At once: masters, workers, and what these have started."""
         for name in names:
-            self.running[name].process.kill()
-            self.running[name].wait()
+            self.running[name].kill()
 
     def pids(self) -> dict[str, int]:
         return {name: daemon.pid for name, daemon in self.running.items()}

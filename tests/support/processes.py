@@ -101,7 +101,19 @@ class Daemon:
         return self
 
     def signal(self, number: signal.Signals) -> None:
+        """To the master; what stops and continues a process is for its workers too."""
         self.process.send_signal(number)
+        if number in (signal.SIGSTOP, signal.SIGCONT):
+            for pid in descendants(self.pid):
+                os.kill(pid, number)
+
+    def kill(self) -> None:
+        """At once: the master, its workers, and what these have started."""
+        family = [self.pid, *descendants(self.pid)]
+        for pid in family:
+            os.kill(pid, signal.SIGKILL)
+        self.process.wait(STOP_SECONDS)
+        wait_until(lambda: not any(map(running, family)), STOP_SECONDS, "end of all")
 
     def wait(self, seconds: float = STOP_SECONDS) -> int:
         return self.process.wait(seconds)

@@ -1,0 +1,250 @@
+"""HUP: new workers by a new configuration, while clients see nothing of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import threading
+import time
+from pathlib import Path
+
+from tests.functional.test_commands import CommandCase
+from tests.support import rawhttp
+from tests.support.processes import (
+    Daemon,
+    accepts,
+    descendants,
+    free_ports,
+    resident,
+    running,
+    wait_until,
+)
+
+RELOADS = 12
+#: What a process may have grown by, in bytes, when it has done all reloads but the first few.
+SLACK = 6 << 20
+
+CONFIGURATION = """
+worker_processes {workers};
+worker_shutdown_timeout 5s;
+error_log  logs/error.log notice;
+pid        logs/status.pid;
+events {{ }}
+http {{
+    access_log  logs/access.log;
+    root        images;
+    server {{
+        {listen}
+        add_header X-Version {version};
+        location = /status {{ status; access_log off; }}
+        location / {{ }}
+    }}
+}}
+"""
+
+
+class Client(threading.Thread):
+    """Asks and asks, ``kept`` requests on a connection, until it is told to stop."""
+
+    def __init__(self, port: int, kept: int) -> None:
+        super().__init__(daemon=True)
+        self.port, self.kept = port, kept
+        self.ending = threading.Event()
+        self.answers = 0
+        self.failures: list[str] = []
+        self.start()
+
+    def run(self) -> None:
+        while not self.ending.is_set():
+            try:
+                self.connection()
+            except Exception as error:
+                self.failures.append(repr(error))
+
+    def connection(self) -> None:
+        with rawhttp.connect(self.port) as sock:
+            reader = rawhttp.Reader(sock)
+            for _ in range(self.kept):
+                sock.sendall(rawhttp.request("/a.txt"))
+                answer = reader.answer()
+                if answer is None or (answer.status, answer.body) != (200, b"a file"):
+                    self.failures.append(repr(answer))
+                    return
+                self.answers += 1
+                if answer.header("connection") == "close" or self.ending.is_set():
+                    return
+                time.sleep(0.001)
+
+    def stop(self) -> None:
+        self.ending.set()
+        self.join(rawhttp.TIMEOUT)
+
+
+class ReloadCase(CommandCase):
+    workers = 1
+
+    def configure(self, version: int = 1, listen: str = "", more: str = "") -> Path:
+        text = CONFIGURATION.format(
+            workers=self.workers, listen=listen or f"listen 127.0.0.1:{self.port};",
+            version=version,
+        )  # fmt: skip
+        return self.prefix.write("status.conf", more + text)
+
+    def begin(self, more: str = "") -> Daemon:
+        self.configure(more=more)
+        daemon = self.start("slave", config="status.conf")
+        wait_until(lambda: self.pid_in(self.prefix.logs / "status.pid") == daemon.pid, 10, "pid")
+        return daemon
+
+    def version(self) -> str | None:
+        return self.get().header("x-version")
+
+    def errors(self) -> str:
+        return self.prefix.log("error.log")
+
+    def reload(self, daemon: Daemon, word: str = "reconfigured") -> None:
+        before = self.errors().count(f"] {daemon.pid}#0: {word}")
+        daemon.signal(signal.SIGHUP)
+        wait_until(lambda: self.errors().count(f"] {daemon.pid}#0: {word}") > before, 15, word)
+
+    def status(self) -> dict[str, object]:
+        found = json.loads(self.get("/status").body)["configuration"]
+        assert isinstance(found, dict)
+        return found
+
+
+class Changes(ReloadCase):
+    """What the workers are to see nothing of."""
+
+    def test_under_load(self) -> None:
+        """No request is lost, no old worker stays, descriptors and memory stay level."""
+        daemon = self.begin()
+        clients = [Client(self.port, kept) for kept in (1, 1, 5, 1000)]
+        self.addCleanup(lambda: [client.stop() for client in clients])
+        level = (0, 0)
+        for version in range(RELOADS):
+            self.configure(version)
+            self.reload(daemon)
+            if version == RELOADS // 3:
+                level = self._level(daemon)
+        for client in clients:
+            client.stop()
+        self.assertEqual([failure for client in clients for failure in client.failures], [])
+        self.assertGreater(min(client.answers for client in clients), RELOADS)
+        self.assertEqual(self.version(), str(RELOADS - 1))
+        wait_until(lambda: len(descendants(daemon.pid)) == self.workers, 10, "end of old workers")
+        after = self._level(daemon)
+        self.assertLessEqual(after[0], level[0])
+        self.assertLess(after[1] - level[1], SLACK)
+        status = self.status()
+        self.assertEqual((status["generation"], status["last_reload"]), (RELOADS + 1, "ok"))
+        self.assertEqual(status["workers"], descendants(daemon.pid))
+
+    def _level(self, daemon: Daemon) -> tuple[int, int]:
+        wait_until(lambda: len(descendants(daemon.pid)) == self.workers, 10, "end of old workers")
+        return len(os.listdir(f"/proc/{daemon.pid}/fd")), resident(daemon.pid)
+
+    def test_listens_come_and_go(self) -> None:
+        daemon = self.begin()
+        first, second = self.port, free_ports(1)[0]
+        path = self.prefix.directory / "sock"
+        self.configure(2, f"listen 127.0.0.1:{first}; listen 127.0.0.1:{second}; "
+                          f"listen unix:{path};")  # fmt: skip
+        self.reload(daemon)
+        for port in (first, second):
+            self.port = port
+            self.assertEqual(self.version(), "2")
+        self.assertTrue(path.is_socket())
+        self.configure(3, f"listen 127.0.0.1:{second} reuseport;")
+        self.reload(daemon)
+        wait_until(lambda: not accepts(first), 5, "closed port")
+        self.assertEqual(self.version(), "3")
+        self.assertFalse(path.exists())
+
+
+class ChangesOfSeveral(Changes):
+    """The same with two workers."""
+
+    workers = 2
+
+
+class Masters(ReloadCase):
+    """What the master does about it."""
+
+    def test_what_is_wrong_changes_nothing(self) -> None:
+        """Syntax, files, certificates, ports: the old configuration serves, and says why not."""
+        daemon = self.begin()
+        workers = descendants(daemon.pid)
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            port = taken.getsockname()[1]
+            here = f"listen 127.0.0.1:{self.port};"
+            for listen, why in (
+                (f"{here} wrong 1;", 'unknown directive "wrong" in'),
+                (f"{here} include none.conf;", "none.conf"),
+                (f"{here} listen 127.0.0.1:{port};", f"bind() to 127.0.0.1:{port} failed (98"),
+                (f"{here} listen 127.0.0.1:{free_ports(1)[0]} ssl; ssl_certificate a.pem; "
+                 "ssl_certificate_key a.key;", "a.pem"),
+                (f"{here} access_log /proc/none/a.log;", "/proc/none"),
+            ):  # fmt: skip
+                self.configure(2, listen)
+                self.reload(daemon, "reconfiguring failed")
+                self.assertIn(why, self.errors())
+                status = self.status()
+                self.assertEqual(status["last_reload"], "failed", why)
+                self.assertIn(why, str(status["errors"]))
+                self.assertEqual(self.version(), "1")
+                self.assertEqual(descendants(daemon.pid), workers)
+        self.configure(3)
+        self.reload(daemon)
+        self.assertEqual((self.version(), self.status()["errors"]), ("3", []))
+
+    def test_pid_and_logs_move(self) -> None:
+        """The pidfile is never without our number while there is one."""
+        daemon = self.begin()
+        text = self.configure(2).read_text()
+        self.prefix.write(
+            "status.conf",
+            text.replace("logs/status.pid", "run/new.pid").replace("error.log", "other.log"),
+        )
+        daemon.signal(signal.SIGHUP)
+        new = self.prefix.directory / "run" / "new.pid"
+        wait_until(lambda: self.pid_in(new) == daemon.pid, 10, "new pidfile")
+        wait_until(lambda: not (self.prefix.logs / "status.pid").exists(), 5, "old one's end")
+        wait_until(lambda: "reconfigured" in self.prefix.log("other.log"), 5, "notice")
+        self.end(daemon)
+        self.assertFalse(new.exists())
+        self.assertIn("exiting", self.prefix.log("other.log"))
+        self.assertNotIn("exiting", self.errors())
+
+    def test_a_dead_worker_keeps_to_what_was_checked(self) -> None:
+        """The file has changed and is wrong now; a second later there is a worker again."""
+        daemon = self.begin()
+        (victim,) = descendants(daemon.pid)
+        self.configure(2, "wrong 1;")
+        os.kill(victim, signal.SIGKILL)
+        wait_until(lambda: not running(victim), 5, "death")
+        self.assertEqual(self.version(), "1")
+        self.assertNotEqual(descendants(daemon.pid), [victim])
+
+    def test_winch(self) -> None:
+        """The workers end, the master stays; HUP brings new ones."""
+        daemon = self.begin()
+        daemon.signal(signal.SIGWINCH)
+        wait_until(lambda: descendants(daemon.pid) == [], 10, "end of workers")
+        self.assertEqual(self.pid_in(self.prefix.logs / "status.pid"), daemon.pid)
+        self.reload(daemon)
+        self.assertEqual(self.version(), "1")
+
+    def test_without_master(self) -> None:
+        """One process does all, and says that it doesn't reread."""
+        daemon = self.begin("master_process off;")
+        self.assertEqual(descendants(daemon.pid), [])
+        self.configure(2)
+        daemon.signal(signal.SIGHUP)
+        wait_until(lambda: "signal HUP" in self.errors(), 5, "warning")
+        self.assertEqual(self.version(), "1")
+        self.assertLess(self.end(daemon), 5)
