@@ -84,7 +84,10 @@ class TimerWheel:
             self._leave(entry)
         slot = math.ceil(entry.deadline / self.tick)
         entry.slot = slot
-        self._slots.setdefault(slot, set()).add(entry)
+        members = self._slots.get(slot)
+        if members is None:
+            members = self._slots[slot] = set()
+        members.add(entry)
         if self._call is None:
             self._call = self._clock.callLater(self._next(), self._turn)
 
