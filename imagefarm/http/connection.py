@@ -28,7 +28,7 @@ from .message import Peer, Request
 from .parser import BadRequest, ParsedHead, RequestParser
 from .relays import Relaying, Wire
 from .serializer import Serializer
-from .timers import NEVER, Clock
+from .timers import NEVER
 from .tls_transport import with_handshake
 from .transport import DirectServer, with_socket
 from .tunnel import TunnelBody
@@ -160,11 +160,6 @@ class HttpConnection(Ending):
         """`connectionLost` comes next."""
 
     # What an exchange needs.
-
-    @property
-    def clock(self) -> Clock:
-        """The factory's."""
-        return self.factory.clock
 
     @property
     def serializer(self) -> Serializer:

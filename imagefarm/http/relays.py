@@ -26,6 +26,7 @@ from .forms import HeadForm, has_marks
 from .headers import Headers
 from .message import Attempt, Outcome, Peer, Request, RequestHead, Response, Traffic
 from .serializer import Serializer
+from .timers import Call, Clock
 
 if TYPE_CHECKING:
     from .exchange import Exchange
@@ -36,6 +37,8 @@ MAX_TAILS: Final = 1024
 MAX_PRESENTS: Final = 1024
 #: Larger answers are streamed on the ordinary path, in bytes.
 MAX_BODY: Final = 65536
+#: Seconds that the rest of a body may take, before what there is goes out without it.
+PATIENCE: Final = 0.01
 
 #: An answer in more pieces than this is given to the client as it comes, on the ordinary path.
 MAX_PIECES: Final = 16
@@ -69,7 +72,7 @@ class Reader(Protocol):
 
 
 class Wire(Protocol):
-    """A peer that was chosen, and a kept connection to it if there is one (``ready``).
+    """A peer that was chosen, and a connection to it.
 
     Either the answer ends with `finished`, or an ordinary exchange takes the wire over; or it is
     `released` because none did.
@@ -82,21 +85,24 @@ class Wire(Protocol):
         """The peer's, as in logs."""
 
     @property
-    def ready(self) -> bool:
-        """Whether there is a connection."""
+    def connected(self) -> float:
+        """The seconds that connecting took."""
 
     @property
     def taken(self) -> bool:
         """Whether an ordinary exchange has it now."""
 
     def send(self, data: bytes, reader: Reader) -> None:
-        """Send a whole request."""
+        """Send a whole request, on a kept connection or on a new one."""
 
     def resume(self, data: bytes) -> None:
         """Deliver ``data`` once more, to the exchange that has taken over."""
 
-    def finished(self, status: int) -> float:
-        """The answer came whole, and the connection is idle. Returns the seconds it took."""
+    def finished(self, status: int, *, keep: bool) -> float:
+        """The answer came whole, and the connection is idle or, without ``keep``, to be closed.
+
+        Returns the seconds it took.
+        """
 
     def release(self) -> None:
         """Give up."""
@@ -104,6 +110,10 @@ class Wire(Protocol):
 
 class Client(Protocol):
     """The client's connection."""
+
+    @property
+    def clock(self) -> Clock:
+        """For delays."""
 
     @property
     def occupied(self) -> bool:
@@ -139,10 +149,14 @@ class Route:
 
 @frozen(eq=False)
 class Source:
-    """An upstream's answer as it came: its head without the empty line, and the body."""
+    """An upstream's answer as it came: its head without the empty line, and the body.
+
+    ``keep``: the connection is kept after it.
+    """
 
     head: bytes
     body: Any
+    keep: bool
 
 
 def split_head(head: bytes) -> tuple[bytes, list[bytes], list[bytes]]:
@@ -161,12 +175,13 @@ class Present:
     ``names`` are the varying fields of the upstream's head, ``values`` theirs this time.
     """
 
-    __slots__ = ("_gaps", "form", "keep", "length_at", "memory", "names", "status")
+    __slots__ = ("_gaps", "form", "keep", "length_at", "memory", "names", "persistent", "status")
 
     def __init__(
         self, request: Request, response: Response, names: list[bytes], values: list[bytes]
     ) -> None:
         self.status = response.status
+        self.persistent: bool = response.source.keep
         self.keep = not response.close
         self.memory: dict[Any, Any] = {}
         self.names = [name.lower() for name in names]
@@ -248,6 +263,7 @@ class Relaying:
         "_buffer",
         "_connection",
         "_data",
+        "_patience",
         "_pieces",
         "_present",
         "_relay",
@@ -287,6 +303,7 @@ class Relaying:
         self._wire = wire
         self._buffer = b""
         self._pieces = 0
+        self._patience: Call | None = None
         self._present: Present | None = None
         self._values: list[bytes] = []
         self._took = 0.0
@@ -316,6 +333,7 @@ class Relaying:
 
     def inflate(self) -> Exchange:
         """Go on on the ordinary path."""
+        self._lose_patience()
         exchange = self._connection.take_up(self._data, self._started, self._wire)
         if not self._wire.taken:
             self._wire.release()
@@ -351,15 +369,27 @@ class Relaying:
             self._pieces += 1
             if self._pieces > MAX_PIECES:
                 self._go_on(data)
-            else:
-                self._buffer = data
+                return
+            self._buffer = data
+            if self._patience is None:
+                self._patience = self._connection.clock.callLater(PATIENCE, self._late)
             return
+        self._lose_patience()
         self._present, self._values = present, values
         self._buffer = data[:end]
         wire = self._wire
         wire.traffic.received, wire.traffic.body = len(data), length
-        self._took = wire.finished(present.status)
+        self._took = wire.finished(present.status, keep=present.persistent)
         self._connection.relayed(self, self._block, data[end + 4 :], len(self._data))
+
+    def _late(self) -> None:
+        self._patience = None
+        self._go_on(self._buffer)
+
+    def _lose_patience(self) -> None:
+        patience, self._patience = self._patience, None
+        if patience is not None:
+            patience.cancel()
 
     def _go_on(self, data: bytes) -> None:
         self._buffer = b""
@@ -417,7 +447,7 @@ class Relaying:
         captures = self._relay.alike.captures
         took = self._took
         attempt = Attempt(
-            wire.peer_name, present.status, took, 0.0, took, wire.traffic, first=True
+            wire.peer_name, present.status, took, wire.connected, took, wire.traffic, first=True
         )
         return Request(
             RequestHead(b"GET", self.uri, (1, 1), headers),

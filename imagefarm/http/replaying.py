@@ -9,6 +9,7 @@ from .message import Peer, Request, Response, TransferSettings
 from .parser import ParsedHead
 from .plans import Block, Plan
 from .relays import Relaying, Wire
+from .timers import Clock
 from .tls_transport import with_handshake
 from .transport import with_socket
 from .waiting import Waiting
@@ -64,9 +65,6 @@ class Replaying(Waiting):
         if wire is None or tail is None:
             return False
         relaying = Relaying(self, relay, block, data, line, now, wire)
-        if not wire.ready:
-            relaying.inflate()
-            return True
         self._hold(relaying)
         wire.send(line + tail, relaying)
         return True
@@ -121,6 +119,11 @@ class Replaying(Waiting):
         if self._alone:
             end = self._alone.index(b"\r\n")
             self.factory.plans.learn(self._alone, end, request, response, framing)
+
+    @property
+    def clock(self) -> Clock:
+        """The factory's."""
+        return self.factory.clock
 
     @property
     def occupied(self) -> bool:

@@ -19,11 +19,9 @@ from attrs import evolve
 from twisted.internet import tcp, unix
 from twisted.internet.address import IPv6Address
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
-from twisted.internet.posixbase import PosixReactorBase
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from .binding import Local
 from .message import Peer
 
 #: Connections accepted in one turn of the loop.
@@ -36,9 +34,6 @@ _TCP_INFO: Final = struct.Struct("=8x23I")
 _CREDENTIALS: Final = struct.Struct("=iII")
 
 # linux/in.h, linux/in6.h; Python does not name them all.
-_IP_TRANSPARENT: Final = 19
-_IP_BIND_ADDRESS_NO_PORT: Final = 24
-_IPV6_TRANSPARENT: Final = 75
 
 _DONE: Final = Failure(CONNECTION_DONE)
 _log: Final = Logger()
@@ -294,46 +289,6 @@ class DirectServer(Direct, tcp.Server):
         return f"<{type(self).__name__} #{self.sessionno} from {self.hostname}>"
 
 
-class BoundClient(tcp.Client):
-    """A TCP connection that we have opened, maybe from a certain address (`binding.Local`)."""
-
-    def createInternetSocket(self) -> socket.socket:
-        """Twisted's socket, which is bound next."""
-        sock: socket.socket = super().createInternetSocket()  # type: ignore[no-untyped-call]
-        local: Local | None = self.connector.local
-        if local is not None:
-            _prepare(sock, local)
-        return sock
-
-
-class DirectClient(Direct, BoundClient):
-    """One that is written to directly."""
-
-
-def _prepare(sock: socket.socket, local: Local) -> None:
-    """What has to be said before ``sock`` is bound, as nginx does. Raises `OSError`."""
-    if not sys.platform.startswith("linux"):
-        return
-    if local.transparent and local.v6:
-        sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_TRANSPARENT, 1)
-    elif local.transparent:
-        sock.setsockopt(socket.IPPROTO_IP, _IP_TRANSPARENT, 1)
-    if not local.port:
-        # Each server has the whole range of ports.
-        sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
-
-
-class _Connector(tcp.Connector):
-    """Opens a ``client`` from ``local``."""
-
-    client: Any
-    local: Local | None = None
-
-    def _makeTransport(self) -> BoundClient:
-        made: BoundClient = self.client(self.host, self.port, self.bindAddress, self, self.reactor)
-        return made
-
-
 class ClientAddress(NamedTuple):
     """Where a connection comes from: what factories look at, for less than an IAddress costs."""
 
@@ -457,31 +412,5 @@ def last_moved(transport: Any) -> float:
     return moved
 
 
-def connect(
-    reactor: Any,
-    host: str,
-    port: int,
-    factory: Any,
-    timeout: float,
-    local: Local | None = None,
-    *,
-    direct: bool = True,
-) -> Any:
-    """``reactor.connectTCP``, with a transport of ours where the reactor has sockets.
-
-    ``local`` is where to connect from, an address of the same family as ``host``. Without
-    ``direct`` Twisted writes: TLS will stand between us and the socket.
-    """
-    bind = None if local is None else (local.host, local.port)
-    if not isinstance(reactor, PosixReactorBase):
-        return reactor.connectTCP(host, port, factory, timeout, bind)
-    make: Any = _Connector
-    connector = make(host, port, factory, timeout, bind, reactor)
-    connector.client = DirectClient if direct else BoundClient
-    connector.local = local
-    connector.connect()
-    return connector
-
-
 #: Transports whose readable events are for ``read_ready`` (`process.loop`).
-LEAN: Final = (DirectServer, DirectUnixServer, DirectClient)
+LEAN: Final = (DirectServer, DirectUnixServer)

@@ -131,20 +131,22 @@ class HttpUpstreamConnection(Protocol):
         self._watchdog.start(timeouts.read)
         self.transport.write(data)
 
-    def settle(self) -> None:
+    def settle(self, *, keep: bool) -> None:
         """The reader has the whole answer."""
         self._reader = None
         self._watchdog.stop()
-        if self.on_idle is not None:
+        if not keep:
+            self._drop(orderly=True)
+        elif self.on_idle is not None:
             self.on_idle(self)
 
-    def adopt(self, outgoing: Outgoing, traffic: Traffic) -> Deferred[Response]:
+    def adopt(self, outgoing: Outgoing, traffic: Traffic, *, reused: bool) -> Deferred[Response]:
         """As `send`, for the request that `relay` has sent: the answer is for us now."""
         self._reader = None
         answer: Deferred[Response] = Deferred(self._cancelled)
         self._answer = answer
         self.traffic = traffic
-        self._reused = True
+        self._reused = reused
         self._keep = outgoing.version >= (1, 1)
         self._trailers = outgoing.trailers
         self._parser = ResponseParser(outgoing.method, self._max_head, upgrade=outgoing.upgrade)
@@ -262,11 +264,11 @@ class HttpUpstreamConnection(Protocol):
             response = _response(head, body)
             self._finish(parser)
         else:
-            kept = self._finish(parser)
+            keep = self._finish(parser)
             content = b"".join(chunks)
             response = _response(head, content)
-            if kept:
-                response.source = Source(parser.block[:-2], content)
+            if keep is head.persistent:  # else something was wrong, this time
+                response.source = Source(parser.block[:-2], content, keep)
             return response
         if self._trailers:
             response.trailers = partial(passable_trailers, parser)
@@ -323,7 +325,7 @@ class HttpUpstreamConnection(Protocol):
         """`IHalfCloseableProtocol`: our half-close is out."""
 
     def _finish(self, parser: ResponseParser) -> bool:
-        """The response is complete: give the connection back (returns True) or drop it."""
+        """The response is complete: give the connection back or drop it. Returns which."""
         keep = (
             self._keep
             and not parser.excess

@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from imagefarm.http.binding import Local
-from imagefarm.http.transport import connect
+from imagefarm.http.dial import connect
 from imagefarm.http.upstream import ExchangeRules, Fault, UpstreamConnection, UpstreamError
 
 from .peer import Address

@@ -63,10 +63,18 @@ class Link:
     exchange: Exchange | None = None
 
 
+def local_of(rules: ExchangeRules) -> Local | None:
+    """Where connections come from, if that is the same for all requests."""
+    return None if rules.bind is None else rules.bind.local
+
+
 class GroupWire:
     """A `relays.Wire`: a peer that a request has been given to, and a kept connection to it."""
 
-    __slots__ = ("_link", "_rules", "group", "peer", "started", "taken", "traffic")
+    __slots__ = (
+        "_connecting", "_data", "_failure", "_link", "_reader", "_rules", "connected", "group",
+        "peer", "started", "taken", "traffic",
+    )  # fmt: skip
 
     def __init__(
         self, group: Connections, rules: ExchangeRules, peer: Peer, link: Link | None, now: float
@@ -76,32 +84,61 @@ class GroupWire:
         self.started = now
         self.traffic = Traffic()
         self.taken = False
+        self.connected = 0.0
         self._rules = rules
         self._link = link
+        #: While there is no connection yet: what is to be sent, and for whom.
+        self._connecting: Deferred[Link] | None = None
+        self._data = b""
+        self._reader: Reader | None = None
+        self._failure: Failure | None = None
 
     @property
     def peer_name(self) -> bytes:
         """`Wire`."""
         return self.peer.name
 
-    @property
-    def ready(self) -> bool:
-        """`Wire`."""
-        return self._link is not None
-
     def send(self, data: bytes, reader: Reader) -> None:
         """`Wire`."""
-        link = self._link
-        assert link is not None
+        if self._link is None:
+            self._data, self._reader = data, reader
+            connecting = self._connecting = self.group.connect(
+                self.peer, self._rules, local_of(self._rules)
+            )
+            connecting.addCallbacks(self._made, self._not_made)
+        else:
+            self._send(self._link, data, reader)
+
+    def _send(self, link: Link, data: bytes, reader: Reader) -> None:
         link.served += 1
         self.traffic.sent = len(data)
         connection: Any = link.connection
         connection.relay(data, reader, self._rules.timeouts)
 
-    def take(self) -> Link | None:
-        """An exchange takes over."""
+    def _made(self, link: Link) -> None:
+        self._connecting = None
+        self._link = link
+        self.connected = self.group.reactor.seconds() - self.started
+        assert self._reader is not None
+        self._send(link, self._data, self._reader)
+
+    def _not_made(self, failure: Failure) -> None:
+        self._connecting = None
+        if not failure.check(CancelledError):
+            self._failure = failure
+            assert self._reader is not None
+            self._reader.unusual()
+
+    def take(self) -> tuple[Link | None, Failure | None]:
+        """An exchange takes over: a connection with the request on it, or why there is none.
+
+        Neither, if connecting has just been given up: nobody is waiting, most likely.
+        """
         self.taken = True
-        return self._link
+        connecting, self._connecting = self._connecting, None
+        if connecting is not None:
+            connecting.cancel()
+        return self._link, self._failure
 
     def resume(self, data: bytes) -> None:
         """`Wire`."""
@@ -109,7 +146,7 @@ class GroupWire:
         if connection is not None:
             connection.dataReceived(data)
 
-    def finished(self, status: int) -> float:
+    def finished(self, status: int, *, keep: bool) -> float:
         """`Wire`."""
         link, peer = self._link, self.peer
         assert link is not None
@@ -123,12 +160,12 @@ class GroupWire:
         peer.succeeded(now)
         peer.release()
         connection: Any = link.connection
-        connection.settle()
+        connection.settle(keep=keep)
         return took
 
     def release(self) -> None:
         """`Wire`."""
-        self.taken = True
+        self.take()
         self.peer.release()
         if self._link is not None:
             self._link.connection.abort()
@@ -210,16 +247,21 @@ class Exchange:
         self._tried.add(wire.peer)
         self._peer = wire.peer
         self._started = self._try_started = wire.started
-        link = wire.take()
+        link, failure = wire.take()
+        if failure is not None:
+            self._failed(failure, wire.peer)
+            return
         if link is None:
             self._connect(wire.peer)
             return
-        self._connected = 0.0
+        self._connected = wire.connected
         link.exchange = self
         self._link = link
         self._traffic = wire.traffic
         connection: Any = link.connection
-        self._await(connection.adopt(self._outgoing, wire.traffic), wire.peer)
+        self._await(
+            connection.adopt(self._outgoing, wire.traffic, reused=link.served > 1), wire.peer
+        )
 
     # -- an attempt ----------------------------------------------------------------------------
 

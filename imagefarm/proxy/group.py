@@ -16,7 +16,7 @@ from imagefarm.http.message import Request, Response
 from imagefarm.http.upstream import ExchangeRules, Outgoing, UpstreamConnection
 
 from .connector import Connecting
-from .exchange import Exchange, GroupWire, Link
+from .exchange import Exchange, GroupWire, Link, local_of
 from .peer import Peer
 from .peers import Peers
 from .policies import Policy
@@ -95,8 +95,7 @@ class Group:
         if peer is None:
             return None
         peer.take(now)
-        local = None if rules.bind is None else rules.bind.local
-        link = self.idle_link(peer, rules, local)
+        link = self.idle_link(peer, rules, local_of(rules))
         connection: Any = link and link.connection
         if link is not None and not connection.usable:
             link = None
