@@ -110,7 +110,8 @@ def named_limits(listener: Listener) -> NamedLimits | None:
 
 def contexts(listener: Listener) -> SniContexts:
     """The TLS contexts of a listening address. Raises `ConfigurationError`."""
-    made: list[tuple[Scope, SSL.Context]] = []
+    made: list[SSL.Context] = []
+    alike: dict[TlsSettings, SSL.Context] = {}
     found: list[Problem] = []
     for scope in listener.servers:
         directive = scope.directive
@@ -124,14 +125,18 @@ def contexts(listener: Listener) -> SniContexts:
             if scope[SELF_SIGNED]:
                 now = datetime.datetime.now(datetime.UTC)
                 ensure_self_signed(settings.certificate, settings.key, now)
-            made.append((scope, make_context(settings)))
+            if settings not in alike:
+                alike[settings] = make_context(settings)
+            made.append(alike[settings])
         except Invalid as error:
             found.append(Problem(str(error), directive.file, directive.line))
     if found:  # several servers may have the same certificate
         raise ConfigurationError(list(dict.fromkeys(found)))
-    names = server_names(listener, [context for _, context in made])
+    if len(alike) == 1:
+        return SniContexts(made[0], None)
+    names = server_names(listener, made)
 
     def choose(name: bytes) -> SSL.Context:
         return names.find(name).item
 
-    return SniContexts(made[0][1], choose)
+    return SniContexts(made[0], choose)

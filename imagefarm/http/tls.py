@@ -188,18 +188,26 @@ def _select_http(connection: SSL.Connection, offered: list[bytes]) -> Any:
 
 
 class SniContexts:
-    """The contexts of one address: ``default``, and the one that ``choose`` finds by name."""
+    """The contexts of one address: ``default``, and the one that ``choose`` finds by name.
+
+    ``choose`` is None where there is nothing to choose from.
+    """
 
     def __init__(
-        self, default: SSL.Context, choose: Callable[[bytes], SSL.Context | None]
+        self, default: SSL.Context, choose: Callable[[bytes], SSL.Context | None] | None
     ) -> None:
         self.default = default
         self._choose = choose
         # Also for one context only: with no callback OpenSSL forgets the name of a session.
-        default.set_tlsext_servername_callback(self._server_name)
+        callback = _take_any_name if choose is None else self._server_name
+        default.set_tlsext_servername_callback(callback)
 
     def _server_name(self, connection: SSL.Connection) -> None:
         name = connection.get_servername()
-        context = self._choose(name.lower()) if name else None
+        context = self._choose(name.lower()) if name and self._choose else None
         if context is not None and context is not self.default:
             connection.set_context(context)
+
+
+def _take_any_name(connection: SSL.Connection) -> None:
+    """The only context there is serves all names."""

@@ -302,6 +302,13 @@ class DirectPort(tcp.Port):
     transport = DirectServer
     _expected = 1
 
+    def read_ready(self) -> None:
+        """The loop: somebody connects. Never raises (`process.loop`)."""
+        try:
+            self.doRead()
+        except Exception:
+            _log.failure("while accepting on {port!r}", port=self)
+
     def doRead(self) -> None:
         """Accept what there is.
 
@@ -412,5 +419,5 @@ def last_moved(transport: Any) -> float:
     return moved
 
 
-#: Transports whose readable events are for ``read_ready`` (`process.loop`).
-LEAN: Final = (DirectServer, DirectUnixServer)
+#: Transports and ports whose readable events are for ``read_ready`` (`process.loop`).
+LEAN: Final = (DirectServer, DirectUnixServer, DirectPort)

@@ -168,14 +168,20 @@ def handshake(
     context: ssl.SSLContext | None = None,
     name: str | None = None,
     session: ssl.SSLSession | None = None,
+    seen: list[SSL.Connection] | None = None,
 ) -> ssl.SSLObject:
-    """The client's end after a handshake in memory. Raises `ssl.SSLError` or `SSL.Error`."""
+    """The client's end after a handshake in memory; the server's is added to ``seen``.
+
+    Raises `ssl.SSLError` or `SSL.Error`.
+    """
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     client = (context or client_context()).wrap_bio(
         incoming, outgoing, server_hostname=name, session=session
     )
     answering = SSL.Connection(server, None)
     answering.set_accept_state()
+    if seen is not None:
+        seen.append(answering)
     for _ in range(4):
         pump(client.do_handshake, outgoing.read, answering.bio_write)
         pump(answering.do_handshake, lambda: answering.bio_read(65536), incoming.write)
@@ -295,3 +301,16 @@ class SniTests(ContextCase):
     def test_no_name(self) -> None:
         self.assertEqual(self.certificate(), "default")
         self.assertEqual(self.asked, [])
+
+    def test_nothing_to_choose_from(self) -> None:
+        """The name is still known, also of a TLS 1.2 session that is resumed."""
+        version = ssl.TLSVersion.TLSv1_2
+        self.contexts = tls.SniContexts(tls.make_context(self.pair("only")), None)
+        asking = client_context(version, version)
+        seen: list[SSL.Connection] = []
+        first = handshake(self.contexts.default, asking, name="one.example", seen=seen)
+        second = handshake(
+            self.contexts.default, asking, name="one.example", session=first.session, seen=seen
+        )
+        self.assertTrue(second.session_reused)
+        self.assertEqual([each.get_servername() for each in seen], [b"one.example"] * 2)
