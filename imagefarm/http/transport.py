@@ -128,13 +128,16 @@ class Direct:
             self.reactor._disconnectSelectable(self, CONNECTION_LOST, True)
             return
         if not data:
-            self.reactor._disconnectSelectable(self, CONNECTION_DONE, True)
+            self._peer_ended()
             return
         try:
             self.protocol.dataReceived(data)
         except Exception:
             _log.failure("while reading from {transport!r}", transport=self)
             self.reactor._disconnectSelectable(self, CONNECTION_LOST, True)
+
+    def _peer_ended(self) -> None:
+        self.reactor._disconnectSelectable(self, CONNECTION_DONE, True)
 
     def doRead(self) -> None:
         """Twisted: there is something to read."""
@@ -239,7 +242,24 @@ class Direct:
         super().connectionLost(reason)  # type: ignore[misc]
 
 
-class DirectServer(Direct, tcp.Server):
+class Accepted(Direct):
+    """The mixin for connections that are accepted, whose protocols are our own."""
+
+    def _peer_ended(self) -> None:
+        """What Twisted does, without asking zope.interface what the protocol's class tells."""
+        ended = getattr(self.protocol, "readConnectionLost", None)
+        if ended is None:
+            super()._peer_ended()
+            return
+        self.stopReading()
+        try:
+            ended()
+        except Exception:
+            _log.failure("at the end of what {transport!r} reads", transport=self)
+            self.connectionLost(Failure(CONNECTION_LOST))
+
+
+class DirectServer(Accepted, tcp.Server):
     """A TCP connection. Made without the two strings that Twisted prepares for logs."""
 
     def __init__(
@@ -338,7 +358,7 @@ class DirectPort(tcp.Port):
         self._expected = min(2 * self._expected, ACCEPTS)
 
 
-class DirectUnixServer(Direct, unix.Server):
+class DirectUnixServer(Accepted, unix.Server):
     """A Unix socket's connection."""
 
 
