@@ -222,6 +222,10 @@ LIMITS: tuple[Row[Any], ...] = (
     _limit("max_height", _positive, "pixels", "The largest h that may be asked for, likewise."),
     _limit("intermediates", offset, "size", "How many bytes of decoded pictures each process "
            "keeps, for further sizes of the same originals; 0 is none."),
+    _limit("intermediates_path", path, "path", "A directory where decoded pictures are kept for "
+           "all processes. Without it there is none."),
+    _limit("intermediates_disk", _some_bytes, "size", "How large that directory may grow, more or "
+           "less: the process that finds it larger deletes what was not used for longest."),
     _limit("expensive", _some_time, "time", "An image that is estimated to take longer than this, "
            "by its pixels, frames and formats, is expensive: it waits in a queue of its own."),
     _limit("max_output_bytes", _some_bytes, "size", "The largest result; 413 above it."),

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
+import PIL
 from attrs import frozen
 from PIL import Image
 
+from .disk import DiskStore
 from .source import Identity
 
 
@@ -24,12 +26,21 @@ class Key:
     source: Identity
     factor: int
 
+    @property
+    def name(self) -> str:
+        """The same as a text, in which libraries that decode differently differ."""
+        return (
+            f"{PIL.__version__} {self.factor} {self.source.size} {self.source.mtime} "
+            f"{self.root.hex()} {self.src.hex()}"
+        )
+
 
 class Intermediates:
-    """The store; ``limit`` is in bytes, 0 keeps nothing."""
+    """The store; ``limit`` is in bytes of memory, 0 keeps nothing there."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, disk: DiskStore | None = None) -> None:
         self.limit = limit
+        self._disk = disk
         self.bytes = 0
         self._pictures: OrderedDict[Key, Image.Image] = OrderedDict()
 
@@ -38,10 +49,19 @@ class Intermediates:
         picture = self._pictures.get(key)
         if picture is not None:
             self._pictures.move_to_end(key)
+        elif self._disk is not None:
+            picture = self._disk.get(key.name)
+            if picture is not None:
+                self._remember(key, picture)
         return picture
 
     def put(self, key: Key, picture: Image.Image) -> None:
         """Keep a copy, unless it would take more than half of the store."""
+        self._remember(key, picture)
+        if self._disk is not None:
+            self._disk.put(key.name, picture)
+
+    def _remember(self, key: Key, picture: Image.Image) -> None:
         size = memory_of(picture)
         if size > self.limit // 2 or key in self._pictures:
             return

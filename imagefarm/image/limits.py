@@ -33,3 +33,6 @@ class Limits:
     expensive: float = 0.25
     #: Bytes of decoded pictures that each worker keeps for further sizes; part of ``memory``.
     intermediates: int = 32 << 20
+    #: A directory for more of them, shared by all workers, and its bytes; empty is none.
+    intermediates_path: str = ""
+    intermediates_disk: int = 256 << 20

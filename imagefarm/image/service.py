@@ -28,6 +28,8 @@ from .validators import entity_tag, not_modified
 #: The statuses that the fallback image stands in for: the source is missing, no image, damaged,
 #: or takes too long.
 FALLBACK_FOR = (404, 415, 422, 500, 504)
+#: Longest recipe that is told in a header, in bytes: only the path of a watermark is that long.
+MAX_RECIPE = 1000
 #: Seconds after which a client that met a full queue may try again.
 RETRY_AFTER = 1
 
@@ -175,6 +177,9 @@ def _headers(recipe: Recipe, etag: bytes, source: Identity) -> Headers:
             (b"X-Imagefarm-Source", quote_from_bytes(recipe.src, safe="/").encode("ascii")),
         ]
     )
+    made = recipe.canonical().partition("&")[2]
+    if len(made) <= MAX_RECIPE:
+        headers.add(b"X-Imagefarm-Recipe", made.encode("ascii"))
     if recipe.fmt is Wanted.AUTO:
         headers.add(b"Vary", b"Accept")
     return headers

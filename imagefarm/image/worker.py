@@ -16,11 +16,13 @@ import signal
 import sys
 import time
 import warnings
+from pathlib import Path
 from typing import BinaryIO
 
 from attrs import asdict
 from PIL import Image
 
+from .disk import DiskStore
 from .errors import Failed, ImageError
 from .intermediates import Intermediates
 from .job import (
@@ -69,7 +71,7 @@ def protect(limits: Limits) -> None:
 def serve(jobs: BinaryIO, answers: BinaryIO, limits: Limits, clock: Clock) -> None:
     """Answer jobs until ``jobs`` ends. The first message, ``ready``, answers none."""
     decoder = Decoder(max_body=0)
-    store = Intermediates(limits.intermediates)
+    store = intermediates(limits)
     _write(answers, Message({"ready": os.getpid()}))
     descriptor = jobs.fileno()
     while data := os.read(descriptor, MAX_HEAD):
@@ -79,6 +81,14 @@ def serve(jobs: BinaryIO, answers: BinaryIO, limits: Limits, clock: Clock) -> No
             done.head["resident"] = resident()
             _write(answers, done)
             signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def intermediates(limits: Limits) -> Intermediates:
+    """The store that ``limits`` describe."""
+    disk = None
+    if limits.intermediates_path:
+        disk = DiskStore(Path(limits.intermediates_path), limits.intermediates_disk)
+    return Intermediates(limits.intermediates, disk)
 
 
 def answer(job: Job, limits: Limits, clock: Clock, store: Intermediates | None = None) -> Message:

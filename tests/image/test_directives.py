@@ -44,7 +44,8 @@ class Settings(SynchronousTestCase):
                 deadline 1500ms; memory 2g; max_source_bytes 10m; max_pixels 50M;
                 max_frames 100; max_total_pixels 1500k; max_width 4000; max_height 3000;
                 max_output_bytes 1m; intermediates 0; expensive 1s; max_resident 100m;
-                reserved 2; fallback errors/sorry.png;
+                reserved 2; intermediates_path tmp; intermediates_disk 9m;
+                fallback errors/sorry.png;
             }
         """)
         listen = ("127.0.0.1:9001", "[::1]:9002", "*:9003", "unix:/farm/run/r.sock")
@@ -52,7 +53,8 @@ class Settings(SynchronousTestCase):
             max_source_bytes=10 << 20, max_pixels=50_000_000, max_frames=100,
             max_total_pixels=1_500_000, max_width=4000, max_height=3000,
             max_output_bytes=1 << 20, deadline=1.5, memory=2 << 30,
-            intermediates=0, expensive=1.0,
+            intermediates=0, expensive=1.0, intermediates_path="/farm/tmp",
+            intermediates_disk=9 << 20,
         )  # fmt: skip
         pool = PoolSettings(3, 0, 0, limits, max_resident=100 << 20, reserved=2)
         fallback = b"/errors/sorry.png"

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import os
+import sys
 import time
 from pathlib import Path
 
+from attrs import evolve
 from PIL import Image, ImageCms
 from twisted.trial.unittest import SynchronousTestCase
 
+from imagefarm.image.disk import DiskStore
 from imagefarm.image.formats import Offer
 from imagefarm.image.intermediates import Intermediates, Key
 from imagefarm.image.job import Job, Rendered, read_answer
 from imagefarm.image.limits import Limits
 from imagefarm.image.query import parse_query
 from imagefarm.image.source import Identity
-from imagefarm.image.worker import answer
+from imagefarm.image.worker import answer, intermediates
 
 from .pictures import corners, gradient, opened, saved
 
@@ -52,6 +56,14 @@ class Rendering(SynchronousTestCase):
                 with self.subTest(query=query, head=data[:4]):
                     self.assertEqual(self.make(query, self.store), self.make(query, None))
 
+    def test_the_same_bytes_from_disk(self) -> None:
+        (self.root / "a").write_bytes(saved(gradient(200, 100), "JPEG"))
+        limits = Limits(intermediates=0, intermediates_path=self.mktemp())
+        for query in QUERIES:
+            plain = self.make(query, None)
+            self.assertEqual(self.make(query, intermediates(limits)), plain)
+            self.assertEqual(self.make(query, intermediates(limits)), plain)
+
     def test_it_is_used(self) -> None:
         (self.root / "a").write_bytes(saved(gradient(200, 100), "JPEG"))
         self.make("w=50", self.store)
@@ -75,6 +87,73 @@ class Rendering(SynchronousTestCase):
         self.assertEqual(len(self.store), 1)
         self.make("w=9", self.store, Limits(memory=140_000))
         self.assertLessEqual(self.store.bytes, 80_000)
+
+
+class Disk(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.directory = Path(self.mktemp())
+
+    def store(self, limit: int = 1 << 20) -> DiskStore:
+        return DiskStore(self.directory, limit)
+
+    def test_there_and_back(self) -> None:
+        for mode in ("L", "LA", "RGB", "RGBA", "CMYK"):
+            for icc in (b"", b"profile\n{}"):
+                picture = gradient(30, 20).convert("L" if mode == "LA" else "RGB").convert(mode)
+                picture.info = {"icc_profile": icc} if icc else {}
+                self.store().put("a", picture)
+                found = self.store().get("a")
+                assert found is not None
+                self.assertEqual((found.mode, found.size), (mode, (30, 20)))
+                self.assertEqual(found.tobytes(), picture.tobytes())
+                self.assertEqual(found.info, picture.info)
+        self.assertIsNone(self.store().get("b"))
+        self.assertEqual(self.directory.stat().st_mode & 0o777, 0o700)
+
+    def test_what_is_not_whole_is_deleted(self) -> None:
+        store = self.store()
+        store.put("a", gradient(30, 20))
+        (path,) = self.directory.iterdir()
+        good = path.read_bytes()
+        for bad in (
+            b"", b"{}", good[:-1], good + b"x", b"x" + good, b"[]\n", b"1\n", b"\xff\n",
+            good.replace(b'"RGB"', b'"XYZ"'), good.replace(b'"w": 30', b'"w": -1'),
+            good.replace(b'"icc": 0', b'"icc": -9'), b"x" * 999,
+        ):  # fmt: skip
+            path.write_bytes(bad)
+            self.assertIsNone(store.get("a"), bad[:60])
+            self.assertFalse(path.exists())
+
+    def test_bounded(self) -> None:
+        picture = Image.new("L", (100, 100))
+        store = self.store(100_000)
+        store.put("large", Image.new("L", (1000, 100)))
+        self.assertEqual(list(self.directory.iterdir()), [])
+        for number in range(30):
+            store.put(str(number), picture)
+            for age, path in enumerate(sorted(self.directory.iterdir())):
+                os.utime(path, (age, age))
+            store.get("0")
+            sizes = sum(path.stat().st_size for path in self.directory.iterdir())
+            self.assertLessEqual(sizes, 111_000)
+        self.assertIsNotNone(store.get("0"), "used each time")
+
+    def test_no_directory(self) -> None:
+        self.patch(sys, "stderr", io.StringIO())
+        self.directory.write_bytes(b"a file")
+        store = self.store()
+        store.put("a", gradient(30, 20))
+        self.assertIsNone(store.get("a"))
+
+    def test_behind_the_memory(self) -> None:
+        key = Key(b"/r", b"/a", Identity(1, 2), 1)
+        Intermediates(1 << 20, self.store()).put(key, gradient(30, 20))
+        second = Intermediates(1 << 20, self.store())
+        found = second.get(key)
+        assert found is not None
+        self.assertEqual(found.tobytes(), gradient(30, 20).tobytes())
+        self.assertEqual(len(second), 1)
+        self.assertIsNone(second.get(evolve(key, source=Identity(1, 3))))
 
 
 class Store(SynchronousTestCase):

@@ -82,6 +82,7 @@ class Pictures(ServiceCase):
                 b"Last-Modified": b"Tue, 14 Nov 2023 22:13:20 GMT",
                 b"Server-Timing": b"queue;dur=0.0, decode;dur=12.3",
                 b"X-Imagefarm-Source": b"/a%20b.jpg",
+                b"X-Imagefarm-Recipe": b"w=3",
             },
         )
         (job,) = self.pool.jobs

@@ -1,0 +1,85 @@
+"""How good the pictures are: structural similarity to what the long way round gives."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from PIL import Image, ImageMath
+from twisted.trial.unittest import SynchronousTestCase
+
+from imagefarm.image.samples import scene
+
+from .pictures import opened, saved
+from .test_pipeline import make
+
+#: Side of the squares that are compared.
+WINDOW = 8
+
+
+def ssim(one: Image.Image, other: Image.Image) -> float:
+    """Structural similarity of the greys, mean over squares (Wang et al. 2004): 1 is equal."""
+    x, y = one.convert("L").convert("F"), other.convert("L").convert("F")
+
+    def mean(f: Any) -> list[float]:
+        product = ImageMath.lambda_eval(f, x=x, y=y)
+        return list(product.reduce(WINDOW).get_flattened_data())
+
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    similar = []
+    for mx, my, xx, yy, xy in zip(
+        mean(lambda v: v["x"] + 0), mean(lambda v: v["y"] + 0), mean(lambda v: v["x"] * v["x"]),
+        mean(lambda v: v["y"] * v["y"]), mean(lambda v: v["x"] * v["y"]), strict=True,
+    ):  # fmt: skip
+        both = (2 * mx * my + c1) * (2 * (xy - mx * my) + c2)
+        similar.append(both / ((mx * mx + my * my + c1) * (xx - mx * mx + yy - my * my + c2)))
+    return sum(similar) / len(similar)
+
+
+@functools.cache
+def photo() -> bytes:
+    """What a camera might give; drawing it takes a while."""
+    return saved(scene((1600, 1200), 1, 7), "JPEG", quality=92)
+
+
+class Similarity(SynchronousTestCase):
+    """Against the whole picture decoded and resampled at once with Lanczos."""
+
+    def setUp(self) -> None:
+        self.photo = photo()
+
+    def similarity(self, query: str, size: tuple[int, int], box: Any = None) -> float:
+        reference = opened(self.photo).resize(size, Image.Resampling.LANCZOS, box=box)
+        return ssim(reference, opened(make(self.photo, query).data))
+
+    def test_the_measure(self) -> None:
+        picture = opened(self.photo).resize((320, 240))
+        self.assertAlmostEqual(ssim(picture, picture), 1.0)
+        soft = picture.resize((80, 60), Image.Resampling.BOX).resize((320, 240))
+        self.assertLess(ssim(picture, soft), 0.96)
+
+    def test_sizes(self) -> None:
+        # Each just above and below a factor of the decoder, where shrinking does most.
+        for width in (80, 199, 200, 201, 320, 400, 401, 800, 801, 1200):
+            size = width, round(width * 3 / 4)
+            with self.subTest(width=width):
+                found = self.similarity(f"w={width}&fmt=png", size)
+                self.assertGreater(found, 0.99)
+
+    def test_cuts(self) -> None:
+        box = (200, 0, 1400, 1200)
+        found = self.similarity("w=150&h=150&fit=cover&fmt=png", (150, 150), box)
+        self.assertGreater(found, 0.99)
+        part = (100, 200, 900, 800)
+        found = self.similarity("crop=100,200,800,600&w=200&fmt=png", (200, 150), part)
+        self.assertGreater(found, 0.99)
+
+    def test_formats(self) -> None:
+        for fmt, least in (
+            ("jpeg", 0.95),
+            ("webp", 0.94),
+            ("avif", 0.94),
+            ("webp&lossless=1", 0.99),
+        ):
+            with self.subTest(fmt=fmt):
+                self.assertGreater(self.similarity(f"w=400&fmt={fmt}", (400, 300)), least)
