@@ -116,6 +116,7 @@ class Board:
         self._state: _Mapped | None = None
         self._own: _Own | None = None
         self._others: dict[bytes, _Mapped] = {}
+        self._met = 0
 
     @property
     def joined(self) -> bool:
@@ -153,9 +154,16 @@ class Board:
         mapped.close()
         return None
 
+    def meet(self) -> None:
+        """Learn who has joined or left since the last time. Never raises."""
+        with contextlib.suppress(OSError):
+            if self._own is not None and os.stat(self._members).st_mtime_ns != self._met:
+                self._meet()
+
     def _meet(self) -> None:
         """Map the files of the other members, unmap those that are gone."""
         assert self._own is not None
+        self._met = os.stat(self._members).st_mtime_ns
         names = set(os.listdir(self._members))
         names.discard(os.path.basename(self._own.path))
         for name in [*self._others]:

@@ -252,6 +252,7 @@ class Upkeep:
         limit = self._settings.max_size
         if limit is None or not self._board.joined:
             return True
+        self._board.meet()
         held = self.size + self._board.pending if self.manager else self._board.size
         return held + size <= limit + max(limit // SLACK, size)
 

@@ -1,0 +1,359 @@
+"""The response cache: hits against nginx's fastcgi_cache, a million entries, limits, eviction.
+
+.venv/bin/python -m benchmarks.cache [--pairs N] [--seconds N] [--scale N] [CASE ...]
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import http.client
+import os
+import random
+import socketserver
+import struct
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from twisted.internet.task import Clock
+
+from benchmarks.cases import Effort
+from benchmarks.helpers import Helper
+from benchmarks.pairs import alternate
+from benchmarks.report import Line, Outcome, Wanted, throughput
+from benchmarks.servers import Server, directory
+from imagefarm.cache.entry import Entry
+from imagefarm.cache.index import Index
+from imagefarm.cache.settings import ZoneSettings
+from imagefarm.cache.store import digest_of
+from imagefarm.cache.zone import Zone
+from tests.support import farmsite
+from tests.support.processes import descendants, free_ports, imagefarm, resident, wait_until
+from tests.support.tools import nginx
+
+SIZE = 17 * 1024
+#: Requests by number: benchmarks/lua/cycle.lua makes them.
+FORMAT = "/%02d/%06d"
+MANY = 100_000
+MILLION = 1_000_000
+SMALL = 200
+#: The limit that fillers run against, and the size of what they store.
+LIMIT, FILL = 256 << 20, 16 << 10
+FILLERS = 4
+
+_CONFIG = """
+worker_processes 1;
+pid {pid};
+error_log {directory}/logs/{name}.error.log;
+events {{ worker_connections 2560; }}
+http {{
+    access_log off;
+    keepalive_requests 10000000;
+    fastcgi_cache_path {directory}/cache-{name} levels=1:2 use_temp_path=off
+                       keys_zone=bench:200m inactive=7d;
+    fastcgi_temp_path {directory}/temp-{name};
+    server {{
+        listen 127.0.0.1:{port};
+        location / {{
+            fastcgi_pass 127.0.0.1:{upstream};
+            fastcgi_param REQUEST_METHOD $request_method;
+            fastcgi_cache bench;
+            fastcgi_cache_key $uri;
+            fastcgi_cache_valid 200 7d;
+        }}
+    }}
+}}
+"""
+
+
+# The upstream: one answer for everything
+
+
+class _Answer(socketserver.StreamRequestHandler):
+    """One FastCGI request, to its end; the same image for each."""
+
+    def handle(self) -> None:
+        while True:
+            header = self.rfile.read(8)
+            if len(header) < 8:
+                return
+            _, kind, number, length, padding = struct.unpack(">BBHHBx", header)
+            self.rfile.read(length + padding)
+            if kind == 5 and not length:  # the end of FCGI_STDIN
+                break
+        head = b"Content-Type: image/jpeg\r\n\r\n"
+        body = head + bytes(SIZE)
+        self.wfile.write(
+            struct.pack(">BBHHBx", 1, 6, number, len(body), 0) + body
+            + struct.pack(">BBHHBx", 1, 6, number, 0, 0)
+            + struct.pack(">BBHHBx", 1, 3, number, 8, 0) + bytes(8)
+        )  # fmt: skip
+
+
+class _Upstream(socketserver.ThreadingTCPServer):
+    allow_reuse_address = True
+    daemon_threads = True
+    request_queue_size = 256
+
+
+@contextmanager
+def _upstream() -> Iterator[int]:
+    with _Upstream(("127.0.0.1", 0), _Answer) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_address[1]
+        server.shutdown()
+
+
+@contextmanager
+def _running(kind: str, path: Path, upstream: int) -> Iterator[Server]:
+    (port,) = free_ports(1)
+    pidfile, config = path / f"logs/{kind}.pid", path / f"{kind}.conf"
+    for folder in ("logs", f"cache-{kind}", f"temp-{kind}"):
+        (path / folder).mkdir(exist_ok=True)
+        (path / folder).chmod(0o777)
+    config.write_text(
+        _CONFIG.format(directory=path, name=kind, port=port, upstream=upstream, pid=pidfile)
+    )
+    if kind == "nginx":
+        daemon = farmsite.nginx(nginx(), path, config, [port])
+    else:
+        daemon = imagefarm("master", path, "--config", str(config), ports=[port], name=kind)
+    try:
+        daemon.started()
+        wait_until(pidfile.exists, what="pidfile")
+        yield Server(kind, daemon, port, tls=False)
+    finally:
+        daemon.stop()
+
+
+@contextmanager
+def _both(path: Path) -> Iterator[tuple[Server, Server]]:
+    with ExitStack() as stack:
+        upstream = stack.enter_context(_upstream())
+        yield (
+            stack.enter_context(_running("nginx", path, upstream)),
+            stack.enter_context(_running("imagefarm", path, upstream)),
+        )
+
+
+# The cases
+
+
+def hit(effort: Effort, _scale: int) -> Iterator[Outcome]:
+    """One cached answer of 17 KB, kept alive."""
+    with directory() as path, _both(path) as (theirs, ours):
+        load = effort.load()
+        result = alternate(
+            lambda: theirs.load("/one", load), lambda: ours.load("/one", load), effort.pairs
+        )
+    yield throughput("cached hit, 17 KB", result)
+
+
+def shuffled(effort: Effort, scale: int) -> Iterator[Outcome]:
+    """The same with 100,000 of them in random order."""
+    count = MANY // scale
+    with directory() as path, _both(path) as (theirs, ours):
+        fill = effort.load(script="cycle.lua", words=(FORMAT, str(count)))
+        for server in (theirs, ours):
+            while _files(path / f"cache-{server.name}") < count:
+                server.load("/", fill)
+        load = effort.load(script="cycle.lua", words=(FORMAT, str(count), "1"))
+        result = alternate(
+            lambda: theirs.load("/", load), lambda: ours.load("/", load), effort.pairs
+        )
+    yield throughput(f"{count:,} entries, shuffled", result, Wanted(0.8))
+
+
+def _files(path: Path) -> int:
+    return sum(len(name) == 32 for _, _, names in os.walk(path) for name in names)
+
+
+def million(effort: Effort, scale: int) -> Iterator[Outcome]:
+    """Start on a million small files: the first answer, p99 while they are loaded, memory."""
+    count = MILLION // scale
+    load = effort.load(connections=16)
+    with directory() as path, _upstream() as upstream:
+        cache = path / "cache-imagefarm"
+        with _running("imagefarm", path, upstream) as server:
+            _get(server, 0)
+            empty = _largest(server)
+        _populate(cache, count)
+        begun = time.monotonic()
+        with _running("imagefarm", path, upstream) as server:
+            ready = time.monotonic()
+            _get(server, count // 2)
+            first = time.monotonic() - ready
+            loading = [server.load(FORMAT % (7, 7), load) for _ in range(effort.pairs)]
+            wait_until(lambda: _loaded(cache) >= count, 3600, what="loader")
+            took = time.monotonic() - begun
+            quiet = [server.load(FORMAT % (7, 7), load) for _ in range(effort.pairs)]
+            entry = (_largest(server) - empty) / count
+    ratios = [a.p99 / b.p99 for a, b in zip(loading, quiet, strict=True)]
+    ratio = sorted(ratios)[len(ratios) // 2]
+    yield _bound("first answer, seconds", f"{count:,} entries, start", first, 1.0)
+    yield Outcome(
+        "loader, p99 of hits", Wanted(1.1, at_most=True),
+        [Line("ms", quiet[0].p99, loading[0].p99, ratio, min(ratios), max(ratios))],
+        [f"loaded {took:.0f} s after the start; ready {ready - begun:.1f} s after it"],
+        names=("loaded", "loading"),
+    )  # fmt: skip
+    yield _bound("bytes an entry", "memory of the manager", entry, 120.0)
+
+
+def _bound(what: str, title: str, value: float, most: float) -> Outcome:
+    line = Line(what, most, value, value / most, value / most, value / most)
+    return Outcome(title, Wanted(1.0, at_most=True), [line], names=("at most", "imagefarm"))
+
+
+def _get(server: Server, number: int) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+    with contextlib.closing(connection):
+        connection.request("GET", FORMAT % (number % 100, number))
+        assert connection.getresponse().status == 200
+
+
+def _largest(server: Server) -> int:
+    """The resident memory of the worker: the one that manages."""
+    return max(map(resident, [server.daemon.pid, *descendants(server.daemon.pid)]))
+
+
+def _settings(path: Path, **changes: object) -> ZoneSettings:
+    given = {"name": "bench", "path": str(path), "keys": MILLION * 2, "levels": (1, 2)}
+    return ZoneSettings(**{**given, **changes})  # type: ignore[arg-type]
+
+
+def _populate(path: Path, count: int) -> None:
+    zone, now, body = Zone(_settings(path)), time.time(), bytes(SMALL)
+    for number in range(count):
+        key = (FORMAT % (number % 100, number)).encode()
+        headers = ((b"Content-Type", b"image/jpeg"),)
+        entry = Entry(key, 200, headers, now, now + 7 * 86400, len(body))
+        writer = zone.directory.writer(entry)
+        writer.write(body)
+        digest = digest_of(key)
+        assert zone.commit(writer, entry, digest)
+        writer.close()
+
+
+def _loaded(path: Path) -> int:
+    """What the manager has counted."""
+    data = (path / "state").read_bytes()
+    return int(struct.unpack_from("=Q", data, 16)[0])
+
+
+def overshoot(effort: Effort, scale: int) -> Iterator[Outcome]:
+    """Four processes that do nothing but store, against ``max_size``."""
+    limit = LIMIT // scale
+    with directory() as path, ExitStack() as stack:
+        cache = path / "cache"
+        helpers = [
+            stack.enter_context(Helper(_fill, str(cache), limit, number))
+            for number in range(FILLERS)
+        ]
+        for helper in helpers:
+            helper.receive()  # ready
+        for helper in helpers:
+            helper.send(effort.seconds * effort.pairs)
+        end, most = time.monotonic() + effort.seconds * effort.pairs, 0
+        while time.monotonic() < end:
+            most = max(most, _held(cache))
+            time.sleep(0.2)
+        stored = sum(helper.receive() for helper in helpers)
+        stopped = time.monotonic()
+        while _held(cache) > limit and time.monotonic() < stopped + 60:
+            time.sleep(0.1)
+        back = time.monotonic() - stopped
+    over = _bound("MB", "max_size under filling", most / 1e6, limit * 1.05 / 1e6)
+    yield Outcome(
+        over.title, over.wanted, over.lines,
+        [f"{stored:,} files stored ({FILL >> 10} KB)", f"under the limit {back:.1f} s later"],
+        int(back > 10), over.names,
+    )  # fmt: skip
+
+
+def _held(path: Path) -> int:
+    total = 0
+    for where, _, names in os.walk(path):
+        for name in names:
+            if len(name) == 32:
+                with contextlib.suppress(OSError):
+                    total += os.stat(os.path.join(where, name)).st_blocks * 512
+    return total
+
+
+def _fill(pipe: Connection, path: str, limit: int, seed: int) -> None:
+    """Store as fast as possible for so many seconds, with the upkeep of a worker meanwhile."""
+    zone, clock = Zone(_settings(Path(path), max_size=limit)), Clock()
+    zone.start(clock)
+    clock.advance(0)
+    pipe.send(None)
+    seconds = pipe.recv()
+    end, body, last = time.monotonic() + seconds, bytes(FILL - 400), time.monotonic()
+    number = 0
+    while (now := time.monotonic()) < end:
+        clock.advance(now - last)
+        last = now
+        number += 1
+        key = b"%d.%d" % (seed, number)
+        zone.store(Entry(key, 200, (), time.time(), time.time() + 60), digest_of(key), body)
+    pipe.send(zone.counters.stored)
+    while not pipe.poll(0.05):
+        now = time.monotonic()
+        clock.advance(now - last)
+        last = now
+
+
+def eviction(_effort: Effort, scale: int) -> Iterator[Outcome]:
+    """Half of the entries are evicted: how many of them were in the older half?"""
+    count = MILLION // scale // 4
+    index, order = Index(count), list(range(count))
+    random.Random(1).shuffle(order)
+    for place, number in enumerate(order):
+        index.put(digest_of(b"%d" % number), 4096, float(place))
+    right, begun = 0, time.process_time()
+    for _ in range(count // 2):
+        while (oldest := index.oldest(1e12)) is None:
+            index.sweep(1e12)
+        right += oldest[1].accessed < count / 2
+        index.forget(oldest[0])
+    spent = (time.process_time() - begun) / (count // 2) * 1e6
+    share = right / (count // 2)
+    yield Outcome(
+        f"eviction of {count // 2:,}", Wanted(1.0),
+        [Line("share of the older half", 1.0, share, share, share, share)],
+        [f"{spent:.1f} us each"], names=("exact", "imagefarm"),
+    )  # fmt: skip
+
+
+CASES: dict[str, Callable[[Effort, int], Iterator[Outcome]]] = {
+    "hit": hit, "shuffled": shuffled, "million": million, "overshoot": overshoot,
+    "eviction": eviction,
+}  # fmt: skip
+
+
+def main() -> int:
+    """Print each case as it is done. 1 if something was wrong."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.cache", description=__doc__)
+    parser.add_argument("cases", nargs="*", metavar="CASE", help="some of: " + ", ".join(CASES))
+    parser.add_argument("--pairs", type=int, default=5, help="pairs of runs that count")
+    parser.add_argument("--seconds", type=int, default=3, help="seconds a run")
+    parser.add_argument("--scale", type=int, default=1, help="divide the number of entries")
+    options = parser.parse_args()
+    if unknown := [name for name in options.cases if name not in CASES]:
+        parser.error(f"no such case: {', '.join(unknown)}")
+    faults = 0
+    for name in options.cases or CASES:
+        for outcome in CASES[name](Effort(options.pairs, options.seconds), options.scale):
+            print(outcome, flush=True)
+            print()
+            faults += outcome.faults
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
