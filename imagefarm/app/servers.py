@@ -12,14 +12,19 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from twisted.logger import Logger
+
 from imagefarm.config.errors import Invalid
 from imagefarm.process.board import BoardFull
 from imagefarm.proxy.addresses import literal, parse_authority, resolve
 from imagefarm.proxy.group import Group
 from imagefarm.proxy.peer import Address, Peer
+from imagefarm.proxy.statefile import save
 from imagefarm.resources.api import ApiError, Server
 
 from .shared import Shared
+
+_log: Final = Logger(namespace="imagefarm.upstream")
 
 _SECTION: Final = "servers"
 #: Settings of `Peer.set_limits`.
@@ -83,6 +88,7 @@ class Servers:
             changes["drain" if peer.draining else "down"] = False
         with self._edit(name) as section:
             section["settings"].setdefault(key, {}).update(changes)
+        self._keep(name)
         return self._settings_of(name, number)
 
     def add(self, name: str, settings: Mapping[str, Any]) -> Server:
@@ -101,6 +107,7 @@ class Servers:
             if key in section["removed"]:
                 section["removed"].remove(key)
             section["added"][key] = dict(settings)
+        self._keep(name)
         return self._settings_of(name, number)
 
     def remove(self, name: str, number: int) -> Sequence[Server]:
@@ -114,6 +121,7 @@ class Servers:
             section["settings"].pop(key, None)
             if section["added"].pop(key, None) is None:
                 section["removed"].append(key)
+        self._keep(name)
         return self.servers(name)
 
     def numbers(self, name: str) -> Mapping[str, int]:
@@ -165,6 +173,24 @@ class Servers:
         except (BoardFull, OSError) as error:
             text = f"the change cannot be kept: {error}"
             raise ApiError(503, "UpstreamOutOfMemory", text) from error
+
+    def _keep(self, name: str) -> None:
+        """Write the group's ``state``. Who writes holds the board, so that the last one knows all.
+
+        A change holds, even if it can't be kept.
+        """
+        group = self._groups[name]
+        if group.state is None:
+            return
+        try:
+            with self._shared.edit() as document:
+                self._read(document)
+                save(group.state, group.peers)
+        except (BoardFull, OSError) as error:
+            _log.error(
+                'state file "{path}" of upstream "{name}" could not be written: {e}',
+                path=group.state, name=name, e=error,
+            )  # fmt: skip
 
     def _read(self, document: Mapping[str, Any]) -> None:
         for name, section in document.get(_SECTION, {}).items():

@@ -141,7 +141,7 @@ UNSAFE: Final = _names(
     ssl_certificate_key ssl_ciphers ssl_client_certificate ssl_conf_command ssl_crl
     ssl_ecdh_curve ssl_ech_file ssl_ocsp ssl_ocsp_responder ssl_password_file
     ssl_prefer_server_ciphers ssl_protocols ssl_reject_handshake ssl_session_tickets
-    ssl_trusted_certificate ssl_verify_client ssl_verify_depth state status sticky
+    ssl_trusted_certificate ssl_verify_client ssl_verify_depth status sticky
     sticky_cookie_insert stream stub_status sub_filter sub_filter_last_modified
     sub_filter_once sub_filter_types try_files types underscores_in_headers upstream
     upstream_conf user userid userid_domain userid_expires userid_flags userid_mark

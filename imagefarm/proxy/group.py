@@ -48,6 +48,8 @@ class Group:
         self.name = name
         self.peers = peers
         self.policy = policy
+        #: The file that keeps the peers (``state``).
+        self.state: str | None = None
         #: Called after the peers have been replaced.
         self.on_replace: list[Callable[[], None]] = []
         self._idle: IdlePool[Link] = IdlePool(keepalive)

@@ -27,8 +27,9 @@ from .upstream_directives import (
     KEEPALIVE_REQUESTS,
     KEEPALIVE_TIME,
     KEEPALIVE_TIMEOUT,
+    STATE,
     UPSTREAM_BLOCK,
-    UPSTREAM_SERVER,
+    servers_of,
 )
 
 #: As in nginx, an address that no ``upstream`` block names keeps no connections.
@@ -138,12 +139,12 @@ class Groups:
 
     def _block(self, scope: Scope) -> Group:
         """The group of one ``upstream`` block. Raises `Invalid`."""
-        servers = scope.all(UPSTREAM_SERVER)
+        servers, state = servers_of(scope), scope[STATE]
         name: str = scope.value
         policy = method(scope, self.warnings)
-        if not servers:
+        if not servers and state is None:
             raise Invalid("no servers are inside upstream")
-        if all(server.backup for server in servers):
+        if state is None and all(server.backup for server in servers):
             raise Invalid(f'no servers in upstream "{name}"')
         membership = Membership(servers)
         names = ResolverSettings.from_scope(scope)
@@ -157,6 +158,7 @@ class Groups:
         )
         encoded = name.encode("utf-8", "surrogateescape")
         group = Group(self.reactor, encoded, Peers(membership.peers()), policy, keepalive)
+        group.state = None if state is None else state.path
         if membership.changes and names is not None:
             membership.follow(group, self.resolvers.get(names))
             self._memberships.append(membership)

@@ -14,7 +14,7 @@ from imagefarm.config.table import UPSTREAM, AnyRow, Environment, Row, Scope
 from imagefarm.config.variables import Template
 
 from .policies import ConsistentHash, Hash, IpHash, LeastConn, Policy, Random, RoundRobin
-from .upstream_directives import KEEPALIVE, UPSTREAM_SERVER
+from .upstream_directives import KEEPALIVE, servers_of
 
 _INSIDE: Final = frozenset({UPSTREAM})
 
@@ -120,7 +120,7 @@ def method(scope: Scope, warnings: list[Problem]) -> Policy:
     if chosen is None:
         return RoundRobin()
     for parameter in _REFUSED.get(chosen, ()):
-        if any(getattr(server, parameter) for server in scope.all(UPSTREAM_SERVER)):
+        if any(getattr(server, parameter) for server in servers_of(scope)):
             raise Invalid(f'balancing method does not support parameter "{parameter}"')
     return _MAKE[chosen](scope)
 

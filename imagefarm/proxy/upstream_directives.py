@@ -11,8 +11,18 @@ from attrs import frozen
 from imagefarm.config import values
 from imagefarm.config.ast import Directive
 from imagefarm.config.errors import Invalid
-from imagefarm.config.table import HTTP, UPSTREAM, AnyRow, BlockRow, Environment, ListRow, Row
+from imagefarm.config.table import (
+    HTTP,
+    UPSTREAM,
+    AnyRow,
+    BlockRow,
+    Environment,
+    ListRow,
+    Row,
+    Scope,
+)
 
+from . import statefile
 from .addresses import literal, parse_authority, resolve
 from .names.follow import Named
 from .peer import Address, Peer
@@ -126,6 +136,35 @@ def _zone(directive: Directive, env: Environment) -> str:
     return name
 
 
+@frozen
+class State:
+    """``state``: the file, and the servers that it has had when the configuration was read."""
+
+    path: str
+    servers: tuple[ServerSpec, ...]
+
+
+def _state(directive: Directive, env: Environment) -> State:
+    path = env.path(directive.args[0])
+    lines = statefile.load(path)
+    for line in lines:
+        authority = parse_authority(line.args[0])
+        if not authority.path and literal(authority.host) is None:
+            # It would be written back as what it means today.
+            raise Invalid(f'state file "{path}": "{line.args[0]}" is no address')
+    return State(path, tuple(_server(line, env) for line in lines))
+
+
+def servers_of(scope: Scope) -> tuple[ServerSpec, ...]:
+    """The servers of an ``upstream`` block. Raises `Invalid`."""
+    state, servers = scope[STATE], scope.all(UPSTREAM_SERVER)
+    if state is None:
+        return servers
+    if servers:
+        raise Invalid('"state" directive is incompatible with "server" directive')
+    return state.servers
+
+
 UPSTREAM_BLOCK: Final = BlockRow[str](
     name="upstream",
     contexts=frozenset({HTTP}),
@@ -201,8 +240,20 @@ ZONE: Final = Row[str](
     syntax="name [size]",
     doc="Accepted so that configurations load: each worker has its own picture of the servers.",
 )
+STATE: Final = Row[State | None](
+    name="state",
+    contexts=_INSIDE,
+    convert=_state,
+    default=None,
+    inherits=False,
+    syntax="file",
+    doc="The file that keeps the group's servers, instead of ``server`` lines. It is read with "
+    "the configuration, if it is there, and written anew by each change of servers through "
+    "``api``; the workers' user has to be able to make files in its directory. A path is relative "
+    "to the prefix.",
+)
 
 UPSTREAM_DIRECTIVES: Final[tuple[AnyRow, ...]] = (
     UPSTREAM_BLOCK, UPSTREAM_SERVER, KEEPALIVE, KEEPALIVE_REQUESTS, KEEPALIVE_TIME,
-    KEEPALIVE_TIMEOUT, ZONE,
+    KEEPALIVE_TIMEOUT, ZONE, STATE,
 )  # fmt: skip
