@@ -29,7 +29,9 @@ class ResizerWork:
         self._endpoints = tuple(endpoints)
         self._pool = WorkerPool(reactor, settings.pool)
         roots = [os.fsencode(settings.root)]
-        self._images = ImageService(roots, self._pool, settings.pool.limits, settings.fallback)
+        self._images = ImageService(
+            roots, self._pool, settings.pool.limits, settings.fallback, settings.places
+        )
         self._factory = ResponderFactory(self._answer, reactor)
         self._ports: list[Any] = []
 

@@ -49,7 +49,10 @@ def web(loaded: Loaded, options: Options, reactor: Any) -> Plan:
 def resizer(loaded: Loaded, options: Options, reactor: Any) -> Plan:
     """The FastCGI responder."""
     main = MainSettings.from_scope(loaded.root)
-    settings = ResizerSettings.from_scope(loaded.root)
+    try:
+        settings = ResizerSettings.from_scope(loaded.root)
+    except Invalid as error:
+        raise CannotStart([f"{error} in {options.config}"]) from error
     if not os.path.isdir(settings.root):
         raise CannotStart([f'root "{settings.root}" of the "resizer" is not a directory'])
     endpoints = tuple(Endpoint.from_address(parse_address(text)) for text in settings.listen)

@@ -8,6 +8,7 @@ Imports go down::
     pipeline                probe, plan, the steps, encode                   (Pillow)
     source                  opening a file under the root and nowhere else
     job  validators         what travels to workers; ETag and 304
+    asked  dialects         locations and the forms of URLs
     recipe  geometry  formats  limits  errors                                pure values
 
 ``directives`` are the ``resizer { }`` block; ``samples`` draws images for a farm without any.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Final
+from typing import Any
 
-from attrs import frozen
+from attrs import field, frozen
 
 from imagefarm.config.ast import Directive
 from imagefarm.config.errors import Invalid
@@ -23,11 +23,11 @@ from imagefarm.config.values import number, offset, parse_size, path, time
 
 from .errors import BadRecipe
 from .limits import Limits
+from .place_directives import PLACE_DIRECTIVES, RESIZER, read_places
+from .places import Places
 from .pool import PoolSettings
 from .query import source_path
 
-#: The context inside the block.
-RESIZER: Final = "resizer"
 _INSIDE = frozenset({RESIZER})
 _DEFAULTS = Limits()
 
@@ -233,7 +233,7 @@ LIMITS: tuple[Row[Any], ...] = (
 
 DIRECTIVES: tuple[AnyRow, ...] = (
     RESIZER_BLOCK, LISTEN, ROOT, PROCESSES, QUEUE, MAX_REQUESTS, MAX_RESIDENT,
-    RESERVED, FALLBACK, *LIMITS,
+    RESERVED, FALLBACK, *LIMITS, *PLACE_DIRECTIVES,
 )  # fmt: skip
 
 
@@ -249,12 +249,14 @@ class ResizerSettings:
     pool: PoolSettings
     #: The path of an image below the root, or empty.
     fallback: bytes = b""
+    places: Places = field(factory=Places)
 
     @classmethod
     def from_scope(cls, scope: Scope) -> ResizerSettings:
         """The settings in ``scope``, a ``resizer`` block or the main context around it.
 
-        Without a block everything has its default.
+        Without a block everything has its default. Raises `Invalid` for settings that don't go
+        together.
         """
         blocks = scope.blocks(RESIZER_BLOCK)
         inside = blocks[0] if blocks else scope
@@ -267,4 +269,4 @@ class ResizerSettings:
             max_resident=inside[MAX_RESIDENT],
             reserved=inside[RESERVED],
         )
-        return cls(inside.all(LISTEN), inside[ROOT], pool, inside[FALLBACK])
+        return cls(inside.all(LISTEN), inside[ROOT], pool, inside[FALLBACK], read_places(inside))

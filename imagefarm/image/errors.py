@@ -36,7 +36,7 @@ class OutsidePicture(ImageError):
 
 
 class Forbidden(ImageError):
-    """The source lies outside the root, or must not be read: 403."""
+    """The source lies outside the root or must not be read, or a signature is missing: 403."""
 
     status = 403
 
@@ -45,6 +45,12 @@ class NotFound(ImageError):
     """There is no such regular file: 404."""
 
     status = 404
+
+
+class Expired(ImageError):
+    """The signature is good, but its time is over: 410."""
+
+    status = 410
 
 
 class TooLarge(ImageError):

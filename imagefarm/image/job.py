@@ -85,13 +85,17 @@ def parse_head(text: bytes) -> dict[str, Any]:
 
 @frozen
 class Job:
-    """Make ``recipe`` from a file under ``root``; ``offer`` decides for ``fmt=auto``."""
+    """Make ``recipe`` from a file under ``root``; ``offer`` decides for ``fmt=auto``.
+
+    With ``measure`` nothing is made, and the answer has the size of the source.
+    """
 
     root: bytes
     recipe: Recipe
     offer: Offer
     #: Whether it may be; else a worker that finds it so sends it back (`errors.Expensive`).
     expensive: bool = False
+    measure: bool = False
 
     def message(self) -> Message:
         """The job on its way to a worker."""
@@ -102,6 +106,7 @@ class Job:
                 "avif": self.offer.avif,
                 "webp": self.offer.webp,
                 "expensive": self.expensive,
+                "measure": self.measure,
             }
         )
 
@@ -114,6 +119,7 @@ def read_job(message: Message, limits: Limits) -> Job:
         parse_canonical(head["recipe"].encode("ascii"), limits),
         Offer(avif=head["avif"], webp=head["webp"]),
         head["expensive"],
+        head["measure"],
     )
 
 

@@ -79,7 +79,7 @@ def render(file: BinaryIO, recipe: Recipe, offer: Offer, around: Surroundings) -
     limits = around.limits
     watch = Watch(around.clock, limits.deadline)
     source = identify(os.fstat(file.fileno()))
-    with _only_image_errors(limits):
+    with only_image_errors(limits):
         image, header = probe(file, limits)
         with image:
             watch.lap("probe")
@@ -112,7 +112,8 @@ def render(file: BinaryIO, recipe: Recipe, offer: Offer, around: Surroundings) -
 
 
 @contextmanager
-def _only_image_errors(limits: Limits) -> Iterator[None]:
+def only_image_errors(limits: Limits) -> Iterator[None]:
+    """Whatever a source does to Pillow becomes an `ImageError`."""
     try:
         yield
     except ImageError:
@@ -187,7 +188,7 @@ def _mark(
     if recipe.mark is None:
         return None, None
     try:
-        with also(recipe.mark.src) as file, _only_image_errors(limits):
+        with also(recipe.mark.src) as file, only_image_errors(limits):
             found = identify(os.fstat(file.fileno()))
             image, header = probe(file, limits)
             plan = make_plan(header, Recipe(recipe.mark.src, fmt=Format.PNG), Offer(), limits)

@@ -13,6 +13,7 @@ from typing import Any
 from PIL import Image, ImageChops, ImageCms, ImageDraw, ImageFilter, ImageFont, ImageOps
 
 from .samples_page import PAGE
+from .zoom_page import ZOOM_PAGE
 
 Colour = tuple[int, int, int]
 Size = tuple[int, int]
@@ -280,5 +281,6 @@ FILES: tuple[tuple[str, Callable[[], bytes]], ...] = (
         "theme/micro/common/img/player/profile_thmb_default.gif",
         _profile((120, 126, 134), "GIF"),
     ),
+    ("zoom.html", ZOOM_PAGE.encode),
     ("index.html", PAGE.encode),
 )

@@ -31,6 +31,7 @@ _SECTIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
             "/resize?src=/graphics/alpha.png&w=160&fmt=jpeg",
             "/resize?src=/motion/spinner.gif&w=96",
             "/resize?src=/motion/waves.webp&w=200&fmt=gif",
+            "/iiif/photos%2Flandscape.jpg/square/240,/!90/gray.jpg",
         ),
     ),
     (
@@ -65,7 +66,8 @@ def _page() -> str:
         '<!DOCTYPE html>\n<html lang="en">\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width">\n'
         f"<title>imagefarm</title>\n<style>\n{_STYLE}\n</style>\n"
-        "<h1>The farm runs</h1>\n<p>The captions are the paths of the pictures above them.</p>\n"
+        "<h1>The farm runs</h1>\n<p>The captions are the paths of the pictures above them; "
+        '<a href="/zoom.html">this one</a> can be zoomed into.</p>\n'
         + "\n".join(parts)
         + "\n</html>\n"
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 from urllib.parse import quote_from_bytes
 
@@ -15,12 +16,14 @@ from imagefarm.http.dates import format_http
 from imagefarm.http.headers import Headers
 from imagefarm.http.message import Response
 
+from .asked import Wish, read_target, read_wish
 from .errors import DeadlineExceeded, ImageError, NotFound, TooLarge
 from .formats import Wanted, parse_accept
+from .iiif_service import IIIFService
 from .job import Job, Rendered
 from .limits import Limits
+from .places import Dialect, Places
 from .quarantine import Quarantine
-from .query import parse_query
 from .recipe import Recipe, fold
 from .source import Identity, stat_source
 from .validators import entity_tag, not_modified
@@ -42,28 +45,39 @@ class Pool(Protocol):
 
 
 class ImageService:
-    """Answers ``QUERY_STRING`` with an image made from a file below one of ``roots``.
+    """Answers requests with images made from files below ``roots``.
 
     Roots are searched in order. DOCUMENT_ROOT and SCRIPT_FILENAME of the web server are not
-    looked at: which files are served is decided here alone.
+    looked at: which files are served is decided here alone. ``clock`` is in seconds since the
+    epoch: signed URLs expire.
     """
 
     log = Logger()
 
     def __init__(
-        self, roots: Sequence[bytes], pool: Pool, limits: Limits, fallback: bytes = b""
+        self,
+        roots: Sequence[bytes],
+        pool: Pool,
+        limits: Limits,
+        fallback: bytes = b"",
+        places: Places | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._roots = tuple(roots)
         self._pool = pool
         self._limits = limits
         self._fallback = fallback
         self._quarantine = Quarantine()
+        self._places = places or Places()
+        self._clock = clock
+        self._iiif = IIIFService(self, limits)
 
     def __call__(self, params: Mapping[bytes, bytes]) -> Deferred[Response]:
         """Answer one request, given as FastCGI parameters.
 
-        Looks at REQUEST_METHOD, QUERY_STRING, HTTP_ACCEPT, HTTP_IF_NONE_MATCH and
-        HTTP_IF_MODIFIED_SINCE. Never raises and never errs; cancelling it gives the work up.
+        Looks at REQUEST_METHOD, REQUEST_URI, QUERY_STRING, HTTP_ACCEPT, HTTP_IF_NONE_MATCH,
+        HTTP_IF_MODIFIED_SINCE and, for IIIF, at HTTP_HOST and REQUEST_SCHEME. Never raises and
+        never errs; cancelling it gives the work up.
         """
         method = params.get(b"REQUEST_METHOD", b"GET")
         if method not in (b"GET", b"HEAD"):
@@ -71,24 +85,36 @@ class ImageService:
             refusal.headers.add(b"Allow", b"GET, HEAD")
             return succeed(refusal)
         try:
-            recipe = parse_query(params.get(b"QUERY_STRING", b""), self._limits)
-        except ImageError as error:
-            answer = succeed(_plain(error.status, error.reason))
-        else:
-            try:
-                answer = self._answer(params, recipe)
-            except Exception:
-                answer = succeed(self._failed(Failure()))
-            if self._fallback:
-                answer.addCallback(self._or_fallback, params, recipe)
+            answer = self._answer(params).addErrback(self._failed)
+        except Exception:
+            answer = succeed(self._failed(Failure()))
         if method == b"HEAD":
             answer.addCallback(_without_body)
         return answer
 
-    def _answer(self, params: Mapping[bytes, bytes], recipe: Recipe) -> Deferred[Response]:
-        root, source = self._find(recipe)
-        if source.size > self._limits.max_source_bytes:
-            raise TooLarge(f"the source is larger than {self._limits.max_source_bytes} bytes")
+    def _answer(self, params: Mapping[bytes, bytes]) -> Deferred[Response]:
+        asked = read_target(params, self._places)
+        if asked.place.dialect is not Dialect.IIIF:
+            return self.picture(read_wish(asked, self._limits, self._clock()), params)
+        try:
+            answer = self._iiif.answer(asked, params).addErrback(self._failed)
+        except ImageError:
+            answer = succeed(self._failed(Failure()))
+        return answer.addCallback(_for_all_origins)
+
+    def picture(self, wish: Wish, params: Mapping[bytes, bytes]) -> Deferred[Response]:
+        """The picture, or that it has not changed, or why there is none. Never errs."""
+        try:
+            answer = self._picture(wish, params).addErrback(self._failed)
+        except Exception:
+            answer = succeed(self._failed(Failure()))
+        if self._fallback:
+            answer.addCallback(self._or_fallback, params, wish.recipe)
+        return answer
+
+    def _picture(self, wish: Wish, params: Mapping[bytes, bytes]) -> Deferred[Response]:
+        recipe = wish.recipe
+        root, source = self.find(recipe)
         offer = parse_accept(params.get(b"HTTP_ACCEPT", b""))
         etag = entity_tag(recipe, offer, source, _mark(root, recipe))
         if not_modified(params, etag, source.seconds):
@@ -96,19 +122,12 @@ class ImageService:
             return succeed(Response(304, headers, mtime=source.mtime / 1e9))
 
         def made(rendered: Rendered) -> Response:
+            wish.check_made(rendered.width, rendered.height)
             # What the worker opened counts: the file may have been exchanged since we looked.
             etag = entity_tag(recipe, offer, rendered.source, rendered.mark)
             return _image(recipe, etag, rendered)
 
-        def failed(failure: Failure) -> Response:
-            error = failure.value
-            if isinstance(error, DeadlineExceeded):
-                self._quarantine.add(root, recipe, source, expected=error.expected)
-            return self._failed(failure)
-
-        if self._quarantine.holds(root, recipe, source):
-            raise DeadlineExceeded("the image took too long before; its source is the same")
-        return self._pool.submit(Job(root, recipe, offer)).addCallbacks(made, failed)
+        return self.work(Job(root, recipe, offer), source).addCallback(made)
 
     def _or_fallback(
         self, answer: Response, params: Mapping[bytes, bytes], recipe: Recipe
@@ -119,7 +138,7 @@ class ImageService:
         instead = fold(evolve(recipe, src=self._fallback, crop=None, trim=None, mark=None))
         offer = parse_accept(params.get(b"HTTP_ACCEPT", b""))
         try:
-            root, _ = self._find(instead)
+            root, _ = self.find(instead)
         except ImageError:
             return answer
 
@@ -139,12 +158,29 @@ class ImageService:
 
         return self._pool.submit(Job(root, instead, offer)).addCallbacks(made, failed)
 
-    def _find(self, recipe: Recipe) -> tuple[bytes, Identity]:
+    def work(self, job: Job, source: Identity) -> Deferred[Rendered]:
+        """Have a job done, if ``source`` has not taken too long before. Raises `ImageError`."""
+        if self._quarantine.holds(job.root, job.recipe, source):
+            raise DeadlineExceeded("the image took too long before; its source is the same")
+
+        def failed(failure: Failure) -> Failure:
+            error = failure.value
+            if isinstance(error, DeadlineExceeded):
+                self._quarantine.add(job.root, job.recipe, source, expected=error.expected)
+            return failure
+
+        return self._pool.submit(job).addErrback(failed)
+
+    def find(self, recipe: Recipe) -> tuple[bytes, Identity]:
+        """The root and the state of the recipe's source. Raises `ImageError`."""
         for root in self._roots:
             try:
-                return root, stat_source(root, recipe.src)
+                source = stat_source(root, recipe.src)
             except NotFound:
                 continue
+            if source.size > self._limits.max_source_bytes:
+                raise TooLarge(f"the source is larger than {self._limits.max_source_bytes} bytes")
+            return root, source
         raise NotFound("there is no such source")
 
     def _failed(self, failure: Failure) -> Response:
@@ -167,6 +203,12 @@ def _mark(root: bytes, recipe: Recipe) -> Identity | None:
         return stat_source(root, recipe.mark.src)
     except ImageError as error:
         raise type(error)(f"watermark: {error.reason}") from None
+
+
+def _for_all_origins(response: Response) -> Response:
+    """Viewers of IIIF run on other sites (IIIF Image API 3.0, section 5.1)."""
+    response.headers.add(b"Access-Control-Allow-Origin", b"*")
+    return response
 
 
 def _headers(recipe: Recipe, etag: bytes, source: Identity) -> Headers:

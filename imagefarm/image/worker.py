@@ -35,6 +35,7 @@ from .job import (
     read_job,
 )
 from .limits import Limits
+from .measure import measure
 from .pipeline import Clock, Surroundings, render
 from .source import open_source
 
@@ -103,12 +104,14 @@ def answer(job: Job, limits: Limits, clock: Clock, store: Intermediates | None =
 
 
 def perform(job: Job, limits: Limits, clock: Clock, store: Intermediates) -> Rendered:
-    """Open the source and make the picture. Raises `ImageError`."""
+    """Open the source and make the picture, or measure it. Raises `ImageError`."""
 
     def opened(src: bytes) -> BinaryIO:
         return os.fdopen(open_source(job.root, src), "rb")
 
     with opened(job.recipe.src) as file:
+        if job.measure:
+            return measure(file, limits)
         most = math.inf if job.expensive else limits.expensive
         around = Surroundings(limits, clock, opened, job.root, most, store)
         return render(file, job.recipe, job.offer, around)

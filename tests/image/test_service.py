@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from imagefarm.image.errors import (
 from imagefarm.image.formats import Format, Offer
 from imagefarm.image.job import Job, Rendered
 from imagefarm.image.limits import Limits
+from imagefarm.image.places import Dialect, Place, Places, Unsigned
 from imagefarm.image.service import ImageService
 from imagefarm.image.source import Identity, stat_source
 
@@ -247,3 +249,59 @@ class Refusals(ServiceCase):
         answer.cancel()
         self.assertEqual(len(given_up), 1)
         self.assertEqual(self.successResultOf(answer).status, 503)
+
+
+class IIIF(ServiceCase):
+    def setUp(self) -> None:
+        super().setUp()
+        places = Places(places=(Place(b"/iiif/", Dialect.IIIF, unsigned=Unsigned(2)),))
+        self.service = ImageService([os.fsencode(self.root)], self.pool, self.limits, b"", places)
+
+    def iiif(self, path: bytes, **params: bytes) -> Response:
+        target = b"/iiif/a%20b.jpg" + path
+        return self.ask(b"", REQUEST_URI=target, HTTP_HOST=b"h:8080", **params)
+
+    def test_a_source_is_measured_once(self) -> None:
+        """The fake pool says 3 x 4 of every source."""
+        for _ in range(2):
+            document = json.loads(self.iiif(b"/info.json").body)  # type: ignore[arg-type]
+            self.assertEqual((document["width"], document["height"]), (3, 4))
+        self.assertEqual([job.measure for job in self.pool.jobs], [True])
+        os.utime(self.root / "a b.jpg", (MTIME, MTIME + 1))
+        self.iiif(b"/info.json")
+        self.assertEqual(len(self.pool.jobs), 2)
+
+    def test_uris(self) -> None:
+        for params, base in [
+            ({}, "http://h:8080/iiif/a%20b.jpg"),
+            ({"REQUEST_SCHEME": b"https"}, "https://h:8080/iiif/a%20b.jpg"),
+            ({"HTTPS": b"on"}, "https://h:8080/iiif/a%20b.jpg"),
+        ]:
+            document = json.loads(self.iiif(b"/info.json", **params).body)  # type: ignore[arg-type]
+            self.assertEqual(document["id"], base)
+            self.assertEqual(document["maxWidth"], 2)
+            answer = self.iiif(b"", **params)
+            location = answer.headers.get(b"location")
+            self.assertEqual((answer.status, location), (303, f"{base}/info.json".encode()))
+
+    def test_refusals(self) -> None:
+        for path, status in [
+            (b"/full/max/45/default.jpg", 400),
+            (b"/full/4,/0/default.jpg", 400),
+            (b"x/full/max/0/default.jpg", 404),
+            (b"/nothing", 404),
+        ]:
+            answer = self.iiif(path)
+            self.assertEqual(answer.status, status, path)
+            self.assertEqual(answer.headers.get(b"access-control-allow-origin"), b"*")
+        answer = self.ask(b"", REQUEST_URI=b"/iiif/a%20b.jpg", HTTP_HOST=b"<h>")
+        self.assertEqual(answer.status, 400)
+
+    def test_a_failure_of_the_pool(self) -> None:
+        self.pool.next = fail(Unsupported("not an image"))
+        self.assert_error(self.iiif(b"/info.json"), 415, b"not an image")
+
+    def test_a_result_that_is_too_large_without_a_signature(self) -> None:
+        """The fake pool's pictures are 3 wide."""
+        answer = self.iiif(b"/full/2,/0/default.jpg")
+        self.assert_error(answer, 403, b"w must be at most 2 without a signature")
