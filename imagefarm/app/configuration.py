@@ -20,6 +20,7 @@ from imagefarm.http.directives import DIRECTIVES as ENGINE
 from imagefarm.http.tls import DIRECTIVES as TLS
 from imagefarm.http.variables import variable_table
 from imagefarm.image.directives import DIRECTIVES as IMAGE
+from imagefarm.image.variables import VARIABLES as IMAGE_VARIABLES
 from imagefarm.process.directives import DIRECTIVES as PROCESS
 from imagefarm.proxy.directives import DIRECTIVES as PROXY
 from imagefarm.proxy.variables import VARIABLES as PROXY_VARIABLES
@@ -67,7 +68,9 @@ def directive_table() -> DirectiveTable:
 
 def variables(clock: Callable[[], float] = time.time) -> VariableTable:
     """All variables."""
-    return variable_table(clock=clock, extra={**PROXY_VARIABLES, **FASTCGI_VARIABLES})
+    return variable_table(
+        clock=clock, extra={**PROXY_VARIABLES, **FASTCGI_VARIABLES, **IMAGE_VARIABLES}
+    )
 
 
 def read(options: Options, clock: Callable[[], float] = time.time) -> Loaded:

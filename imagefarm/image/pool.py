@@ -204,7 +204,9 @@ class WorkerPool:
 
     def _put_back(self, ticket: _Ticket) -> None:
         ticket.stop_timer()
-        if self._stopping:
+        if ticket.expensive:  # a worker that says so twice is not in its right mind
+            self._settle(ticket, Failed("the image could not be made"))
+        elif self._stopping:
             self._settle(ticket, Overloaded("the resizer is shutting down"))
         elif len(self._waiting) >= self.settings.queue:
             self.counters.rejected += 1

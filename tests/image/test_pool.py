@@ -152,6 +152,15 @@ class Work(PoolCase):
         assert isinstance(late, DeadlineExceeded)
         self.assertTrue(late.expected)
 
+    def test_a_worker_that_sends_a_job_back_twice(self) -> None:
+        pool = self.running(processes=1)
+        (process,) = self.reactor.processes
+        huge = pool.submit(job("huge"))
+        process.answer(error_message(Expensive("x")))
+        process.answer(error_message(Expensive("x")))
+        self.fails(huge, Failed)
+        self.assertEqual(repr(pool), "<WorkerPool workers=1 idle=1 running=0 waiting=0>")
+
     def test_an_expensive_job_that_finds_the_queue_full(self) -> None:
         pool = self.running(processes=1, queue=1)
         (process,) = self.reactor.processes
