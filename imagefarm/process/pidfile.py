@@ -54,8 +54,10 @@ def inspect(pid: int) -> Life:
     except OSError:
         # No /proc to ask: the safe answer is the one that starts no second daemon.
         return Life.OURS
-    # "twistd imagefarm master": the word itself, not a path that happens to hold it.
-    return Life.OURS if b"imagefarm" in words else Life.FOREIGN
+    # "twistd imagefarm master": the word itself, not a path that happens to hold it; or a script,
+    # which may be called by another name ("python sbin/nginx_master", a link to us).
+    programs = [os.path.basename(os.path.realpath(word)) for word in words[:2]]
+    return Life.OURS if b"imagefarm" in (*words, *programs) else Life.FOREIGN
 
 
 def read(path: str) -> int | None:
