@@ -1,0 +1,326 @@
+"""How expired and partial things are asked for: the same configuration on real nginx and on us.
+
+Compared are status, ``$upstream_cache_status``, body, and what the upstream was asked, step by
+step. Cases run side by side: all steps of a phase, a pause in which everything expires, the next.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support import rawhttp, tools
+from tests.support.farm import temporary_prefix
+from tests.support.processes import Daemon, free_ports
+
+#: nginx counts whole seconds: what is valid for one has expired after two.
+EXPIRES = 2.1
+#: What nginx may still be storing when its client has the answer already.
+SETTLES = 0.1
+DATE = "Sun, 06 Nov 1994 08:49:37 GMT"
+
+Fields = tuple[tuple[str, str], ...]
+
+
+@frozen
+class Told:
+    """One answer of the upstream."""
+
+    status: int = 200
+    fields: Fields = ()
+    body: bytes = b"old"
+
+
+@frozen
+class Step:
+    """One request; those of phase 1 come when what phase 0 has stored has expired."""
+
+    phase: int = 0
+    method: str = "GET"
+    fields: Fields = ()
+
+
+@frozen
+class Case:
+    place: str
+    answers: tuple[Told, ...]
+    steps: tuple[Step, ...]
+
+
+def told(*fields: str, status: int = 200, body: bytes = b"old") -> Told:
+    pairs = [field.partition(": ")[::2] for field in fields]
+    return Told(status, tuple((name, value) for name, value in pairs), body)
+
+
+def get(phase: int = 0, *fields: str, method: str = "GET") -> Step:
+    pairs = [field.partition(": ")[::2] for field in fields]
+    return Step(phase, method, tuple((name, value) for name, value in pairs))
+
+
+SHORT, LONG = "Cache-Control: max-age=1", "Cache-Control: max-age=100"
+MARKS = ('ETag: "1"', f"Last-Modified: {DATE}", "Accept-Ranges: bytes")
+NEW = told(LONG, body=b"new")
+TWICE = (get(0), get(1), get(1))
+
+CASES: dict[str, Case] = {
+    "confirmed": Case("revalidate", (told(SHORT, *MARKS), told(LONG, status=304)), TWICE),
+    "confirmed by its tag": Case(
+        "revalidate", (told(SHORT, MARKS[0]), told(LONG, status=304)), TWICE
+    ),
+    "confirmed by its date": Case(
+        "revalidate", (told(SHORT, MARKS[1]), told(LONG, status=304)), TWICE
+    ),
+    "confirmed without a time": Case(
+        "revalidate", (told(SHORT, *MARKS), told(status=304)), TWICE
+    ),
+    "changed": Case("revalidate", (told(SHORT, *MARKS), NEW), TWICE),
+    "nothing to confirm by": Case("revalidate", (told(SHORT), NEW), TWICE),
+    "not revalidated": Case("plain", (told(SHORT, *MARKS), NEW), TWICE),
+    "updated behind": Case("behind", (told(SHORT), NEW), TWICE),
+    "confirmed behind": Case(
+        "behind", (told(SHORT, *MARKS), told(LONG, status=304)), TWICE
+    ),
+    "update behind fails": Case(
+        "behind", (told(SHORT), told(status=500, body=b"no"), NEW), (*TWICE, get(1))
+    ),
+    "updated before": Case("updating", (told(SHORT), NEW), TWICE),
+    "stale-while-revalidate": Case(
+        "behind-told", (told(f"{SHORT}, stale-while-revalidate=60"), NEW), TWICE
+    ),
+    "stale-while-revalidate over": Case(
+        "behind-told", (told(f"{SHORT}, stale-while-revalidate=0"), NEW), TWICE
+    ),
+    "stale-while-revalidate before": Case(
+        "plain", (told(f"{SHORT}, stale-while-revalidate=60"), NEW), TWICE
+    ),
+    "stale-if-error": Case(
+        "plain", (told(f"{SHORT}, stale-if-error=60"), told(status=500, body=b"no"), NEW), TWICE
+    ),
+    "no stale-if-error": Case(
+        "plain", (told(SHORT), told(status=500, body=b"no"), NEW), TWICE
+    ),
+    "use_stale http_503": Case(
+        "stale", (told(SHORT), told(status=503, body=b"no"), NEW), TWICE
+    ),
+    "use_stale http_404": Case(
+        "stale", (told(SHORT), told(status=404, body=b"no"), NEW), TWICE
+    ),
+    "use_stale not for 500": Case(
+        "stale", (told(SHORT), told(status=500, body=b"no"), NEW), TWICE
+    ),
+    "head becomes get": Case(
+        "plain", (told(LONG), NEW), (get(method="HEAD"), get(), get(method="HEAD"))
+    ),
+    "head stays head": Case(
+        "head", (told(LONG, body=b""), NEW), (get(method="HEAD"), get(), get())
+    ),
+    "range beyond": Case(
+        "range",
+        (told(LONG, "Content-Range: bytes 2-2/3", status=206, body=b"d"), told(LONG, *MARKS)),
+        (get(0, "Range: bytes=2-"), get(), get(0, "Range: bytes=2-")),
+    ),
+    "suffix beyond": Case(
+        "range",
+        (told(LONG, "Content-Range: bytes 2-2/3", status=206, body=b"d"), told(LONG, *MARKS)),
+        (get(0, "Range: bytes=-1"), get()),
+    ),
+    "range before": Case(
+        "range", (told(LONG, *MARKS),), (get(0, "Range: bytes=1-"), get(0, "Range: bytes=2-"))
+    ),
+    "other unit": Case("range", (told(LONG, *MARKS),), (get(0, "Range: lines=5-"), get())),
+    "parts and conditions": Case(
+        "plain",
+        (told(LONG, *MARKS),),
+        (
+            get(), get(0, "Range: bytes=0-1"), get(0, "Range: bytes=9-"),
+            get(0, 'If-None-Match: "1"'), get(0, 'If-None-Match: "2"'),
+            get(0, f"If-Modified-Since: {DATE}"), get(0, 'If-Match: "2"'),
+            get(0, "Range: bytes=1-", 'If-Range: "1"'),
+            get(0, "Range: bytes=1-", 'If-Range: "2"'), get(method="HEAD"),
+        ),
+    ),
+    "scarce": Case(
+        "scarce",
+        (told(LONG, "Content-Range: bytes 0-0/3", status=206, body=b"o"), told(LONG)),
+        (get(0, "Range: bytes=0-0"), get(), get()),
+    ),
+}  # fmt: skip
+NAMES = list(CASES)
+#: docs/cache.md gives the reasons.
+DIFFERENT = {"stale-if-error"}
+
+LOCATIONS = """
+        proxy_cache_path cache levels=1:2 keys_zone=zone:1m;
+        proxy_cache zone;
+        proxy_cache_key $uri;
+        proxy_cache_valid 200 1s;
+        add_header X-Cache $upstream_cache_status always;
+        server {{
+            listen 127.0.0.1:{port};
+            location / {{
+                proxy_pass http://127.0.0.1:{origin};
+                location /revalidate/ {{
+                    proxy_pass http://127.0.0.1:{origin}; proxy_cache_revalidate on;
+                }}
+                location /behind/ {{
+                    proxy_pass http://127.0.0.1:{origin}; proxy_cache_revalidate on;
+                    proxy_cache_use_stale updating http_500; proxy_cache_background_update on;
+                }}
+                location /behind-told/ {{
+                    proxy_pass http://127.0.0.1:{origin}; proxy_cache_background_update on;
+                }}
+                location /updating/ {{
+                    proxy_pass http://127.0.0.1:{origin}; proxy_cache_use_stale updating;
+                }}
+                location /stale/ {{
+                    proxy_pass http://127.0.0.1:{origin};
+                    proxy_cache_use_stale http_503 http_404;
+                }}
+                location /head/ {{
+                    proxy_pass http://127.0.0.1:{origin};
+                    proxy_cache_convert_head off; proxy_cache_key $request_method$uri;
+                }}
+                location /range/ {{
+                    proxy_pass http://127.0.0.1:{origin}; proxy_cache_max_range_offset 2;
+                }}
+                location /scarce/ {{
+                    proxy_pass http://127.0.0.1:{origin}; proxy_cache_min_uses 2;
+                }}
+            }}
+        }}
+"""
+NGINX = (
+    """
+daemon off; master_process off; pid nginx.pid; error_log error.log;
+events {{ }}
+http {{
+        access_log off;
+        proxy_temp_path t1; client_body_temp_path t2; fastcgi_temp_path t3;
+        uwsgi_temp_path t4; scgi_temp_path t5;
+"""
+    + LOCATIONS
+    + "}}\n"
+)
+OURS = (
+    """
+worker_processes 1; pid logs/master.pid; error_log logs/error.log;
+events {{ }}
+http {{
+        access_log off;
+"""
+    + LOCATIONS
+    + "}}\n"
+)
+
+
+class Origin(ThreadingHTTPServer):
+    """Answers ``/PLACE/N`` as the N-th case says, one answer after another, and remembers."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        self.asked: dict[str, list[tuple[str, ...]]] = {}
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                seen = server.asked.setdefault(self.path, [])
+                answers = CASES[NAMES[int(self.path.rsplit("/", 1)[1])]].answers
+                answer = answers[min(len(seen), len(answers) - 1)]
+                names = "Range", "If-None-Match", "If-Modified-Since"
+                seen.append((self.command, *(self.headers.get(name) or "" for name in names)))
+                self.send_response_only(answer.status)
+                for name, value in answer.fields:
+                    self.send_header(name, value)
+                if answer.status != 304:
+                    self.send_header("Content-Length", str(len(answer.body)))
+                self.end_headers()
+                if answer.status != 304 and self.command != "HEAD":
+                    self.wfile.write(answer.body)
+
+            do_HEAD = do_GET
+
+            def log_message(self, format: str, *args: Any) -> None:
+                pass
+
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.thread = threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True)
+        self.thread.start()
+
+    def close(self) -> None:
+        self.shutdown()
+        self.server_close()
+        self.thread.join()
+
+
+Side = tuple[Origin, int, Daemon]
+
+
+class ConductTests(SynchronousTestCase):
+    def nginx(self, origin: Origin, port: int) -> Daemon:
+        directory = Path(tempfile.mkdtemp(prefix="imagefarm-interop-"))
+        self.addCleanup(shutil.rmtree, directory, True)
+        file = directory / "nginx.conf"
+        file.write_text(NGINX.format(port=port, origin=origin.server_port))
+        command = [tools.nginx(), "-p", str(directory), "-c", str(file)]
+        return Daemon(command, directory / "out", [port])
+
+    def ours(self, origin: Origin, port: int) -> Daemon:
+        prefix = temporary_prefix()
+        prefix.write("cache.conf", OURS.format(port=port, origin=origin.server_port))
+        return prefix.start("master", ports=[port], config="cache.conf")
+
+    def test_same_conduct(self) -> None:
+        sides = []
+        for make, port in zip((self.nginx, self.ours), free_ports(2), strict=True):
+            origin = Origin()
+            self.addCleanup(origin.close)
+            daemon = make(origin, port)
+            self.addCleanup(daemon.stop)
+            sides.append((origin, port, daemon))
+        for _, _, daemon in sides:
+            daemon.started()
+        found: list[dict[str, list[Any]]] = [{name: [] for name in NAMES} for _ in sides]
+        for phase in (0, 1):
+            if phase:
+                time.sleep(EXPIRES)
+            self.run_phase(phase, sides, found)
+        theirs, ours = found
+        for number, name in enumerate(NAMES):
+            target = f"/{CASES[name].place}/{number}"
+            for (origin, _, _), seen in zip(sides, found, strict=True):
+                seen[name].append(origin.asked.get(target))
+        differ = {name: (theirs[name], ours[name]) for name in NAMES if theirs[name] != ours[name]}
+        self.assertEqual(set(differ), DIFFERENT, differ)
+
+    def run_phase(
+        self,
+        phase: int,
+        sides: list[tuple[Origin, int, Daemon]],
+        found: list[dict[str, list[Any]]],
+    ) -> None:
+        """The steps of a phase, the first of every case, then the second ones..."""
+        steps = {name: [s for s in CASES[name].steps if s.phase == phase] for name in NAMES}
+        for turn in range(max(map(len, steps.values()))):
+            for number, name in enumerate(NAMES):
+                if turn >= len(steps[name]):
+                    continue
+                step = steps[name][turn]
+                target = f"/{CASES[name].place}/{number}"
+                fields = [f"{field}: {value}" for field, value in step.fields]
+                request = rawhttp.request(target, "Connection: close", *fields, method=step.method)
+                for (_, port, _), seen in zip(sides, found, strict=True):
+                    answer = rawhttp.exchange(port, request)
+                    assert answer is not None
+                    body = answer.body if answer.status < 300 else b""
+                    cache = (answer.header("x-cache") or "").partition(",")[0]
+                    seen[name].append((answer.status, cache, body))  # nginx has two in a 416
+            time.sleep(SETTLES)
