@@ -30,7 +30,7 @@ class Limits:
     deadline: float = 10.0
     memory: int = 1 << 30
     #: Seconds above which a job, as estimated by its header and recipe, counts as expensive.
-    expensive: float = 0.25
+    expensive: float = 0.5
     #: Bytes of decoded pictures that each worker keeps for further sizes; part of ``memory``.
     intermediates: int = 32 << 20
     #: A directory for more of them, shared by all workers, and its bytes; empty is none.

@@ -85,8 +85,10 @@ _DECODE_TIME = {
     "JPEG": 3, "PNG": 25, "WEBP": 20, "GIF": 20, "AVIF": 40, "TIFF": 15, "BMP": 5, "JPEG2000": 80,
 }  # fmt: skip
 _ENCODE_TIME = {
-    Format.JPEG: 8, Format.PNG: 40, Format.WEBP: 80, Format.AVIF: 330, Format.GIF: 80,
+    Format.JPEG: 8, Format.PNG: 40, Format.WEBP: 80, Format.AVIF: 200, Format.GIF: 80,
 }  # fmt: skip
+#: The same for each pixel of the result that is resampled.
+_RESAMPLE_TIME = 30
 #: `max_bytes` encodes about so many times.
 _TRIES = 7
 
@@ -99,7 +101,8 @@ def estimate(plan: Plan) -> float:
     encoding = width * height * _ENCODE_TIME[plan.format]
     if plan.recipe.max_bytes is not None:
         encoding *= _TRIES
-    return (decoding + encoding) * plan.frames / 1e9
+    resampling = width * height * _RESAMPLE_TIME
+    return (decoding + resampling + encoding) * plan.frames / 1e9
 
 
 #: One step of the pipeline.
