@@ -70,6 +70,12 @@ def read_wish(asked: Asked, limits: Limits, now: float) -> Wish:
     return Wish(recipe, place, signed)
 
 
+def read_signable(asked: Asked, limits: Limits) -> Recipe:
+    """The recipe of a URL of the query form that is yet to be signed. Raises `BadRecipe`."""
+    recipe, _ = query.parse(asked.rest, asked.query, asked.place, limits)
+    return recipe
+
+
 def service_uri(params: Mapping[bytes, bytes], place: Place, identifier: str) -> str:
     """The URI of an IIIF image service, as the client sees it. Raises `BadRecipe`."""
     host = params.get(b"HTTP_HOST") or params.get(b"SERVER_NAME", b"localhost")

@@ -1,0 +1,14 @@
+"""Commands about pictures: ``imagefarm sign`` and ``imagefarm warm``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from . import sign, warm
+
+#: Each takes the words after its name and returns the exit status.
+COMMANDS: Final[Mapping[str, Callable[[Sequence[str]], int]]] = {
+    "sign": sign.main,
+    "warm": warm.main,
+}

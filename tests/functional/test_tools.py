@@ -1,0 +1,128 @@
+"""``imagefarm sign`` and ``imagefarm warm`` against a real farm."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import subprocess
+import sys
+
+from attrs import frozen
+from twisted.trial.unittest import SynchronousTestCase
+
+from imagefarm.app.tools import COMMANDS
+from tests.functional.test_dialects import SRC, served
+from tests.support import farm
+
+SIZES = ("-s", "w=90&fmt=png", "-s", "w=80")
+
+
+@frozen
+class Done:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def run(*words: str, given: str = "") -> Done:
+    """Run a command in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    stdin, sys.stdin = sys.stdin, io.StringIO(given)
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            status = COMMANDS[words[0]](words[1:])
+    finally:
+        sys.stdin = stdin
+    return Done(status, out.getvalue(), err.getvalue())
+
+
+class Process(SynchronousTestCase):
+    def test_the_module_is_a_command(self) -> None:
+        done = subprocess.run(
+            [sys.executable, "-m", "imagefarm.app.tools", "mangle"],
+            capture_output=True,
+            text=True,
+            timeout=farm.COMMAND_SECONDS,
+            env={**os.environ, "PYTHONPATH": str(farm.REPOSITORY)},
+            check=False,
+        )
+        usage = "usage: python -m imagefarm.app.tools sign|warm ...\n"
+        self.assertEqual((done.returncode, done.stderr), (2, usage))
+
+
+class Sign(SynchronousTestCase):
+    def sign(self, *words: str) -> Done:
+        return run("sign", "-c", str(served().conf("resizer.conf")), *words)
+
+    def test_signed_urls_are_answered(self) -> None:
+        done = self.sign(
+            "-l", "/resize/signed/", "-e", "600", f"src={SRC}&w=70", f"src={SRC}&preset=thumb"
+        )
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        queries = done.stdout.splitlines()
+        self.assertEqual(len(queries), 2)
+        for query in queries:
+            self.assertIn("&expires=", query)
+            self.assertEqual(served().get(f"/resize/signed/?{query}").status, 200)
+
+    def test_the_source_in_the_path(self) -> None:
+        path = f"/resize/signed/{SRC}"
+        query = self.sign("-l", path, "w=71").stdout.strip()
+        self.assertEqual(served().get(f"{path}?{query}").status, 200)
+
+    def test_what_cannot_be_signed(self) -> None:
+        for words, line in [
+            (("-l", "/resize/signed/", "src=a&w=-1"), "w must be a whole number from 1 to 8192"),
+            (("src=a",), 'there is no "signing_key" for "/"'),
+            (("-c", "nothing.conf", "src=a"), "nothing.conf"),
+        ]:
+            done = self.sign(*words)
+            self.assertEqual((done.returncode, done.stdout), (1, ""))
+            self.assertIn(line, done.stderr)
+
+
+class Warm(SynchronousTestCase):
+    def warm(self, *words: str, given: str = "") -> Done:
+        url = f"http://127.0.0.1:{served().ports.http}/resize"
+        return run("warm", "-u", url, *SIZES, *words, given=given)
+
+    def test_all_sizes_are_in_the_cache(self) -> None:
+        originals = ("/photos/grey.jpg", "/graphics/testcard.png")
+        journal = self.mktemp()
+        done = self.warm("-r", os.path.abspath(journal), "-", given="\n".join(originals))
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("2/2 originals, 0 failed", done.stderr)
+        with open(journal) as file:
+            head, *rest = file.read().splitlines()
+        self.assertEqual(head, "sizes w=90&fmt=png w=80")
+        self.assertEqual(sorted(rest), sorted(originals))
+        host = f"127.0.0.1:{served().ports.http}"
+        for original in originals:
+            for size in SIZES[1::2]:
+                answer = served().get(f"/resize?src={original}&{size}", host=host)
+                self.assertEqual((answer.status, answer.header("x-cache-status")), (200, "HIT"))
+
+    def test_it_goes_on_where_it_stopped(self) -> None:
+        journal = os.path.abspath(self.mktemp())
+        with open(journal, "w") as file:
+            file.write("sizes w=90&fmt=png w=80\n/gone.jpg\n")
+        done = self.warm("-r", journal, "/gone.jpg", "/photos/grey.jpg")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("2/2 originals, 0 failed", done.stderr)
+
+    def test_the_journal_of_other_sizes(self) -> None:
+        journal = os.path.abspath(self.mktemp())
+        with open(journal, "w") as file:
+            file.write("sizes w=1\n")
+        done = self.warm("-r", journal, "/photos/grey.jpg")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("is the journal of other sizes: sizes w=1", done.stderr)
+
+    def test_failures(self) -> None:
+        journal = os.path.abspath(self.mktemp())
+        done = self.warm("-r", journal, "/nobody.jpg", "/photos/grey.jpg")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("/nobody.jpg w=80: 404 there is no such source", done.stderr)
+        with open(journal) as file:
+            self.assertNotIn("/nobody.jpg", file.read())
