@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from .binding import Local
-from .transport import DirectServer
+from .transport import Direct, DirectServer
 
 _NOT_YET: Final = errno.EINPROGRESS
 _IP_TRANSPARENT: Final = 19
@@ -30,6 +30,12 @@ _IPV6_TRANSPARENT: Final = 75
 
 class DirectClient(DirectServer):
     """A TCP connection that we have opened."""
+
+    def _peer_ended(self) -> None:
+        """As Twisted has it: its protocol may come to know of half-close while it is open
+        (`IHalfCloseableProtocol` once the protocol has changed); before that an end is the end.
+        """
+        Direct._peer_ended(self)
 
 
 @implementer(IWriteDescriptor)
