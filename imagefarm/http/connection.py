@@ -21,12 +21,11 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from .body import EMPTY, BodyTimeout, RequestBody
-from .ending import Ending
 from .errorpages import PLAIN_TO_TLS
 from .exchange import DRAIN_LIMIT, Exchange, Phase
 from .message import Peer, Request
 from .parser import BadRequest, ParsedHead, RequestParser
-from .relays import Relaying, Wire
+from .passing import Passing
 from .serializer import Serializer
 from .timers import NEVER
 from .tls_transport import with_handshake
@@ -49,17 +48,15 @@ log = Logger()
 
 
 @implementer(IProtocol, IHalfCloseableProtocol, IPushProducer)
-class HttpConnection(Ending):
+class HttpConnection(Passing):
     """A Twisted protocol; the factory makes it. As a producer it learns when writing stalls."""
 
     __slots__ = (
-        "_draining", "_pumping", "_reading", "_started", "congested",
+        "_draining", "_pumping", "_reading",
     )  # fmt: skip
 
     def __init__(self, factory: HttpFactory, peer: Peer) -> None:
         super().__init__(factory, peer)
-        self.congested = False
-        self._started = 0.0
         self._draining = 0
         self._pumping = False
         self._reading = True
@@ -196,42 +193,6 @@ class HttpConnection(Ending):
             self.transport = None
             self.factory.wheel.remove(self)
         return sock
-
-    @property
-    def occupied(self) -> bool:
-        """Whether there is more to do than to write an answer: the next request has come, or
-        the last answer is not out.
-        """
-        return self.congested or self._parser is not None
-
-    def _hold(self, relaying: Relaying | None) -> None:
-        """A request is being passed on without an exchange, or no longer."""
-        self._exchange = relaying
-        self._state = State.HEAD if relaying is None else State.BUSY
-        self._await_nothing()
-
-    def take_up(self, data: bytes, started: float, wire: Wire) -> Exchange:
-        """Go on with a request that has been sent on already, on the ordinary path.
-
-        Where the connection is closed nobody waits for the answer.
-        """
-        parsed = RequestParser(self.factory.limits, data).next_head()
-        assert parsed is not None
-        following, self._started = self._started, started
-        request = self._request(parsed, None)
-        self._started = following
-        request.wire = wire
-        exchange = Exchange(self, self.factory.app, request, None, keep=parsed.keep_alive)
-        if self._state is not State.CLOSED:
-            self._exchange = exchange
-            self._state = State.BUSY
-            self._await_nothing()
-            if self._parser is None:
-                self._alone = data
-        exchange.begin()
-        if self._state is State.BUSY:
-            self._arm_busy()
-        return exchange
 
     def now(self) -> float:
         """The time of day."""
@@ -438,6 +399,10 @@ class HttpConnection(Ending):
         if self._parser is not None:
             self._started = self.factory.now()
 
+    def _bodiless(self, request: Request, *, keep: bool) -> Exchange:
+        """The exchange of a request that has no body."""
+        return Exchange(self, self.factory.app, request, None, keep=keep)
+
     def _refuse(self, error: BadRequest) -> None:
         """Answer what can't be read; where it ends is anyone's guess, so close."""
         log.info(
@@ -447,7 +412,7 @@ class HttpConnection(Ending):
         )
         size = 0 if self._parser is None else self._parser.pending
         request = self._request(evolve(_NOTHING, head=error.head, size=size), None)
-        self._exchange = Exchange(self, self.factory.app, request, None, keep=False)
+        self._exchange = self._bodiless(request, keep=False)
         self._state = State.BUSY
         self._exchange.refuse(error.status)
         if self._state is State.BUSY:
@@ -513,7 +478,7 @@ class HttpConnection(Ending):
 
     def _head_timed_out(self) -> None:
         """As in nginx: without an answer, 408 in the log."""
-        Exchange(self, self.factory.app, self._request(_NOTHING, None), None, keep=False).gone(
+        self._bodiless(self._request(_NOTHING, None), keep=False).gone(
             BodyTimeout("the head did not come for client_header_timeout")
         )
         self._timed_out()
