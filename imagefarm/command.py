@@ -7,8 +7,6 @@ and their messages).
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import os
 import platform
 import signal
@@ -21,18 +19,14 @@ from attrs import evolve, frozen
 
 import twisted
 from imagefarm import __version__
-from imagefarm.app import CannotStart, Options, make_plan
+from imagefarm.app import CannotStart, Options, check
 from imagefarm.app.configuration import read
-from imagefarm.app.logs import warn
-from imagefarm.app.plan import Plan, explained
+from imagefarm.app.plan import explained
 from imagefarm.config.loader import Loaded
 from imagefarm.config.parse import parse_file
 from imagefarm.process import pidfile
 from imagefarm.process.console import FOREGROUND
 from imagefarm.process.directives import DAEMON, ERROR_LOG, PID
-from imagefarm.process.listening import Listening
-from imagefarm.process.privileges import resolve
-from imagefarm.process.sockets import ListenError
 
 SIGNALS: Final[Mapping[str, signal.Signals]] = {
     "stop": signal.SIGTERM,
@@ -143,25 +137,6 @@ def _complete(line: Line, program: str) -> tuple[Options, Loaded]:
         return options, loaded
 
 
-def _try(plan: Plan) -> None:
-    """Open what a start would open. Raises `CannotStart`."""
-    listening = Listening()
-    with explained():
-        plan.logs.open(plan.main.error_logs, plan.prefix)
-        plan.logs.close()
-        resolve(plan.main.user, warn, os.geteuid())
-        if plan.main.pid is not None:
-            with contextlib.suppress(pidfile.AlreadyRunning):
-                pidfile.PidFile(plan.main.pid, lambda message: None).check()
-        for endpoint in plan.endpoints:
-            try:
-                listening.abandon(listening.prepare([endpoint], 1))
-            except ListenError as error:
-                # A running daemon may have it; that is found out at the start.
-                if f"({errno.EADDRINUSE}:" not in str(error):
-                    raise
-
-
 def _test(line: Line, program: str) -> int:
     """``-t``: build the configuration, open its files, try its ports."""
     from twisted.internet import reactor
@@ -170,9 +145,7 @@ def _test(line: Line, program: str) -> int:
     quiet = "q" in line.flags
     try:
         options, _ = _complete(line, program)
-        plan = make_plan(options, reactor)
-        plan.work.stop()
-        _try(plan)
+        plan = check(options, reactor)
     except CannotStart as error:
         for text in error.lines:
             _say(f"[emerg] {text}")

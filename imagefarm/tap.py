@@ -11,7 +11,7 @@ from twisted.application.service import IService
 from twisted.python import usage
 
 from imagefarm import __version__
-from imagefarm.app import make_service
+from imagefarm.app import check, make_service
 from imagefarm.app.configuration import SHIPPED
 from imagefarm.app.configuration import Options as RoleSettings
 from imagefarm.app.errors import CannotStart
@@ -28,6 +28,7 @@ class RoleOptions(usage.Options):
         ["port", None, None, "Listen on this port instead of the configuration's."],
         ["tls-port", None, None, "The same for TLS."],
     ]
+    optFlags = [["check", None, "Check the configuration as a start would, and exit."]]
     compData = usage.Completions(
         optActions={"config": usage.CompleteFiles("*.conf"), "prefix": usage.CompleteDirs()}
     )
@@ -124,8 +125,13 @@ def makeService(options: Any) -> IService:
     """Make the service, or say in one line each what is in the way and exit with status 1."""
     from twisted.internet import reactor
 
+    settings = options.subOptions.options
     try:
-        return make_service(options.subOptions.options, reactor)
+        if options.subOptions["check"]:
+            check(settings, reactor)
+            sys.stderr.write(f"imagefarm: configuration file {settings.config} is fine\n")
+            sys.exit(0)
+        return make_service(settings, reactor)
     except CannotStart as error:
         for line in error.lines:
             sys.stderr.write(f"imagefarm: [emerg] {line}\n")

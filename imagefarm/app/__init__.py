@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 from functools import partial
 from typing import Any, cast
@@ -9,7 +11,11 @@ from typing import Any, cast
 from twisted.application.service import IService
 
 from imagefarm.config.errors import ConfigurationError
+from imagefarm.process.listening import Listening
+from imagefarm.process.pidfile import AlreadyRunning, PidFile
 from imagefarm.process.prefix import prepare
+from imagefarm.process.privileges import resolve
+from imagefarm.process.sockets import ListenError
 
 from .configuration import SHIPPED, Options, read
 from .daemon import DaemonService
@@ -43,4 +49,26 @@ def make_service(options: Options, reactor: Any) -> IService:
         )
 
 
-__all__ = ["CannotStart", "Options", "make_plan", "make_service"]
+def check(options: Options, reactor: Any) -> Plan:
+    """Build the configuration and open what a start would open. Raises `CannotStart`."""
+    plan = make_plan(options, reactor)
+    plan.work.stop()
+    listening = Listening()
+    with explained():
+        plan.logs.open(plan.main.error_logs, plan.prefix)
+        plan.logs.close()
+        resolve(plan.main.user, warn, os.geteuid())
+        if plan.main.pid is not None:
+            with contextlib.suppress(AlreadyRunning):
+                PidFile(plan.main.pid, lambda message: None).check()
+        for endpoint in plan.endpoints:
+            try:
+                listening.abandon(listening.prepare([endpoint], 1))
+            except ListenError as error:
+                # A running daemon may have it; that is found out at the start.
+                if f"({errno.EADDRINUSE}:" not in str(error):
+                    raise
+    return plan
+
+
+__all__ = ["CannotStart", "Options", "check", "make_plan", "make_service"]

@@ -24,6 +24,9 @@ with open(os.path.join(directory, "arguments"), "w") as file:
     file.write(" ".join(words))
 if "--refuse" in words:
     sys.exit(1)
+if "--check" in words:
+    print("--wrong" in words)
+    sys.exit("--wrong" in words)
 if os.fork():
     os._exit(0)
 os.setsid()
@@ -86,6 +89,7 @@ class InitScriptTests(SynchronousTestCase):
             env={
                 **os.environ,
                 "IMAGEFARM_DEFAULTS": str(self.defaults),
+                "IMAGEFARM_INIT_DIR": str(ETC / "init.d"),
                 "IMAGEFARM_FUNCTIONS": str(ETC / "init.d" / "imagefarm-functions"),
             },
             capture_output=True, text=True, check=False,
@@ -99,7 +103,11 @@ class InitScriptTests(SynchronousTestCase):
         return (self.run_directory / "signals").read_text()
 
     def test_syntax(self) -> None:
-        for name in (*(f"imagefarm-{name}" for name in SCRIPTS), "imagefarm-functions"):
+        for name in (
+            *(f"imagefarm-{name}" for name in SCRIPTS),
+            "imagefarm-farm",
+            "imagefarm-functions",
+        ):
             done = subprocess.run(["sh", "-n", str(ETC / "init.d" / name)], check=False)
             self.assertEqual(done.returncode, 0, name)
 
@@ -114,10 +122,10 @@ class InitScriptTests(SynchronousTestCase):
         self.assertEqual(
             self.call("master", "status"), (0, f"imagefarm master: running (pid {pid})")
         )
-        self.assertEqual(self.call("master", "reload")[0], 3)
+        self.assertEqual(self.call("master", "reload")[0], 0)
         self.assertEqual(self.call("master", "reopen")[0], 0)
         self.assertEqual(self.call("master", "stop"), (0, "imagefarm master: stopped"))
-        self.assertEqual(self.signals(), "SIGUSR1 SIGQUIT ")
+        self.assertEqual(self.signals(), "SIGHUP SIGUSR1 SIGQUIT ")
         self.assertEqual(self.call("master", "stop"), (0, "imagefarm master: not running"))
         self.assertFalse(self.pidfile("master").exists())
 
@@ -130,6 +138,37 @@ class InitScriptTests(SynchronousTestCase):
     def test_restart_only_what_runs(self) -> None:
         self.assertEqual(self.call("slave01", "condrestart"), (0, ""))
         self.assertFalse(self.pidfile("slave01").exists())
+
+    def test_wrong_configuration(self) -> None:
+        """Nothing is stopped or told for its sake; 6: not configured."""
+        self.call("master", "start")
+        pid = self.pidfile("master").read_text()
+        self.assertEqual(self.call("master", "configtest")[0], 0)
+        self.settings["master_OPTIONS"] = "--wrong"
+        for action in ("configtest", "reload", "restart", "condrestart"):
+            self.assertEqual(self.call("master", action)[0], 6, action)
+        self.assertEqual(self.pidfile("master").read_text(), pid)
+        self.assertFalse((self.run_directory / "signals").exists())
+
+    def test_the_farm(self) -> None:
+        """Slaves and resizer before the master, and after it when they stop."""
+        names = ["slave01", "slave02", "resizer", "master"]
+
+        def said(action: str, word: str) -> list[str]:
+            code, text = self.call("farm", action)
+            self.assertEqual(code, 0, text)
+            return [line.split()[1].rstrip(":") for line in text.splitlines() if word in line]
+
+        self.assertEqual(self.call("farm", "status")[0], 3)
+        self.assertEqual(said("start", "started"), names)
+        self.assertEqual(said("status", "running"), names)
+        self.assertEqual(said("reload", "reloading"), names)
+        self.assertEqual(said("restart", "started"), names)
+        self.assertEqual(said("stop", "stopped"), ["master", "slave01", "slave02", "resizer"])
+        self.settings["slave02_OPTIONS"] = "--refuse"
+        self.assertEqual(self.call("farm", "start")[0], 1)
+        self.assertFalse(self.pidfile("master").exists())
+        self.assertEqual(self.call("farm", "dance")[0], 2)
 
     def test_arguments_of_each(self) -> None:
         prefix, conf = self.settings["PREFIX"], self.settings["CONFIG_DIR"]
