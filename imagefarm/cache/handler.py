@@ -151,8 +151,9 @@ class CachingHandler:
         if not zone.flights.lead(asked.digest):
             zone.counters.updating += 1
             return self._serve(request, found, b"UPDATING")
-        if not self.settings.background_update and not found.soft:
-            return self._lead(asked)
+        behind = self.settings.background_update or found.soft
+        if not behind or _has_body(request):
+            return self._lead(asked)  # a body is the client's, and comes but once
         again = self._stored_meanwhile(asked)
         if again is not None:
             found.file.close()
@@ -163,13 +164,17 @@ class CachingHandler:
 
     def _update_behind(self, asked: _Asked, found: Found) -> None:
         """Fetch for the zone alone."""
-        file = found.file
-        own = OpenFile(os.dup(file.fd), file.size, file.mtime, file.path, file.identity)
+        file, request = found.file, asked.request
+        try:
+            own = OpenFile(os.dup(file.fd), file.size, file.mtime, file.path, file.identity)
+        except OSError as reason:  # no descriptor left
+            self.zone.flights.land(asked.digest, Landing.LEAD)
+            self._log.warn("no background update: {reason}", reason=str(reason))
+            return
         request = attrs.evolve(
-            asked.request, on_gone=[], outcome=Outcome(), notes=[], variables={}
+            request, on_gone=[], outcome=Outcome(), notes=[], variables=dict(request.variables)
         )
-        stale = Found(found.entry, own, found.body_offset)
-        asked = attrs.evolve(asked, request=request, found=stale)
+        asked = attrs.evolve(asked, request=request, found=attrs.evolve(found, file=own))
         updating = self._fetch(asked, leading=True)
         updating.addCallbacks(lambda response: discard(response.body), self._update_failed)
 
@@ -252,3 +257,8 @@ class CachingHandler:
             self.inner, self.settings, self.zone, asked.request, asked.key, asked.digest,
             status or asked.status, stale=asked.found, leading=leading, storing=storing,
         ).run()  # fmt: skip
+
+
+def _has_body(request: Request) -> bool:
+    headers = request.head.headers
+    return b"content-length" in headers or b"transfer-encoding" in headers

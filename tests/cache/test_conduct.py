@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -94,6 +96,28 @@ class BackgroundTests(ConductCase):
         handler, inner = self.expired(broken, image(status=503), image(b"new"))
         self.assertEqual([self.ask(handler)[1] for _ in range(4)], [b"old"] * 3 + [b"new"])
         self.assertEqual(len(inner.requests), 4)
+
+    def test_a_body_is_the_client_s(self) -> None:
+        handler, _ = self.expired(image(b"new"))
+        answer = self.ask(handler, b"/a.jpg", (b"Content-Length", b"3"))
+        self.assertEqual(answer[:2], (b"EXPIRED", b"new"))
+
+    def test_variables_go_with_it(self) -> None:
+        handler, inner = self.expired(Deferred())
+        asked = request()
+        asked.variables["peer"] = b"one"
+        discard(self.now(handler(asked)).body)
+        self.assertEqual(inner.requests[1].variables, {"peer": b"one"})
+        self.assertIsNot(inner.requests[1].variables, asked.variables)
+
+    def test_no_descriptor_for_it(self) -> None:
+        def full(fd: int) -> int:
+            raise OSError(errno.EMFILE, "too many open files")
+
+        handler, inner = self.expired(image(b"new"))
+        self.patch(os, "dup", full)
+        self.assertEqual(self.ask(handler)[:2], (b"STALE", b"old"))
+        self.assertEqual((len(inner.requests), len(self.zone.flights)), (1, 0))
 
     def test_only_where_it_may_be_served(self) -> None:
         handler, _ = self.expired(image(b"new"), use_stale=frozenset({"error"}))

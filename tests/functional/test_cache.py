@@ -53,6 +53,16 @@ http {{
             proxy_cache_lock_age 30s;
             add_header X-Worker $pid;
         }}
+        location /dead/ {{
+            proxy_pass http://127.0.0.1:{dead};
+            proxy_cache one;
+            proxy_cache_key $uri;
+            location /dead/page/ {{
+                proxy_pass http://127.0.0.1:{dead};
+                error_page 502 /page.html;
+            }}
+        }}
+        location = /page.html {{ return 404 sorry; }}
     }}
 }}
 """
@@ -140,8 +150,8 @@ class Stage:
         self.origin = Origin()
         atexit.register(self.origin.close)
         self.prefix = temporary_prefix()
-        (self.port,) = free_ports(1)
-        conf = CONF.format(port=self.port, origin=self.origin.server_port)
+        self.port, dead = free_ports(2)
+        conf = CONF.format(port=self.port, origin=self.origin.server_port, dead=dead)
         self.prefix.write("cache.conf", conf)
         self.start()
 
@@ -193,6 +203,20 @@ class CacheTests(SynchronousTestCase):
             if "FLOCK" in words and "WRITE" in words and f":{inode} " in line:
                 return int(words[words.index("WRITE") + 1])
         raise AssertionError("nobody holds the lock")
+
+    def test_every_answer_that_passed_says_so(self) -> None:
+        for path, method, status, said in (
+            ("/long/said", "GET", 200, "fwd=miss; stored"),
+            ("/long/said", "GET", 200, "hit; ttl=3599"),
+            ("/long/said", "OPTIONS", 501, "fwd=method"),
+            ("/dead/", "GET", 502, "fwd=miss"),
+            ("/dead/page/", "GET", 502, "fwd=miss"),
+        ):
+            answer = rawhttp.exchange(self.port, rawhttp.request(path, method=method))
+            assert answer is not None
+            told = (answer.header("cache-status") or "").removeprefix("imagefarm; ")
+            self.assertEqual((answer.status, told), (status, said), path)
+            wait_until(lambda: not os.listdir(self.cache / "locks"), what="the lock's end")
 
     def test_one_fill_for_all(self) -> None:
         waiting = self.ask(self.held, CLIENTS)
