@@ -37,8 +37,13 @@ class EtcTests(SynchronousTestCase):
     def test_slave_is_nginx_s_as_it_is(self) -> None:
         self.check("slave.conf", (ETC / "slave.conf").read_text())
 
-    def test_master_is_but_for_the_three_that_nginx_lacks(self) -> None:
-        ours = r"(?m)^ *(status|ssl_self_signed +on|fastcgi_cache_rfc9111 +on);\n"
+    def test_master_is_but_for_the_four_that_nginx_lacks(self) -> None:
+        words = (
+            "status",
+            "ssl_self_signed +on",
+            "fastcgi_cache_(rfc9111 +on|follow_source +images)",
+        )
+        ours = rf"(?m)^ *({'|'.join(words)});\n"
         text, count = re.subn(ours, "", (ETC / "master.conf").read_text())
-        self.assertEqual(count, 3)
+        self.assertEqual(count, 4)
         self.check("master.conf", text)
