@@ -27,6 +27,7 @@ from imagefarm.resources.build import Tree
 from imagefarm.resources.control import API, control
 from imagefarm.resources.location import Content
 
+from .failures import Failures
 from .health import HealthChecks
 from .report import UpstreamReport
 from .servers import Servers
@@ -67,6 +68,7 @@ class Management:
         self.checks = HealthChecks(reactor, self._shared)
         self._report = UpstreamReport(groups.named, self.checks, clock)
         self.servers = Servers(reactor, self._shared, groups.named, self._report.group)
+        self._failures = Failures(reactor, self._shared, groups.named)
 
     def _collect(self, http: Scope) -> None:
         """The ``match`` blocks."""
@@ -142,12 +144,14 @@ class Management:
     def start(self, board: Board | None) -> None:
         """``board`` is the workers'; None if we are the only process."""
         self.servers.start()
+        self._failures.start()
         self.checks.start()
         self._shared.start(board)
 
     def stop(self) -> None:
         """Check no more, follow the board no more."""
         self.checks.stop()
+        self._failures.stop()
         self._shared.stop()
 
     def report(self) -> Mapping[str, Any]:

@@ -16,11 +16,12 @@ from imagefarm.http.message import Request, Response
 from imagefarm.http.upstream import ExchangeRules, Outgoing, UpstreamConnection
 
 from .connector import Connecting
-from .exchange import Exchange, GroupWire, Link, local_of
+from .exchange import Exchange, Link, local_of
 from .peer import Peer
 from .peers import Peers
 from .policies import Policy
 from .pool import IdlePool, KeepaliveSettings
+from .wire import GroupWire
 
 #: Seconds that more idle connections than ``keepalive`` says may stay: answers come in bunches,
 #: and the requests that follow them in the next.
@@ -50,6 +51,10 @@ class Group:
         self.policy = policy
         #: The file that keeps the peers (``state``).
         self.state: str | None = None
+        #: Whether workers tell each other of failures (``zone``).
+        self.zone = False
+        #: Called with a peer that failures have put out.
+        self.on_out: list[Callable[[Peer], None]] = []
         #: Called after the peers have been replaced.
         self.on_replace: list[Callable[[], None]] = []
         self._idle: IdlePool[Link] = IdlePool(keepalive)

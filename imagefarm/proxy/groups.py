@@ -29,6 +29,7 @@ from .upstream_directives import (
     KEEPALIVE_TIMEOUT,
     STATE,
     UPSTREAM_BLOCK,
+    ZONE,
     servers_of,
 )
 
@@ -158,6 +159,7 @@ class Groups:
         )
         encoded = name.encode("utf-8", "surrogateescape")
         group = Group(self.reactor, encoded, Peers(membership.peers()), policy, keepalive)
+        group.zone = bool(scope[ZONE])
         group.state = None if state is None else state.path
         if membership.changes and names is not None:
             membership.follow(group, self.resolvers.get(names))

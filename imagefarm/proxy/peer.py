@@ -225,6 +225,16 @@ class Peer:
                 self.keeper.wake(self, now + self.fail_timeout)
         return out
 
+    def failed_elsewhere(self, at: float, now: float) -> None:
+        """Another process's failures have put it out at ``at``: here it is out as long."""
+        if self.alone or not self.max_fails or now > at + self.fail_timeout or at <= self.checked:
+            return
+        self.fails = max(self.fails, self.max_fails)
+        self.accessed = self.checked = at
+        if self.keeper is not None:
+            self.keeper.review(self, now)
+            self.keeper.wake(self, at + self.fail_timeout)
+
     # -- what operators and active checks tell ---------------------------------------------------
 
     def set_down(self) -> None:

@@ -238,7 +238,8 @@ ZONE: Final = Row[str](
     default="",
     inherits=False,
     syntax="name [size]",
-    doc="Accepted so that configurations load: each worker has its own picture of the servers.",
+    doc="Workers tell each other which servers failures have put out (``max_fails``). All else "
+    "they count each for itself; the name and the size mean nothing.",
 )
 STATE: Final = Row[State | None](
     name="state",
