@@ -10,19 +10,23 @@ from __future__ import annotations
 import atexit
 import functools
 import json
+import random
+import re
 import shutil
 import signal
+import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import rawhttp
-from tests.support.load import Load, make_body
+from tests.support.load import Load, is_body, make_body
 from tests.support.processes import Daemon, free_ports, imagefarm, wait_until
 from tests.support.sick import Sick
 
@@ -32,9 +36,9 @@ FAIL_TIMEOUT = 1.0
 #: Less than a dripping peer's pause.
 READ_TIMEOUT = 0.8
 #: What a busy machine may add to a bound, in seconds.
-SLACK = 2.0
+SLACK = 5.0
 #: For how long a peer that is out is watched.
-WATCHED = 0.5
+WATCHED = 0.4
 #: Small ones are relayed, large ones are streamed.
 SIZES = (300, 300, 9000, 9000, 9000, 9000, 30_000, 9000, 300, 150_000)
 LARGE = [size for size in SIZES if size > 65536]
@@ -158,6 +162,10 @@ class FaultsTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.stage = stage()
         self.addCleanup(self._restore)
+        #: What clients got that was not good.
+        self.bad: list[str] = []
+        #: How often peers that are well had no time to answer.
+        self.starved = 0
 
     def _restore(self) -> None:
         for sick in (self.stage.sick, self.stage.app):
@@ -174,6 +182,28 @@ class FaultsTests(SynchronousTestCase):
         server = f"127.0.0.1:{port}"
         found: dict[str, Any] = next(peer for peer in peers if peer["server"] == server)
         return found
+
+    def log(self) -> str:
+        return (self.stage.directory / "logs" / "error.log").read_text(errors="replace")
+
+    def judge(self, logged: int, sick: int = 0) -> None:
+        """From ``logged`` on nothing was wrong with peers but the ``sick`` one, except that they
+        were too slow.
+        """
+        for line in self.log()[logged:].splitlines():
+            found = re.search(r'\[error\] .* upstream: "\w+://127\.0\.0\.1:(\d+)', line)
+            if found is not None and int(found[1]) != sick:
+                self.assertIn("timed out", line)
+                self.starved += 1
+
+    def active(self, upstream: str) -> int:
+        """Requests that its peers are at."""
+        ports = {
+            "slaves": tuple(self.stage.ports.values()),
+            "sick": (self.stage.ports["one"], self.stage.sick.port),
+            "apps": (self.stage.well.port, self.stage.app.port),
+        }
+        return sum(self.peer(upstream, port)["active"] for port in ports[upstream])
 
     def await_state(self, upstream: str, port: int, state: str, seconds: float) -> None:
         def reached() -> bool:
@@ -198,12 +228,18 @@ class FaultsTests(SynchronousTestCase):
         """
         with Load(self.stage.port, RATE, [f"/{upstream}/{name}" for name in NAMES]) as load:
             yield
+        wait_until(lambda: not self.active(upstream), READ_TIMEOUT + SLACK, "end of requests")
+        self.assertNotIn("Traceback", self.log() + self.stage.master.output.read_text())
         excused = {f"/{upstream}/{n}" for n, s in zip(NAMES, SIZES, strict=True) if s in broken}
         for answer in load.answers:
             good = answer.outcome.startswith("good ")
-            self.assertTrue(
-                good or (answer.outcome == "broken" and answer.target in excused), answer
-            )
+            if not good and not (answer.outcome == "broken" and answer.target in excused):
+                self.bad.append(f"{answer.target}: {answer.outcome}")
+        if self.starved:
+            # A machine that leaves the well ones without a processor makes them sick, too.
+            ends = ("status 502", "status 504", "broken")
+            self.bad = [bad for bad in self.bad if not bad.endswith(ends)]
+        self.assertEqual(self.bad, [], self.log()[-4000:])
         self.assertGreaterEqual(load.offered, LEAST * load.awake)
 
     # -- what every fault comes to
@@ -219,6 +255,7 @@ class FaultsTests(SynchronousTestCase):
     ) -> None:
         """The peer is out within ``notices`` seconds, gets but probes, and comes back."""
         self.await_requests(upstream, port, FAIL_TIMEOUT)
+        logged = len(self.log())
         sicken()
         self.await_state(upstream, port, "unavail", notices)
         time.sleep(notices)  # what had been sent there until then comes to its end
@@ -230,6 +267,7 @@ class FaultsTests(SynchronousTestCase):
         heal()
         self.await_requests(upstream, port, FAIL_TIMEOUT + notices)
         self.await_state(upstream, port, "up", FAIL_TIMEOUT)
+        self.judge(logged, port)
 
     def fall_sick(self, upstream: str, sick: Sick, mode: str, notices: float = 0.0) -> None:
         def sicken() -> None:
@@ -266,13 +304,41 @@ class FaultsTests(SynchronousTestCase):
         with self.load("sick"):
             for mode in ("pieces", "slow", "fickle"):
                 self.await_requests("sick", sick.port, FAIL_TIMEOUT)
-                before = self.peer("sick", sick.port)
+                logged = len(self.log())
                 sick.be(mode)
-                for _ in range(5):
+                for number in range(3):
+                    self.pipeline(random.Random(number))
+                    self.leave(random.Random(number))
                     self.await_requests("sick", sick.port, 1)
-                after = self.peer("sick", sick.port)
-                self.assertEqual(after["fails"], before["fails"], mode)
+                self.judge(logged)
             sick.be("good")
+
+    def pipeline(self, dice: random.Random) -> None:
+        """Many requests in few pieces: each has its answer, in their order."""
+        targets = [f"/sick/{dice.choice(NAMES)}" for _ in range(12)]
+        data = b"".join(map(rawhttp.request, targets))
+        cuts = sorted({0, *(dice.randrange(1, len(data)) for _ in range(3)), len(data)})
+        with rawhttp.connect(self.stage.port) as sock:
+            for start, end in pairwise(cuts):
+                sock.sendall(data[start:end])
+                time.sleep(dice.choice((0, 0.003)))
+            reader = rawhttp.Reader(sock)
+            for target in targets:
+                answer = reader.answer()
+                assert answer is not None
+                if answer.status == 200:
+                    self.assertTrue(is_body(answer.body, target), target)
+                else:
+                    self.bad.append(f"{target}: status {answer.status}")
+
+    def leave(self, dice: random.Random) -> None:
+        """Clients that go at any moment, in any way."""
+        for _ in range(10):
+            with rawhttp.connect(self.stage.port) as sock:
+                sock.sendall(rawhttp.request(f"/sick/{dice.choice(NAMES)}"))
+                time.sleep(dice.choice((0, 0.001, 0.005, 0.015)))
+                if dice.random() < 0.5:
+                    sock.shutdown(socket.SHUT_WR)
 
     def test_broken_bodies(self) -> None:
         """What breaks off has begun, and can't be asked for again; the peer is out as well."""

@@ -19,7 +19,12 @@ class Slave:
     hangs or is slow.
     """
 
-    def __init__(self, name: str, cleanup: Callable[..., object]) -> None:
+    def __init__(
+        self,
+        name: str,
+        cleanup: Callable[..., object],
+        address: tuple[str, int] = ("127.0.0.1", 0),
+    ) -> None:
         self.name = name
         self.mode = "good"
         self.asked = self.checked = 0
@@ -43,7 +48,7 @@ class Slave:
             def handle_error(self, request: Any, client_address: Any) -> None:
                 pass  # the master has gone away from us: that is what is tested
 
-        self.server = Server(("127.0.0.1", 0), Handler)
+        self.server = Server(address, Handler)
         self.port: int = self.server.server_address[1]
         threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
         cleanup(self.close)
