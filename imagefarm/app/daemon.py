@@ -21,6 +21,7 @@ from imagefarm.process.loop import spare_the_collector, streamline
 from imagefarm.process.pidfile import PidFile
 from imagefarm.process.privileges import Credentials, resolve
 from imagefarm.process.sockets import INHERITED
+from imagefarm.process.systemd import Notifier, inherited
 
 from .configuration import Options
 from .ending import give_up
@@ -44,7 +45,8 @@ class DaemonService(Service):
         self._reactor = reactor
         self._rebuild = rebuild
         self._supervision = supervision(os.environ)
-        inherited = os.environ.pop(INHERITED, "")
+        given = os.environ.pop(INHERITED, "") or inherited(os.environ, os.getpid())
+        self._notifier = Notifier(os.environ, os.getpid())
         #: As it was when we started: a new program is started in it.
         self._environment = dict(os.environ)
         self._plan = plan = rebuild()
@@ -58,7 +60,7 @@ class DaemonService(Service):
             self._pidfile.check()
         self._credentials = resolve(plan.main.user, warn, os.geteuid())
         self._listening = Listening()
-        self._listening.adopt(inherited)
+        self._listening.adopt(given)
         change = self._open(plan)
         self._journal = Journal()
         self._stopping = self._quitting = False
@@ -97,6 +99,7 @@ class DaemonService(Service):
         """Serve, or start the workers; then write the pidfile and say that we are ready."""
         Service.startService(self)
         self._install_signals()
+        self._keep_alive()
         if self._supervision is not None:
             self._supervision.watch(self._reactor, self._orphaned)
         if self._workers is not None:
@@ -113,6 +116,11 @@ class DaemonService(Service):
         spare_the_collector()
         self._ready()
 
+    def _keep_alive(self) -> None:
+        if self._notifier.interval:
+            self._notifier.alive()
+            self._reactor.callLater(self._notifier.interval, self._keep_alive)
+
     def _write_pidfile(self) -> None:
         if self._pidfile is not None:
             self._pidfile.write()
@@ -123,6 +131,7 @@ class DaemonService(Service):
         self._journal.loaded([] if self._workers is None else self._workers.pids)
         if self._supervision is not None:
             self._supervision.say_ready()
+        self._notifier.ready(os.getpid())
         notice("ready")
 
     def _orphaned(self) -> None:
@@ -224,6 +233,7 @@ class DaemonService(Service):
             self._again = True
             return
         notice("reconfiguring")
+        self._notifier.reloading()
         try:
             with explained():
                 self._reload(self._rebuild())
@@ -282,6 +292,7 @@ class DaemonService(Service):
         self._journal.loaded(coming.pids)
         if former is not None:
             self._retire(former)
+        self._notifier.ready(os.getpid())
         notice("reconfigured")
 
     def _refuse(self, lines: Any) -> None:
@@ -289,6 +300,7 @@ class DaemonService(Service):
             fault(line)
         fault("reconfiguring failed, the former configuration stays in force")
         self._journal.refused(lines)
+        self._notifier.ready(os.getpid())
 
     def _next(self) -> None:
         again, self._again = self._again, False
@@ -324,6 +336,8 @@ class DaemonService(Service):
         """Stop serving, stop the workers, take the pidfile away."""
         Service.stopService(self)
         self._stopping = True
+        if not self._upgrade.under_way:
+            self._notifier.stopping()
         stopping = [workers.stop() for workers in self._all_workers()]
         if self._serving is not None:
             stopping.append(self._serving.stop())

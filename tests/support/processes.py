@@ -65,6 +65,7 @@ class Daemon:
         ports: Iterable[int] = (),
         environment: dict[str, str] | None = None,
         cwd: Path | None = None,
+        keep: Sequence[int] = (),
     ) -> None:
         self.output = output
         self.ports = tuple(ports)
@@ -77,6 +78,7 @@ class Daemon:
                 env={**os.environ, **(environment or {})},
                 cwd=cwd,
                 start_new_session=True,
+                pass_fds=keep,
             )
 
     @property
