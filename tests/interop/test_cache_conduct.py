@@ -53,6 +53,8 @@ class Case:
     place: str
     answers: tuple[Told, ...]
     steps: tuple[Step, ...]
+    #: Seconds that the upstream takes.
+    delay: float = 0.0
 
 
 def told(*fields: str, status: int = 200, body: bytes = b"old") -> Told:
@@ -153,7 +155,13 @@ CASES: dict[str, Case] = {
         (get(0, "Range: bytes=0-0"), get(), get()),
     ),
 }  # fmt: skip
-NAMES = list(CASES)
+#: Asked by four clients at once; each answer takes longer than what the location waits for.
+LOCKED: dict[str, Case] = {
+    "lock": Case("lock", (NEW,), (get(),) * 4, 1.2),
+    "lock_timeout": Case("lock-timeout", (NEW,), (get(),) * 4, 1.8),
+    "lock_age": Case("lock-age", (NEW,), (get(),) * 4, 1.8),
+}
+NAMES = [*CASES, *LOCKED]
 #: docs/cache.md gives the reasons.
 DIFFERENT = {"stale-if-error"}
 
@@ -190,6 +198,17 @@ LOCATIONS = """
                 }}
                 location /range/ {{
                     proxy_pass http://127.0.0.1:{origin}; proxy_cache_max_range_offset 2;
+                }}
+                location /lock/ {{
+                    proxy_pass http://127.0.0.1:{origin}; proxy_cache_lock on;
+                }}
+                location /lock-timeout/ {{
+                    proxy_pass http://127.0.0.1:{origin};
+                    proxy_cache_lock on; proxy_cache_lock_timeout 400ms;
+                }}
+                location /lock-age/ {{
+                    proxy_pass http://127.0.0.1:{origin};
+                    proxy_cache_lock on; proxy_cache_lock_age 1s;
                 }}
                 location /scarce/ {{
                     proxy_pass http://127.0.0.1:{origin}; proxy_cache_min_uses 2;
@@ -233,10 +252,12 @@ class Origin(ThreadingHTTPServer):
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 seen = server.asked.setdefault(self.path, [])
-                answers = CASES[NAMES[int(self.path.rsplit("/", 1)[1])]].answers
+                case = (CASES | LOCKED)[NAMES[int(self.path.rsplit("/", 1)[1])]]
+                answers = case.answers
                 answer = answers[min(len(seen), len(answers) - 1)]
                 names = "Range", "If-None-Match", "If-Modified-Since"
                 seen.append((self.command, *(self.headers.get(name) or "" for name in names)))
+                time.sleep(case.delay)
                 self.send_response_only(answer.status)
                 for name, value in answer.fields:
                     self.send_header(name, value)
@@ -288,18 +309,54 @@ class ConductTests(SynchronousTestCase):
             sides.append((origin, port, daemon))
         for _, _, daemon in sides:
             daemon.started()
-        found: list[dict[str, list[Any]]] = [{name: [] for name in NAMES} for _ in sides]
+        self.locks_are_the_same(sides)
+        found: list[dict[str, list[Any]]] = [{name: [] for name in CASES} for _ in sides]
         for phase in (0, 1):
             if phase:
                 time.sleep(EXPIRES)
             self.run_phase(phase, sides, found)
         theirs, ours = found
-        for number, name in enumerate(NAMES):
+        for number, name in enumerate(CASES):
             target = f"/{CASES[name].place}/{number}"
             for (origin, _, _), seen in zip(sides, found, strict=True):
                 seen[name].append(origin.asked.get(target))
-        differ = {name: (theirs[name], ours[name]) for name in NAMES if theirs[name] != ours[name]}
+        differ = {name: (theirs[name], ours[name]) for name in CASES if theirs[name] != ours[name]}
         self.assertEqual(set(differ), DIFFERENT, differ)
+
+    def locks_are_the_same(self, sides: list[Side]) -> None:
+        """Four at once for each case: how many were asked, and what the clients were told."""
+        told: dict[tuple[int, str], list[Any]] = {}
+
+        def ask(port: int, name: str) -> None:
+            target = f"/{LOCKED[name].place}/{NAMES.index(name)}"
+            answer = rawhttp.exchange(port, rawhttp.request(target, "Connection: close"))
+            assert answer is not None
+            told.setdefault((port, name), []).append(
+                (answer.status, answer.header("x-cache"), answer.body)
+            )
+
+        threads = [
+            threading.Thread(target=ask, args=(port, name))
+            for _, port, _ in sides
+            for name in LOCKED
+            for _ in LOCKED[name].steps
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        theirs, ours = (
+            {
+                name: (
+                    sorted(told[port, name]),
+                    len(origin.asked[f"/{LOCKED[name].place}/{NAMES.index(name)}"]),
+                )
+                for name in LOCKED
+            }
+            for origin, port, _ in sides
+        )
+        self.assertEqual(theirs, ours)
+        self.assertEqual([asked for _, asked in ours.values()], [1, 4, 2])
 
     def run_phase(
         self,
@@ -308,9 +365,9 @@ class ConductTests(SynchronousTestCase):
         found: list[dict[str, list[Any]]],
     ) -> None:
         """The steps of a phase, the first of every case, then the second ones..."""
-        steps = {name: [s for s in CASES[name].steps if s.phase == phase] for name in NAMES}
+        steps = {name: [s for s in CASES[name].steps if s.phase == phase] for name in CASES}
         for turn in range(max(map(len, steps.values()))):
-            for number, name in enumerate(NAMES):
+            for number, name in enumerate(CASES):
                 if turn >= len(steps[name]):
                     continue
                 step = steps[name][turn]
