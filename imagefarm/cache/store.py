@@ -28,6 +28,8 @@ T = TypeVar("T")
 _FIRST_READ: Final = 4096
 #: The coarsest step of a file system's clock that we allow for.
 _TICK_NS: Final = 2_000_000_000
+#: How many decoded header blocks are remembered.
+_KNOWN: Final = 1024
 #: The permission that a softly purged file lacks.
 _LIVE: Final = 0o200
 _HEX: Final = frozenset(b"0123456789abcdef")
@@ -126,6 +128,7 @@ class Directory:
         # With the process id: unique, even where a restarted process gets its old id again.
         self._boot = os.urandom(6).hex().encode("ascii")
         self._serial = 0
+        self._known: dict[bytes, tuple[bytes, Entry]] = {}
 
     def create(self) -> None:
         """Make the directory with its parents, for nobody else's eyes. Raises OSError."""
@@ -174,11 +177,7 @@ class Directory:
             return None
         try:
             stat = os.fstat(fd)
-            data = os.pread(fd, _FIRST_READ, 0)
-            try:
-                entry, offset = decode(data)
-            except TruncatedEntry as more:
-                entry, offset = decode(os.pread(fd, more.needed, 0))
+            entry, offset = self._header(fd, digest)
             if stat.st_size != offset + entry.body_length:
                 raise CorruptEntry("the body has not the length that the header promises")
         except BaseException:
@@ -186,6 +185,21 @@ class Directory:
             raise
         file = OpenFile(fd, stat.st_size, stat.st_mtime, path)
         return Found(entry, file, offset, not stat.st_mode & _LIVE)
+
+    def _header(self, fd: int, digest: bytes) -> tuple[Entry, int]:
+        """The entry of an open file and its block's length; a block seen before is known."""
+        data = os.pread(fd, _FIRST_READ, 0)
+        known = self._known.get(digest)
+        if known is not None and data.startswith(known[0]):
+            return known[1], len(known[0])
+        try:
+            entry, offset = decode(data)
+        except TruncatedEntry as more:
+            return decode(os.pread(fd, more.needed, 0))
+        if len(self._known) >= _KNOWN:
+            self._known.clear()
+        self._known[digest] = data[:offset], entry
+        return entry, offset
 
     def soften(self, found: Found) -> None:
         """Mark an open file as purged softly: a bit of its mode, seen by all. Raises OSError."""
