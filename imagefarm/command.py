@@ -2,7 +2,7 @@
 
 ``imagefarm [-?hvVtTq] [-s signal] [-p prefix] [-e filename] [-c filename] [-g directives]`` starts
 what the configuration describes: a farm, a resizer, or a server (src/core/nginx.c has the options
-and their messages).
+and their messages). ``imagefarm sign`` and ``imagefarm warm`` are `imagefarm.app.tools`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from imagefarm import __version__
 from imagefarm.app import CannotStart, Options, check
 from imagefarm.app.configuration import read
 from imagefarm.app.plan import explained
+from imagefarm.app.tools import COMMANDS
 from imagefarm.config.loader import Loaded
 from imagefarm.config.parse import parse_file
 from imagefarm.process import pidfile
@@ -43,6 +44,7 @@ _FLAGS: Final = "?hvVtTq"
 _HELP: Final = """\
 Usage: imagefarm [-?hvVtTq] [-s signal] [-p prefix]
                  [-e filename] [-c filename] [-g directives]
+       imagefarm sign|warm ...
 
 Options:
   -?,-h         : this help
@@ -56,6 +58,10 @@ Options:
   -e filename   : set error log file (default: logs/error.log)
   -c filename   : set configuration file (default: conf/nginx.conf)
   -g directives : set global directives out of configuration file
+
+Commands, each with a -h of its own:
+  sign          : sign URLs of the resizer
+  warm          : have pictures made before anybody asks for them
 """
 
 
@@ -222,6 +228,8 @@ def _version(line: Line, program: str) -> None:
 def main(arguments: Sequence[str] | None = None) -> Any:
     """The console script; returns its exit status."""
     program, *words = sys.argv if arguments is None else arguments
+    if words and words[0] in COMMANDS:
+        return COMMANDS[words[0]](words[1:])
     try:
         line = Line.parse(words)
         if line.flags & set("?hvV"):
