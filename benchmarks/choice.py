@@ -23,6 +23,7 @@ from imagefarm.proxy.policies import (
     Random,
     RoundRobin,
 )
+from tests.proxy.nginx_model import Model, ModelPeer
 
 SIZES = (10, 100, 1_000, 10_000)
 _NO_TEMPLATE = Template("", (), None)  # keys are made here, not from requests
@@ -78,16 +79,33 @@ def cost(policy: Policy, peers: Peers, choices: int) -> float:
     return spent / choices * 1e6
 
 
+def walk(size: int, choices: int) -> float:
+    """The same for a choice by a walk over all peers, as plain as the tests' model of nginx."""
+    model = Model([ModelPeer(number) for number in range(size)])
+    choices = max(1, min(choices, 200_000 // size))
+    begin = time.process_time()
+    for _ in range(choices):
+        number = model.choose(0.0)
+        assert number is not None
+        model.free(number, 0.0, failed=False)
+    return (time.process_time() - begin) / choices * 1e6
+
+
 def rows(names: list[str], choices: int) -> Iterator[str]:
-    """A line for each method, weights and state."""
+    """A line for each method, weights and state, after one for the walk that none of them is."""
+    yield _row("walk", "equal", "all up", [walk(size, choices) for size in SIZES])
     for name in names:
         for weights, weight in WEIGHTS.items():
             if weights != "equal" and name in EQUAL_ONLY:
                 continue
             for state in STATES:
                 spent = [cost(METHODS[name](), group(n, weight, state), choices) for n in SIZES]
-                figures = "".join(f"{figure:>9.1f}" for figure in spent)
-                yield f"{name:<12} {weights:<14} {state:<12}{figures}{spent[-1] / spent[0]:>9.1f}"
+                yield _row(name, weights, state, spent)
+
+
+def _row(name: str, weights: str, state: str, spent: list[float]) -> str:
+    figures = "".join(f"{figure:>9.1f}" for figure in spent)
+    return f"{name:<12} {weights:<14} {state:<12}{figures}{spent[-1] / spent[0]:>9.1f}"
 
 
 def main() -> None:
