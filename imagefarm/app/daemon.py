@@ -271,7 +271,7 @@ class DaemonService(Service):
             self._refuse([failure.getErrorMessage()])
             return coming.stop()
 
-        spare_the_collector()
+        spare_the_collector(anew=True)
         coming.start().addCallbacks(ready, failed).addErrback(_unexpected).addCallback(
             lambda _: self._next()
         )

@@ -71,12 +71,17 @@ def _patience(loop: Any) -> float | None:
     return calls[0].time - loop.seconds() if calls else None
 
 
-def spare_the_collector() -> None:
+def spare_the_collector(*, anew: bool = False) -> None:
     """Take what has been made at the start out of the garbage collector's sight.
+
+    ``anew``: what was taken out of it before may be garbage by now. (Not in a fork: there it must
+    never be collected.)
 
     Modules and the compiled configuration live as long as the process; requests make few cycles.
     So collections are rarer, shorter, and the pages of a forked child stay shared.
     """
+    if anew:
+        gc.unfreeze()
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)

@@ -24,7 +24,7 @@ from tests.support.processes import (
 
 RELOADS = 12
 #: What a process may have grown by, in bytes, when it has done all reloads but the first few.
-SLACK = 6 << 20
+SLACK = 2 << 20
 
 CONFIGURATION = """
 worker_processes {workers};
