@@ -13,7 +13,12 @@ import sys
 from typing import Any, Final
 
 from twisted.internet import tcp
-from twisted.internet.error import ConnectError, TimeoutError, getConnectError
+from twisted.internet.error import (
+    ConnectBindError,
+    ConnectError,
+    TimeoutError,
+    getConnectError,
+)
 from twisted.internet.interfaces import IWriteDescriptor
 from twisted.internet.posixbase import PosixReactorBase
 from twisted.python.failure import Failure
@@ -53,6 +58,9 @@ class Dialling:
         """Begin; it may be over when this returns. ``timeout`` is in seconds."""
         try:
             number = self._connect(local)
+        except ConnectBindError as error:
+            self._fail(error)
+            return
         except OSError as error:
             number = error.errno or errno.EIO
         if number == _NOT_YET:
@@ -72,8 +80,11 @@ class Dialling:
             family, address = socket.AF_INET6, found[0][4]
         sock = self._socket = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         if local is not None:
-            _prepare(sock, local)
-            sock.bind((local.host, local.port))
+            try:
+                _prepare(sock, local)
+                sock.bind((local.host, local.port))
+            except OSError as error:
+                raise ConnectBindError(error.errno, error.strerror) from None
         number = sock.connect_ex(address)
         if number != _NOT_YET:
             return number

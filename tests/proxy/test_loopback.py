@@ -11,6 +11,8 @@ from twisted.internet.defer import CancelledError, Deferred, gatherResults, inli
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
+from imagefarm.config.variables import Template
+from imagefarm.http.binding import Binding, parse_local
 from imagefarm.http.headers import Headers
 from imagefarm.http.message import BodyStream, Request
 from imagefarm.http.spool import SpooledBody
@@ -158,6 +160,18 @@ class GroupTests(LoopbackTestCase):
     def test_silence_is_a_timeout(self) -> Any:
         fault = yield self.fault(hang, read_timeout=0.05)
         self.assertIs(fault, Fault.TIMEOUT)
+
+    @inlineCallbacks
+    def test_a_local_address_that_cannot_be_had(self) -> Any:
+        """It is not the peer that has failed."""
+        group = self.group(self.serve(answer(OK)).port)
+        text = "198.51.100.1"
+        bind = Binding(Template(text, (text.encode(),), text.encode()), False, parse_local(text))
+        rules = ExchangeRules(HttpConnector(reactor), bind=bind)
+        exchange = group.exchange(make_request(), Outgoing(b"GET", b"/"), rules)
+        error = yield self.assertFailure(exchange, UpstreamError)
+        self.assertIs(error.fault, Fault.LOCAL)
+        self.assertEqual(next(iter(group.peers)).counters.fails, 0)
 
     @inlineCallbacks
     def test_truncated_body_fails_the_sink(self) -> Any:
