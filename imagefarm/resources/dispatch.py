@@ -452,6 +452,8 @@ def _plan_relay(request: Request, response: Response) -> None:
     if source is None or body is not source.body or response.status != 200:
         return
     location: Location = request.location
+    if _compressible(response, location):
+        return  # it depends on the length
     head = request.outcome.upstream_headers
     one = len(request.outcome.attempts) == 1 and head is not None and relays.usual(head)
     dated = location.filters.expires.kind is Kind.MODIFIED or b"date" in response.headers

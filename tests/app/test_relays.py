@@ -31,7 +31,7 @@ from tests.http.fakes import ClientTransport
 
 HTTP: Final = (
     "access_log PREFIX/logs/a.log upstreams;", "access_log PREFIX/logs/b.log facts;",
-    "gzip on; gzip_min_length 10; gzip_types image/x;", "expires 10s;", "add_header X-A b always;",
+    "gzip on; gzip_vary on; gzip_min_length 10; gzip_types image/x;", "expires 10s;", "add_header X-A b always;",
     "keepalive_requests 3;", "error_page 404 502 /e;", "add_header X-H $host;", "charset utf-8;",
     "expires modified +1h;", "server_tokens off;", "keepalive_timeout 5 5;",
 )  # fmt: skip
@@ -78,6 +78,7 @@ ANSWERS: Final = (
     answer(b"200 OK", b"one more", JPEG, b'ETag: W/"t"', EXPIRES),
     answer(b"200 OK", b"", JPEG, MODIFIED, b'ETag: "empty"'),
     answer(b"200 OK", b"plain " * 9, b"Content-Type: image/x", b'ETag: "x"'),
+    answer(b"200 OK", b"short", b"Content-Type: image/x", b'ETag: "x"'),
     answer(b"200 OK", b"mine", JPEG, b"Set-Cookie: a=b", b'ETag: "t"'),
     answer(b"200 OK", b"bye", JPEG, MODIFIED, b'ETag: "t"', b"Connection: close"),
     answer(b"200 OK", b"z" * 70000, JPEG, MODIFIED, b'ETag: "t"'),
