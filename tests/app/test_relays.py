@@ -31,7 +31,8 @@ from tests.http.fakes import ClientTransport
 
 HTTP: Final = (
     "access_log PREFIX/logs/a.log upstreams;", "access_log PREFIX/logs/b.log facts;",
-    "gzip on; gzip_vary on; gzip_min_length 10; gzip_types image/x;", "expires 10s;", "add_header X-A b always;",
+    "gzip on; gzip_vary on; gzip_min_length 10; gzip_types image/x;", "expires 10s;",
+    "add_header X-A b always;",
     "keepalive_requests 3;", "error_page 404 502 /e;", "add_header X-H $host;", "charset utf-8;",
     "expires modified +1h;", "server_tokens off;", "keepalive_timeout 5 5;",
 )  # fmt: skip
