@@ -105,7 +105,7 @@ class Idle(SynchronousTestCase):
         return len(poll.poll(0))
 
     def test_asked_again(self) -> None:
-        for client in self.open(SOME, self.port):  # what is taken once, whoever comes
+        for client in self.open(MANY, self.port):  # what is taken once, whoever comes
             self.ask(client)
             client.close()
         wait_until(lambda: self.waiting() == 0, 5, "closed")
@@ -124,7 +124,7 @@ class Idle(SynchronousTestCase):
         self.assertEqual(self.closed(clients), MANY)
         for client in clients:
             self.assertEqual(client.recv(1), b"")  # an orderly end
-        lines = self.lines()[SOME:]
+        lines = self.lines()[MANY:]
         self.assertEqual({words[0] for words in lines}, {"127.0.0.1"})
         ports = [str(client.getsockname()[1]) for client in clients]
         self.assertEqual([words[1] for words in lines], ports * 2)

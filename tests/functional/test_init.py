@@ -68,10 +68,11 @@ class InitScript(CommandCase):
 
         client = Client(self.port, 3)
         self.addCleanup(client.stop)
+        before = descendants(pid)
         self.assertEqual(self.service("reload"), 0)
         log, errors = self.prefix.logs / "slave_access.log", self.prefix.logs / "slave_error.log"
-        wait_until(lambda: len(descendants(pid)) == 2, 15, "new worker")
-        wait_until(lambda: len(descendants(pid)) == 1, 15, "end of the old one")
+        wait_until(lambda: set(descendants(pid)) - set(before), 15, "new worker")
+        wait_until(lambda: not set(descendants(pid)) & set(before), 15, "end of the old one")
         for number in range(2):
             log.rename(f"{log}.{number}")
             errors.rename(f"{errors}.{number}")

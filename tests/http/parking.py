@@ -59,7 +59,9 @@ class Bench:
         self.factory.abort()
         for reader in self.reactor.removeAll():
             reader.connectionLost(None)
-        for left in (*self._clients, self._listening):
+        for reader in tuple(self.reactor._internalReaders):  # what wakes it up
+            reader.connectionLost(None)
+        for left in (*self._clients, self._listening, self.reactor._poller):
             left.close()
 
     def until(self, condition: Callable[[], object]) -> None:

@@ -9,10 +9,12 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from imagefarm.image.errors import Forbidden, ImageError, NotFound, Unsupported
 from imagefarm.image.source import Identity, open_source, stat_source
+from tests.support.descriptors import descriptors, keep_garbage
 
 
 class Sources(SynchronousTestCase):
     def setUp(self) -> None:
+        keep_garbage(self)
         base = Path(self.mktemp())
         self.root = base / "root"
         (self.root / "dir").mkdir(parents=True)
@@ -29,11 +31,11 @@ class Sources(SynchronousTestCase):
             return file.read()
 
     def refused(self, src: bytes, kind: type[ImageError]) -> None:
-        before = len(os.listdir("/proc/self/fd"))
+        before = descriptors()
         for function in (open_source, stat_source):
             error = self.assertRaises(kind, function, os.fsencode(self.root), src)
             self.assertNotIn("/", error.reason)
-        self.assertEqual(len(os.listdir("/proc/self/fd")), before, "no descriptor is left open")
+        self.assertEqual(descriptors(), before, "no descriptor is left open")
 
     def test_files(self) -> None:
         self.assertEqual(self.read(b"/a.jpg"), b"inside")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from pathlib import Path
 
@@ -11,16 +10,14 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from imagefarm.process.listening import Listening
 from imagefarm.process.sockets import Endpoint, ListenError, open_socket
+from tests.support.descriptors import descriptors, keep_garbage
 
 LOOPBACK = Endpoint("127.0.0.1")
 
 
-def descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
-
-
 class ListeningTests(SynchronousTestCase):
     def setUp(self) -> None:
+        keep_garbage(self)
         self.before = descriptors()
         self.listening = Listening()
         self.addCleanup(self.listening.close, unlink=True)

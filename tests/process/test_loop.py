@@ -52,7 +52,12 @@ class LoopTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.reactor: Any = EPollReactor()
         self.assertTrue(streamline(self.reactor, (Lean,)))
-        self.addCleanup(self.reactor._poller.close)
+        self.addCleanup(self.close)
+
+    def close(self) -> None:
+        for reader in tuple(self.reactor._internalReaders):  # what wakes it up
+            reader.connectionLost(None)
+        self.reactor._poller.close()
 
     def reader(self, kind: type[Reader]) -> tuple[Any, socket.socket]:
         ours, theirs = socket.socketpair()

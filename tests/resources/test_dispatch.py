@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -13,6 +12,7 @@ from imagefarm.http import filters
 from imagefarm.http.headers import Headers
 from imagefarm.http.message import BodySink, Request, Response
 from imagefarm.resources.dispatch import MAX_REDIRECTS
+from tests.support.descriptors import descriptors, keep_garbage
 
 from .site import Shown, Site
 
@@ -110,10 +110,11 @@ class HandlerTests(DispatchCase):
         site = self.site("location / { }", files=["a.txt"])
         site.ask("/a.txt")
         self.patch(filters, "FILTERS", (*filters.FILTERS, broken))
-        before = os.listdir("/proc/self/fd")
+        keep_garbage(self)
+        before = descriptors()
         for _ in range(5):
             self.assertEqual(site.ask("/a.txt").status, 500)
-        self.assertEqual(os.listdir("/proc/self/fd"), before)
+        self.assertEqual(descriptors(), before)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 5)
 
     def test_final_answers_have_no_error_page(self) -> None:

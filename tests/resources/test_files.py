@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from imagefarm.resources.files import Directory, Forbidden, NotFound, Symlinks, open_file
+from tests.support.descriptors import descriptors, keep_garbage
 
 POLICIES = tuple(Symlinks)
 
@@ -30,10 +31,11 @@ class OpenCase(SynchronousTestCase):
         (self.root / "loop").symlink_to("loop")
         (self.root / "foreign").symlink_to("/etc/passwd")
         os.mkfifo(self.root / "fifo")
+        keep_garbage(self)
 
     def open(self, name: str, policy: Symlinks = Symlinks.ALLOWED, trusted: bytes = b"") -> str:
         """The file's content, or the name of the exception."""
-        before = len(os.listdir("/proc/self/fd"))
+        before = descriptors()
         try:
             file = open_file(os.fsencode(self.root) + b"/" + name.encode(), policy, trusted)
         except (Directory, NotFound, Forbidden) as error:
@@ -42,7 +44,7 @@ class OpenCase(SynchronousTestCase):
             self.assertEqual((file.size, file.path[-len(name) :]), (5, name.encode()))
             found = os.read(file.fd, 100).decode()
             file.close()
-        self.assertEqual(len(os.listdir("/proc/self/fd")), before, "a descriptor is left")
+        self.assertEqual(descriptors(), before, "a descriptor is left")
         return found
 
 

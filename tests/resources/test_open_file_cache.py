@@ -15,6 +15,7 @@ from imagefarm.config.errors import ConfigurationError
 from imagefarm.http.message import Identity, OpenFile
 from imagefarm.resources.files import Directory, Forbidden, NotFound, Symlinks, open_file
 from imagefarm.resources.open_file_cache import OpenFileCache, Rules, Size
+from tests.support.descriptors import descriptors, keep_garbage
 
 from .site import Site
 
@@ -28,7 +29,8 @@ class CacheCase(SynchronousTestCase):
         self.root = Path(directory.name)
         self.clock = Clock()
         self.clock.advance(1000)
-        self.before = self.descriptors()
+        keep_garbage(self)
+        self.before = descriptors()
         self.rules = Rules(valid=VALID)
         self.make_cache(4)
         self.write("a", "first")
@@ -36,14 +38,10 @@ class CacheCase(SynchronousTestCase):
     def make_cache(self, limit: int, inactive: float = 100.0) -> None:
         self.cache = OpenFileCache(Size(limit, inactive), self.clock.seconds)
 
-    @staticmethod
-    def descriptors() -> int:
-        return len(os.listdir("/proc/self/fd"))
-
     @property
     def kept(self) -> int:
         """Descriptors that are open now."""
-        return self.descriptors() - self.before
+        return descriptors() - self.before
 
     def path(self, name: str) -> bytes:
         return os.fsencode(self.root / name)

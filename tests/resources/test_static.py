@@ -9,6 +9,7 @@ from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from imagefarm.config.errors import ConfigurationError
+from tests.support.descriptors import descriptors, keep_garbage
 
 from .site import Site
 
@@ -21,12 +22,13 @@ FILES = (
 class StaticCase(SynchronousTestCase):
     def site(self, text: str = "") -> Site:
         site = Site(self.addCleanup, text, files=FILES)
-        self.before = len(os.listdir("/proc/self/fd"))
+        keep_garbage(self)
+        self.before = descriptors()
         self.addCleanup(self.check_descriptors)
         return site
 
     def check_descriptors(self) -> None:
-        self.assertEqual(len(os.listdir("/proc/self/fd")), self.before)
+        self.assertEqual(descriptors(), self.before)
 
 
 class FileTests(StaticCase):
