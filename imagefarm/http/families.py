@@ -10,6 +10,7 @@ that are wanted again.
 from __future__ import annotations
 
 import os
+import re
 import stat
 from typing import Any, Final
 
@@ -20,6 +21,7 @@ from .etag import etag
 from .forms import HeadForm, has_marks
 from .headers import Headers
 from .message import (
+    OPEN_FLAGS,
     FileBody,
     Identity,
     OpenFile,
@@ -34,7 +36,6 @@ from .serializer import Serializer
 
 #: What names may be made of; all else is for the ordinary path to decode or to refuse.
 _SAFE: Final = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-_."
-_FLAGS: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 #: What follows the target in a request line.
 _VERSION: Final = len(b" HTTP/1.1")
 _GAPS: Final = {b"content-length": b"%d", b"last-modified": b"%b", b"etag": b'"%x-%x"'}
@@ -52,6 +53,46 @@ def split(line: bytes) -> tuple[bytes, bytes] | None:
     if dot <= slash or name.translate(None, _SAFE) or line[slash] == 46:
         return None
     return line[:slash] + line[dot:], name
+
+
+def target_of(line: bytes) -> bytes:
+    """The target in a request line of HTTP/1.1 with the method GET."""
+    return line[4:-_VERSION]
+
+
+def replayed(
+    model: Request,
+    captures: re.Pattern[bytes] | None,
+    target: bytes,
+    headers: Headers,
+    peer: Peer,
+    started: float,
+    outcome: Outcome,
+    *,
+    number: int,
+    size: int,
+) -> Request:
+    """A finished request like ``model``, of which only the name in its target is another.
+
+    ``captures`` is the pattern that led to its location, ``size`` its own bytes.
+    """
+    return Request(
+        RequestHead(b"GET", target, (1, 1), headers),
+        peer,
+        EMPTY,
+        started,
+        model.host,
+        target,
+        b"",
+        model.captures if captures is None else captures.search(target),
+        dict(model.variables),
+        model.server,
+        model.location,
+        number=number,
+        length=size,
+        transfer=model.transfer,
+        outcome=outcome,
+    )
 
 
 def founds_family(response: Response) -> bool:
@@ -106,7 +147,7 @@ def belongs(alike: Alike, line: bytes, name: bytes) -> bool:
     if alike.elsewhere and name.startswith(alike.elsewhere):
         return False
     for pattern, expected in alike.patterns:
-        if (pattern.search(line[4:-_VERSION]) is not None) is not expected:
+        if (pattern.search(target_of(line)) is not None) is not expected:
             return False
     return True
 
@@ -114,7 +155,7 @@ def belongs(alike: Alike, line: bytes, name: bytes) -> bool:
 def read(path: bytes) -> tuple[Identity, int, bytes] | None:
     """A regular file's identity, date and content, if it is neither empty nor large."""
     try:
-        fd = os.open(path, _FLAGS)
+        fd = os.open(path, OPEN_FLAGS)
     except (OSError, ValueError):
         return None
     try:
@@ -159,7 +200,7 @@ class Member:
     @property
     def uri(self) -> bytes:
         """The path that is asked for."""
-        return self.line[4:-_VERSION]
+        return target_of(self.line)
 
     @property
     def changed(self) -> float:
@@ -195,7 +236,7 @@ class Member:
         keep: bool,
     ) -> Request:
         """The finished request for the log, as the ordinary path would have left it."""
-        family, model = self.family, self.family.request
+        family = self.family
         values = {
             b"last-modified": format_http(self._mtime),
             b"etag": etag(self._mtime, self._size),
@@ -207,23 +248,10 @@ class Member:
             FileBody(file, 0, self._size),
             mtime=float(self._mtime),
         )
-        captures = family.captures
-        return Request(
-            RequestHead(b"GET", self.uri, (1, 1), headers),
-            peer,
-            EMPTY,
-            started,
-            model.host,
-            self.uri,
-            b"",
-            model.captures if captures is None else captures.search(self.uri),
-            dict(model.variables),
-            model.server,
-            model.location,
-            number=number,
-            length=size,
-            transfer=model.transfer,
-            outcome=Outcome(
-                response.status, sent, self._size, complete=True, keep=keep, response=response
-            ),
+        outcome = Outcome(
+            response.status, sent, self._size, complete=True, keep=keep, response=response
         )
+        return replayed(
+            family.request, family.captures, self.uri, headers, peer, started, outcome,
+            number=number, size=size,
+        )  # fmt: skip

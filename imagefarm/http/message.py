@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from attrs import define, field, frozen
 from twisted.internet.defer import Deferred
@@ -60,6 +60,9 @@ class BodyStream(Protocol):
     def cancel(self) -> None:
         """Nobody wants the rest."""
 
+
+#: How files are opened for service. O_NONBLOCK: a FIFO without it would hang the server.
+OPEN_FLAGS: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 
 #: Time of the last change in nanoseconds (content, mode, links: it can't be set back), size in
 #: bytes, inode: a file that is still what it was.

@@ -24,6 +24,7 @@ from .errorpages import tokens_of
 from .families import MAX_BODY, Family, Member, belongs, founds_family, split
 from .headers import Headers
 from .message import (
+    OPEN_FLAGS,
     FileBody,
     Identity,
     Look,
@@ -177,7 +178,7 @@ class Plan:
         if lent is not None:
             return _read_whole(lent, part)
         try:
-            fd = os.open(file.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+            fd = os.open(file.path, OPEN_FLAGS)
         except OSError:
             return None
         try:

@@ -4,8 +4,8 @@ How such a request is sent on, and what is made of the head of its answer, is de
 ordinary path and remembered: a `Relay` for the requests of a directory and extension (as in
 `http.families`), with the head that goes out for a client and header block, and a `Present` for
 each kind of answer: an upstream's head without what differs from file to file. The next such
-request goes out at once on a kept connection (`Wire`), and its answer comes back with the
-remembered head.
+request goes out at once, on a kept connection or a new one (`Wire`), and its answer comes back
+with the remembered head.
 
 Whatever is unusual (an answer of another kind, one that is large or late, a client that leaves,
 a connection that breaks) is not dealt with here: `Relaying.inflate` makes the ordinary request
@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from attrs import frozen
 
 from .alike import Alike
-from .body import EMPTY
 from .exchange import Phase
+from .families import MAX_BODY, replayed, target_of
 from .forms import HeadForm, has_marks
 from .headers import Headers
-from .message import Attempt, Outcome, Peer, Request, RequestHead, Response, Traffic
+from .message import Attempt, Outcome, Peer, Request, Response, Traffic
 from .serializer import Serializer
 from .timers import Call, Clock
 
@@ -35,15 +35,12 @@ if TYPE_CHECKING:
 #: Clients and header blocks whose outgoing head a relay remembers, and kinds of answers.
 MAX_TAILS: Final = 1024
 MAX_PRESENTS: Final = 1024
-#: Larger answers are streamed on the ordinary path, in bytes.
-MAX_BODY: Final = 65536
 #: Seconds that the rest of a body may take, before what there is goes out without it.
 PATIENCE: Final = 0.01
 
 #: An answer in more pieces than this is given to the client as it comes, on the ordinary path.
 MAX_PIECES: Final = 16
 
-_VERSION: Final = len(b" HTTP/1.1")
 #: A length has fewer.
 _DIGITS: Final = 19
 _CONTROLS: Final = re.compile(rb"[\x00-\x1f\x7f]")
@@ -298,7 +295,7 @@ class Relaying:
         self._block = block
         self._data = data
         self.line = line
-        self.uri = line[4:-_VERSION]
+        self.uri = target_of(line)
         self._started = started
         self._wire = wire
         self._buffer = b""
@@ -432,7 +429,7 @@ class Relaying:
         keep: bool,
     ) -> Request:
         """The finished request for the log, as the ordinary path would have left it."""
-        present, wire, model = self._present, self._wire, self._relay.request
+        present, wire = self._present, self._wire
         assert present is not None
         values = dict(zip(present.names, self._values, strict=True))
         body = int(values[b"content-length"])
@@ -444,35 +441,22 @@ class Relaying:
             (name, value.strip(b" \t"))
             for name, _, value in (row.partition(b":") for row in self._buffer.split(b"\r\n")[1:])
         ]
-        captures = self._relay.alike.captures
         took = self._took
         attempt = Attempt(
             wire.peer_name, present.status, took, wire.connected, took, wire.traffic, first=True
         )
-        return Request(
-            RequestHead(b"GET", self.uri, (1, 1), headers),
-            peer,
-            EMPTY,
-            self._started,
-            model.host,
-            self.uri,
-            b"",
-            model.captures if captures is None else captures.search(self.uri),
-            dict(model.variables),
-            model.server,
-            model.location,
-            number=number,
-            length=size,
-            transfer=model.transfer,
-            outcome=Outcome(
-                present.status,
-                sent,
-                body,
-                attempts=[attempt],
-                complete=True,
-                keep=keep,
-                response=Response(present.status, Headers(fields), length=body),
-                upstream_headers=Headers(received),
-                upstream_length=body,
-            ),
+        outcome = Outcome(
+            present.status,
+            sent,
+            body,
+            attempts=[attempt],
+            complete=True,
+            keep=keep,
+            response=Response(present.status, Headers(fields), length=body),
+            upstream_headers=Headers(received),
+            upstream_length=body,
         )
+        return replayed(
+            self._relay.request, self._relay.alike.captures, self.uri, headers, peer,
+            self._started, outcome, number=number, size=size,
+        )  # fmt: skip

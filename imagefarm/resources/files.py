@@ -7,7 +7,7 @@ import os
 import stat
 from enum import Enum
 
-from imagefarm.http.message import OpenFile, identity
+from imagefarm.http.message import OPEN_FLAGS, OpenFile, identity
 
 
 class Symlinks(Enum):
@@ -33,9 +33,6 @@ class Forbidden(Exception):
 _MISSING = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG})
 _DENIED = frozenset({errno.EACCES, errno.ELOOP, errno.EMLINK, errno.EPERM})
 
-# O_NONBLOCK: opening a FIFO without it would hang the server.
-_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
-
 
 def reason(error: OSError) -> str:
     """The error in nginx's form: ``(2: No such file or directory)``."""
@@ -53,7 +50,7 @@ def open_file(
         raise NotFound("the path has a NUL")
     try:
         fd = (
-            os.open(path, _FLAGS)
+            os.open(path, OPEN_FLAGS)
             if symlinks is Symlinks.ALLOWED
             else _walk(path, symlinks, trusted)
         )
@@ -89,7 +86,7 @@ def _walk(path: bytes, symlinks: Symlinks, trusted: bytes) -> int:
     try:
         for i, name in enumerate(names):
             last = i == len(names) - 1
-            flags = _FLAGS if last else os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+            flags = OPEN_FLAGS if last else os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
             if last and path.endswith(b"/"):
                 flags |= os.O_DIRECTORY
             if symlinks is Symlinks.SAME_OWNER:
@@ -100,7 +97,7 @@ def _walk(path: bytes, symlinks: Symlinks, trusted: bytes) -> int:
             os.close(fd)
             fd = inner
         if not names:
-            return os.open(start, _FLAGS)
+            return os.open(start, OPEN_FLAGS)
         result, fd = fd, -1
         return result
     finally:
