@@ -28,8 +28,9 @@ from tests.support.streams import Checker, pieces
 
 GIGABYTE = 1 << 30
 LARGE = 32 << 20
-#: More than the kernel's buffers on loopback hold.
 MEDIUM = 24 << 20
+#: More than the kernel's buffers of two connections hold (up to 32 MB to receive, 4 to send).
+ENDLESS = 128 << 20
 #: How much more memory than idle the master may have.
 MEMORY = 20 << 20
 #: ``proxy_max_temp_file_size`` in /limited.
@@ -327,31 +328,32 @@ class SlowTests(StreamingCase):
     def test_without_buffering_it_does(self) -> None:
         for target in ("/off/bytes", "/nofile/bytes", "/nowhere/bytes"):
             with self.watched():
-                sock = self.connect(f"{target}/{MEDIUM}")
+                sock = self.connect(f"{target}/{ENDLESS}")
+                wait_until(self.site.active, 10, "request")
                 time.sleep(0.3)
                 self.assertEqual((self.site.active(), self.site.temporary()), (1, []), target)
-                checker = self.receive(sock, MEDIUM)
-            self.assertEqual((checker.count, checker.good), (MEDIUM, True))
+                checker = self.receive(sock, ENDLESS)
+            self.assertEqual((checker.count, checker.good), (ENDLESS, True))
         self.assertIn("failed (20: Not a directory) while reading upstream", self.site.errors())
 
     def test_the_limit_is_kept(self) -> None:
-        sock = self.connect(f"/limited/bytes/{MEDIUM}")
+        sock = self.connect(f"/limited/bytes/{ENDLESS}")
         wait_until(lambda: LIMIT in self.site.temporary(), 10, "full temporary file")
         time.sleep(0.1)
         self.assertEqual((self.site.active(), self.site.temporary()), (1, [LIMIT]))
-        checker = self.receive(sock, MEDIUM)
-        self.assertEqual((checker.count, checker.good), (MEDIUM, True))
+        checker = self.receive(sock, ENDLESS)
+        self.assertEqual((checker.count, checker.good), (ENDLESS, True))
 
     def is_active(self, count: int) -> bool:
         return self.site.active() == count
 
     def test_the_upstream_may_say_so(self) -> None:
-        for target, said, active in (("/on", "no", 1), ("/off", "yes", 0)):
-            sock = self.connect(f"{target}/bytes/{MEDIUM}?field=X-Accel-Buffering:%20{said}")
+        for target, said, active, size in (("/on", "no", 1, ENDLESS), ("/off", "yes", 0, MEDIUM)):
+            sock = self.connect(f"{target}/bytes/{size}?field=X-Accel-Buffering:%20{said}")
             wait_until(partial(self.is_active, active), 10, "state")
             time.sleep(0.2)
             self.assertEqual(self.site.active(), active)
-            self.assertEqual(self.receive(sock, MEDIUM).count, MEDIUM)
+            self.assertEqual(self.receive(sock, size).count, size)
 
     def test_a_slow_upstream(self) -> None:
         """A client that sends faster than the upstream reads has to wait, and nobody keeps it."""
