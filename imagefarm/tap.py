@@ -128,8 +128,7 @@ def makeService(options: Any) -> IService:
     settings = options.subOptions.options
     try:
         if options.subOptions["check"]:
-            for problem in check(settings, reactor).warnings:
-                sys.stderr.write(f"imagefarm: [warn] {problem}\n")
+            check(settings, reactor)
             sys.stderr.write(f"imagefarm: configuration file {settings.config} is fine\n")
             sys.exit(0)
         return make_service(settings, reactor)

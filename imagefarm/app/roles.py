@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from imagefarm.config.errors import Invalid, Problem
+from imagefarm.config.errors import Invalid
 from imagefarm.config.loader import Loaded
 from imagefarm.image.directives import ResizerSettings
 from imagefarm.process.directives import MainSettings, farm_members
-from imagefarm.process.limits import too_few_files
 from imagefarm.process.sockets import Endpoint
 from imagefarm.resources import directives as rows
 from imagefarm.resources.listen import parse_address
@@ -43,7 +42,7 @@ def web(loaded: Loaded, options: Options, reactor: Any) -> Plan:
 
     work = make(reactor, Boards())
     endpoints = tuple(gate.endpoint for gate in work.gates)
-    warnings = (*loaded.warnings, *dict.fromkeys(work.warnings), *_limits(main))
+    warnings = (*loaded.warnings, *dict.fromkeys(work.warnings))
     return Plan(options.prefix, main, warnings, endpoints, logs, work, make)
 
 
@@ -82,9 +81,3 @@ def farm(loaded: Loaded, options: Options, reactor: Any) -> Plan:
         options.prefix, main, loaded.warnings, (), ErrorLogs(), work,
         lambda reactor, boards: work, work.hang_up,
     )  # fmt: skip
-
-
-def _limits(main: MainSettings) -> list[Problem]:
-    """A warning, if the workers may have more connections than descriptors."""
-    text = too_few_files(main.worker_connections, main.worker_rlimit_nofile)
-    return [] if text is None else [Problem(text, "", 0)]

@@ -27,7 +27,6 @@ from imagefarm.fastcgi.handler import FastCGIPass
 from imagefarm.http.accesslog import LogFiles
 from imagefarm.http.factory import HttpFactory
 from imagefarm.http.message import Handler
-from imagefarm.http.places import Places
 from imagefarm.http.timers import TimerWheel
 from imagefarm.http.transfer import head_settings, transfer_settings
 from imagefarm.http.transport import listen
@@ -88,7 +87,6 @@ class WebWork:
     board: Board | None = None
     #: What our parent says of the configuration.
     journal: Board | None = None
-    places: Places = field(init=False)
     groups: Groups = field(init=False)
     management: Management = field(init=False)
     zones: dict[str, Zone] = field(init=False)
@@ -118,15 +116,14 @@ class WebWork:
             for name, settings in zone_settings(block).items()
         }
         self._wheel = TimerWheel(self.reactor)
-        self.places = Places(self.main.worker_connections, self.reactor.seconds)
-        self.groups = Groups(self.reactor, self.places)
+        self.groups = Groups(self.reactor)
         self.logs = LogFiles(
             self.reactor,
             variables(self.clock),
             os.fsencode(os.path.join(self.prefix, "logs", "access.log")),
         )
         for block in http:
-            make = partial(Groups.from_scope, block, self.reactor, self.places)
+            make = partial(Groups.from_scope, block, self.reactor)
             self.groups = self._tolerate(make) or self.groups
             self.warnings += self.groups.warnings
         self.management = Management(self.reactor, http, self.groups, self.clock)
@@ -293,7 +290,7 @@ class WebWork:
             wheel=self._wheel,
             serials=self._serials,
             now=self.clock,
-            places=self.places,
+            max_connections=self.main.worker_connections,
             # Of a Unix socket's clients ``api`` wants to know whose they are.
             asks_socket=where.address[0].startswith("unix:")
             or needs_socket(self.loaded.variables, wildcard=where.wildcard),

@@ -145,6 +145,7 @@ class LogFile:
 
     def __init__(self, target: Target, reactor: Clock) -> None:
         self._target = target
+        self._buffer = target.buffer
         self._reactor = reactor
         self._fd = -1
         self._lines: dict[bytes, list[bytes]] = {}
@@ -164,11 +165,14 @@ class LogFile:
 
     def append(self, path: bytes, line: bytes) -> None:
         """Take a whole line for the file ``path``."""
-        if self._size + len(line) > self._target.buffer:
+        if self._size + len(line) > self._buffer:
             self.flush()
-        self._lines.setdefault(path, []).append(line)
+        lines = self._lines.get(path)
+        if lines is None:
+            lines = self._lines[path] = []
+        lines.append(line)
         self._size += len(line)
-        if self._size >= self._target.buffer:
+        if self._size >= self._buffer:
             self.flush()
         elif self._timer is None:
             self._timer = self._reactor.callLater(self._target.flush, self._tick)

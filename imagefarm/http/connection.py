@@ -55,8 +55,28 @@ class HttpConnection(Passing):
         "_draining", "_pumping", "_reading",
     )  # fmt: skip
 
+    # The attributes of the base classes are set here, too: a chain of initialisers would cost each
+    # connection as much as reading a request from the socket.
     def __init__(self, factory: HttpFactory, peer: Peer) -> None:
-        super().__init__(factory, peer)
+        self.factory = factory
+        self.peer = peer
+        self.transport = None
+        self.deadline = NEVER
+        self.slot = -1
+        self._wait = Wait.NOTHING
+        self._mark = (0, 0.0)
+        self.opened = factory.second()
+        self.served = 0
+        self._idle_timeout = 0.0
+        self._alone = b""
+        self.plain = False
+        self._state = State.HEAD
+        self._parser = None
+        self._exchange = None
+        self._linger = (0.0, 0.0)
+        self._eof = False
+        self.congested = False
+        self._started = 0.0
         self._draining = 0
         self._pumping = False
         self._reading = True
@@ -176,21 +196,14 @@ class HttpConnection(Passing):
         return "writing"
 
     @property
-    def waiting_since(self) -> float:
+    def idle_since(self) -> float:
         """When it began to wait for a request, by the factory's clock; NEVER if it does not."""
         if self._state is not State.HEAD or self._wait is not Wait.IDLE or self._pumping:
             return NEVER
-        if self._parser is not None:
+        if self._parser is not None or self._eof or type(self.transport) is not DirectServer:
             return NEVER
         timeout = self._idle_timeout if self.served else self.factory.client_header_timeout
         return self.deadline - timeout
-
-    @property
-    def idle_since(self) -> float:
-        """The same, if it could be parked now."""
-        if self._eof or type(self.transport) is not DirectServer:
-            return NEVER
-        return self.waiting_since
 
     def leave(self) -> socket.socket | None:
         """Let go of an idle connection's socket, which lives on; None while it is in use."""
@@ -468,6 +481,8 @@ class HttpConnection(Passing):
             self._await(Wait.SEND, self._send_timeout())
         else:
             self._await(Wait.IDLE, self._idle_timeout)
+            if self._reading:
+                return
         self._read_or_not()
 
     def _arm_busy(self) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from .body import BodyTimeout
 from .exchange import Exchange, Phase
-from .message import Peer, TransferSettings
+from .message import TransferSettings
 from .parser import RequestParser
 from .relays import Relaying
 from .replaying import Replaying
@@ -14,7 +14,7 @@ from .transport import Direct
 from .waiting import State, Wait
 
 if TYPE_CHECKING:
-    from .factory import HttpFactory
+    pass
 
 
 class Ending(Replaying):
@@ -22,15 +22,13 @@ class Ending(Replaying):
 
     __slots__ = ("_eof", "_exchange", "_linger", "_parser", "_state", "plain")
 
-    def __init__(self, factory: HttpFactory, peer: Peer) -> None:
-        super().__init__(factory, peer)
-        self.plain = False
-        self._state = State.HEAD
-        self._parser: RequestParser | None = None
-        self._exchange: Exchange | Relaying | None = None
-        #: When lingering ends at the latest, and how long it waits for more, in seconds.
-        self._linger = (0.0, 0.0)
-        self._eof = False
+    plain: bool
+    _state: State
+    _parser: RequestParser | None
+    _exchange: Exchange | Relaying | None
+    #: When lingering ends at the latest, and how long it waits for more, in seconds.
+    _linger: tuple[float, float]
+    _eof: bool
 
     def abort(self, *, reset: bool = True) -> None:
         """Break off; what was sent can't be mistaken for a whole.

@@ -17,7 +17,6 @@ from .connection import HttpConnection
 from .message import Application, ForwardedPeer, Peer, TransferSettings
 from .parking import ParkingLot
 from .parser import Limits, NamedLimits
-from .places import Places
 from .plans import Plans
 from .serializer import Serializer
 from .timers import Clock, TimerWheel
@@ -33,10 +32,6 @@ class Connection(Protocol):
     @property
     def idle_since(self) -> float:
         """When it began to wait for a request, if it could be parked now, else NEVER."""
-
-    @property
-    def waiting_since(self) -> float:
-        """When it began to wait for a request; NEVER if it does something else."""
 
     def drain(self, parting: float) -> None:
         """The server stops: close if idle for ``parting`` more seconds, else after the answer."""
@@ -54,7 +49,7 @@ class HttpFactory:
     request's own are known; ``client_header_timeout`` is in seconds; ``named`` is there where
     other servers have other limits. Factories of one process
     share the ``wheel`` and the ``serials`` that number connections. ``now`` is the time of day.
-    ``places`` are the process's: who finds none is closed as it comes.
+    ``max_connections`` is ``worker_connections``: one more is closed as it comes (0: no limit).
     ``asks_socket`` says that requests need `Peer.socket`.
     """
 
@@ -72,7 +67,7 @@ class HttpFactory:
         wheel: TimerWheel | None = None,
         serials: Iterator[int] | None = None,
         now: Callable[[], float] = time.time,
-        places: Places | None = None,
+        max_connections: int = 0,
         asks_socket: bool = False,
     ) -> None:
         self.app = app
@@ -86,8 +81,7 @@ class HttpFactory:
         self.wheel = wheel or TimerWheel(clock)
         self.serializer = Serializer(b"imagefarm", __version__.encode())
         self.now = now
-        self.places = places or Places(0, clock.seconds)
-        self.places.count_too(self)
+        self.max_connections = max_connections
         self.asks_socket = asks_socket
         self.plans = Plans()
         self._second = 0
@@ -132,13 +126,14 @@ class HttpFactory:
             peer = ForwardedPeer(name, port, self.server, next(self._serials), proxy=proxy)
         connection = HttpConnection(self, peer)
         self.connections.add(connection)
-        self.parked.make_room()
+        if len(self.connections) > self.parked.awake:
+            self.parked.make_room()
         return connection
 
     def admit(self) -> bool:
         """Count a connection that has come; False if there is no place for it."""
         self.accepted += 1
-        if not self.places.free():
+        if self.max_connections and self.count >= self.max_connections:
             self.refused += 1
             return False
         return True

@@ -214,9 +214,11 @@ class Socket(Protocol):
         """The 32-bit words of Linux's ``struct tcp_info``; None if there are none."""
 
 
-@frozen(eq=False)
+@define(eq=False)
 class Peer:
-    """The client's connection, as far as requests may know it.
+    """The client's connection, as far as requests may know it. Nobody changes it.
+
+    (To have it enforced, by ``frozen``, triples what it costs to make one for each connection.)
 
     ``tls`` is the negotiated protocol and cipher (``("TLSv1.3", "TLS_AES_...")``) or None;
     ``serial`` numbers connections, for logs; ``server`` names the listening socket
@@ -235,7 +237,7 @@ class Peer:
     uid: int | None = None
 
 
-@frozen(eq=False)
+@define(eq=False)
 class ForwardedPeer(Peer):
     """A client that others speak for.
 
@@ -406,6 +408,9 @@ class Request:
 #: body, the whole answer and the request.
 Facts = tuple[bytes, bytes, int, int, int]
 
+#: What `Repeated.replay` is called with.
+Occasion = tuple[Headers, Peer, int, int, float, int, bool]
+
 
 class Repeated(Protocol):
     """What was remembered of an answer, as far as the application has to know it.
@@ -421,6 +426,21 @@ class Repeated(Protocol):
     @property
     def many(self) -> bool:
         """See the class."""
+
+    def replay(
+        self,
+        headers: Headers,
+        peer: Peer,
+        number: int,
+        size: int,
+        started: float,
+        sent: int,
+        keep: bool,
+    ) -> Request:
+        """The finished request for the log, as the ordinary path would have left it.
+
+        ``size`` bytes were read for it and ``sent`` written; the connection was kept or not.
+        """
 
 
 class Application(Protocol):
@@ -439,13 +459,11 @@ class Application(Protocol):
     def finished(self, request: Request) -> None:
         """The answer was sent, or the client has gone: write the access log."""
 
-    def repeated(
-        self, plan: Repeated, key: Hashable, replay: Callable[[], Request], facts: Facts
-    ) -> None:
+    def repeated(self, plan: Repeated, key: Hashable, occasion: Occasion, facts: Facts) -> None:
         """`finished` for an answer that was repeated (`http.plans`).
 
-        ``replay`` makes the request as `finished` would have got it. ``key`` stands for the
-        client's address and header block.
+        ``plan.replay(*occasion)`` makes the request as `finished` would have got it. ``key``
+        stands for the client's address and header block.
         """
 
 

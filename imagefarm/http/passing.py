@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 from .body import RequestBody
 from .ending import Ending
 from .exchange import Exchange
-from .message import Peer, Request
+from .message import Request
 from .parser import ParsedHead, RequestParser
 from .relays import Relaying, Wire
 from .waiting import State
 
 if TYPE_CHECKING:
-    from .factory import HttpFactory
+    pass
 
 
 class Passing(Ending):
@@ -21,12 +21,10 @@ class Passing(Ending):
 
     __slots__ = ("_started", "congested")
 
-    def __init__(self, factory: HttpFactory, peer: Peer) -> None:
-        super().__init__(factory, peer)
-        #: Whether the transport has more than it likes.
-        self.congested = False
-        #: When the request was begun, in seconds of the time of day.
-        self._started = 0.0
+    #: Whether the transport has more than it likes.
+    congested: bool
+    #: When the request was begun, in seconds of the time of day.
+    _started: float
 
     @property
     def occupied(self) -> bool:

@@ -16,7 +16,6 @@ from .waiting import Waiting
 
 if TYPE_CHECKING:
     from .exchange import Exchange
-    from .factory import HttpFactory
 
 
 class Replaying(Waiting):
@@ -24,16 +23,14 @@ class Replaying(Waiting):
 
     __slots__ = ("_alone", "_idle_timeout", "opened", "peer", "served")
 
-    def __init__(self, factory: HttpFactory, peer: Peer) -> None:
-        super().__init__(factory)
-        self.peer = peer
-        #: When it was made, in seconds of the time of day, for ``keepalive_time``.
-        self.opened = factory.second()
-        #: Requests so far.
-        self.served = 0
-        self._idle_timeout = 0.0
-        #: The bytes being parsed, if they seem to be one whole request.
-        self._alone = b""
+    peer: Peer
+    #: When it was made, in seconds of the time of day, for ``keepalive_time``.
+    opened: int
+    #: Requests so far.
+    served: int
+    _idle_timeout: float
+    #: The bytes being parsed, if they seem to be one whole request.
+    _alone: bytes
 
     def _replay(self, data: bytes) -> bool:
         """Answer a request that has been answered before; False if it is to be parsed."""
@@ -96,7 +93,7 @@ class Replaying(Waiting):
         factory.app.repeated(
             plan,
             (block, peer.address),
-            lambda: plan.replay(block.headers, peer, number, size, now, sent, keep),
+            (block.headers, peer, number, size, now, sent, keep),
             (plan.line, plan.uri, len(body), sent, size),
         )
         self._idle_timeout = transfer.keepalive_timeout

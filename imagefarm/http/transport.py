@@ -6,6 +6,7 @@ response. `listen` makes ports whose connections are ours instead.
 
 from __future__ import annotations
 
+import _socket
 import fcntl
 import os
 import socket
@@ -23,9 +24,12 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from .message import Peer
+from .polling import forget, watch
 
 #: Connections accepted in one turn of the loop.
 ACCEPTS: Final = 64
+#: After so many turns with as many connections as were asked for, twice as many are.
+_FULL_TURNS: Final = 8
 #: Bytes read at once.
 READ_SIZE: Final = 65536
 #: The part of ``struct tcp_info`` that is of interest: 8 bytes, 23 words.
@@ -267,6 +271,7 @@ class DirectServer(Accepted, tcp.Server):
     ) -> None:
         sock.setblocking(False)
         self.socket = sock
+        self._tempDataLen = 0
         self.fileno = sock.fileno
         self.protocol = protocol
         self.reactor = reactor
@@ -275,10 +280,9 @@ class DirectServer(Accepted, tcp.Server):
         self.sessionno = sessionno
         self.hostname = client[0]
         self._tempDataBuffer = []
-        self._tempDataLen = 0
         if len(client) != 2:
             self._addressType = IPv6Address
-        reactor.addReader(self)
+        watch(reactor, sock.fileno(), self)
         self.connected = 1
 
     def connectionLost(self, reason: Any) -> None:
@@ -294,10 +298,9 @@ class DirectServer(Accepted, tcp.Server):
         producer, self.producer = self.producer, None
         if producer is not None:
             producer.stopProducing()
-        self.reactor.removeReader(self)
-        self.reactor.removeWriter(self)
-        protocol = self.protocol
-        self.socket.close()
+        protocol, sock = self.protocol, self.socket
+        forget(self.reactor, sock.fileno(), self)
+        sock.close()
         del self.protocol, self.socket, self.fileno
         protocol.connectionLost(reason)
 
@@ -321,6 +324,7 @@ class DirectPort(tcp.Port):
 
     transport = DirectServer
     _expected = 1
+    _full = 0
 
     def read_ready(self) -> None:
         """The loop: somebody connects. Never raises (`process.loop`)."""
@@ -332,16 +336,18 @@ class DirectPort(tcp.Port):
     def doRead(self) -> None:
         """Accept what there is.
 
-        To ask once more than there are connections costs as much as one of them, so as many are
-        asked for as there were the last time, and more as long as there are more. The rest comes
-        in the next turn.
+        To ask once more than there are connections costs as much as one of them, so one is asked
+        for in a turn, as in nginx, and more only when there have been more for some time. The rest
+        comes in the next turn.
         """
         factory: Any = self.factory
+        listener: Any = self.socket
+        accept, family = listener._accept, self.addressFamily
         for number in range(self._expected):
             try:
-                sock, client = self.socket.accept()
+                fd, client = accept()
             except BlockingIOError:
-                self._expected = max(1, number)
+                self._expected, self._full = max(1, number), 0
                 return
             except ConnectionAbortedError:
                 continue
@@ -350,12 +356,16 @@ class DirectPort(tcp.Port):
                 return
             protocol = factory.buildProtocol(ClientAddress(client[0], client[1]))
             if protocol is None:
-                sock.close()
+                os.close(fd)
                 continue
+            # The standard library's class around it gives names to numbers and counts users.
+            sock = _socket.socket(family, socket.SOCK_STREAM, 0, fd)
             self.sessionno += 1
             transport = DirectServer(sock, protocol, client, self, self.sessionno, self.reactor)
             protocol.makeConnection(transport)
-        self._expected = min(2 * self._expected, ACCEPTS)
+        self._full += 1
+        if self._full >= _FULL_TURNS:
+            self._expected, self._full = min(2 * self._expected, ACCEPTS), 0
 
 
 class DirectUnixServer(Accepted, unix.Server):

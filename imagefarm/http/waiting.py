@@ -5,7 +5,6 @@ from __future__ import annotations
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 
-from .timers import NEVER
 from .transport import Direct
 
 if TYPE_CHECKING:
@@ -36,7 +35,6 @@ class Wait(Enum):
 
 #: How often in ``send_timeout`` it is looked whether the client takes anything.
 LOOKS: Final = 4
-_OF_PROGRESS: Final = frozenset({Wait.SEND, Wait.CLOSE})
 
 
 class Waiting:
@@ -51,18 +49,18 @@ class Waiting:
 
     __slots__ = ("_mark", "_wait", "deadline", "factory", "slot", "transport")
 
-    def __init__(self, factory: HttpFactory) -> None:
-        self.factory = factory
-        self.transport: Any = None
-        self.deadline = NEVER
-        self.slot = -1
-        self._wait = Wait.NOTHING
-        #: How much the client had taken at the last look, and when it last took something.
-        self._mark = (0, 0.0)
+    factory: HttpFactory
+    transport: Any
+    deadline: float
+    slot: int
+    _wait: Wait
+    #: How much the client had taken at the last look, and when it last took something.
+    _mark: tuple[int, float]
 
     def timed_out(self) -> None:
         """The wheel: the deadline has passed."""
-        left = self._time_left() if self._wait in _OF_PROGRESS else 0.0
+        progress = self._wait is Wait.SEND or self._wait is Wait.CLOSE
+        left = self._time_left() if progress else 0.0
         if left > 0:
             self.factory.wheel.schedule(self, min(left, self._send_timeout() / LOOKS))
         else:
@@ -82,7 +80,7 @@ class Waiting:
     def _await(self, wait: Wait, seconds: float) -> None:
         """Wait so long for that, and for nothing else."""
         self._wait = wait
-        if wait in _OF_PROGRESS:
+        if wait is Wait.SEND or wait is Wait.CLOSE:
             self.transport.moved = self.factory.clock.seconds()
             self._mark = self._progress(), self.transport.moved
             seconds /= LOOKS

@@ -8,7 +8,7 @@ Internal redirects start again at the server rewrite, named locations at the loc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from typing import Any, Final, cast
 
 from attrs import evolve
@@ -24,7 +24,7 @@ from imagefarm.http.errorpages import CLOSING, PLAIN_TO_TLS, error_response
 from imagefarm.http.filters.headers import Kind, renewed
 from imagefarm.http.filters.mediatypes import media_type
 from imagefarm.http.headers import Headers
-from imagefarm.http.message import Facts, Repeated, Request, Response, discard
+from imagefarm.http.message import Facts, Occasion, Repeated, Request, Response, discard
 from imagefarm.http.requestlog import context, printable, report
 from imagefarm.http.spool import SpooledBody
 from imagefarm.http.uri import BadTarget, normalise, split_unsafe
@@ -112,15 +112,13 @@ class Dispatcher:
             self._use(request, self.farm.first(request))
         request.location.logs.write(request)
 
-    def repeated(
-        self, plan: Repeated, key: Hashable, replay: Callable[[], Request], facts: Facts
-    ) -> None:
+    def repeated(self, plan: Repeated, key: Hashable, occasion: Occasion, facts: Facts) -> None:
         """`finished`, with lines that are made but for the time and the ``facts``."""
         self.requests += 1
         memory = plan.memory
         known = memory.get(key)
         if known is None:
-            known = self._lines(replay(), one_of_many=plan.many)
+            known = self._lines(plan.replay(*occasion), one_of_many=plan.many)
             if known is None:
                 return
             if len(memory) >= MAX_CLIENTS:

@@ -11,7 +11,15 @@ from twisted.internet.testing import StringTransport
 from imagefarm.http.connection import HttpConnection
 from imagefarm.http.factory import HttpFactory
 from imagefarm.http.headers import Headers
-from imagefarm.http.message import BodySink, Facts, Repeated, Request, Response, TransferSettings
+from imagefarm.http.message import (
+    BodySink,
+    Facts,
+    Occasion,
+    Repeated,
+    Request,
+    Response,
+    TransferSettings,
+)
 from imagefarm.http.parser import Limits
 
 POST = b"POST %b HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n"
@@ -50,10 +58,8 @@ class ScriptedApplication:
         self.rejected.append((request, status))
         return text(b"rejected", status)
 
-    def repeated(
-        self, plan: Repeated, key: Hashable, replay: Callable[[], Request], facts: Facts
-    ) -> None:
-        self.finished(replay())
+    def repeated(self, plan: Repeated, key: Hashable, occasion: Occasion, facts: Facts) -> None:
+        self.finished(plan.replay(*occasion))
 
     def finished(self, request: Request) -> None:
         self.done.append(request)

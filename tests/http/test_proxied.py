@@ -126,7 +126,7 @@ class ProxiedTests(SynchronousTestCase):
         self.assertEqual(self.http.connections, set())
 
     def test_worker_connections_count_it(self) -> None:
-        self.http.places.limit = 1
+        self.http.max_connections = 1
         wire = self.connect()
         self.assertIsNone(self.factory.buildProtocol(wire.getPeer()))
         self.assertEqual(self.http.refused, 1)
@@ -206,8 +206,8 @@ class ByAddressTests(SynchronousTestCase):
 
     def test_turned_away(self) -> None:
         factory = self.factory("any")
-        factory.places.limit = 1
-        self.assertTrue(factory.places.take())
+        factory.max_connections = 1
+        factory.connections.add(object())
         wire = Wire()
         wire.protocol = ByAddress(factory, {}).buildProtocol(wire.getPeer())
         wire.protocol.makeConnection(wire)

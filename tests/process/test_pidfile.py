@@ -123,8 +123,7 @@ class PidFileTests(SynchronousTestCase):
         pid = pidfile.read(self.path)
         if pid is not None:
             self.assertGreater(pid, 0)
-            digits = content[: pidfile.MAX_BYTES].strip()
-            self.assertEqual(digits.lstrip(b"0"), b"%d" % pid)
+            self.assertEqual(content[: pidfile.MAX_BYTES].strip(), b"%d" % pid)
 
 
 class InspectTests(SynchronousTestCase):
