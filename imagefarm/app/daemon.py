@@ -23,6 +23,7 @@ from imagefarm.process.privileges import Credentials, resolve
 from imagefarm.process.sockets import INHERITED
 from imagefarm.process.systemd import Notifier, inherited
 
+from .chronicle import Chronicle
 from .configuration import Options
 from .ending import give_up
 from .errors import CannotStart
@@ -63,6 +64,7 @@ class DaemonService(Service):
         self._listening.adopt(given)
         change = self._open(plan)
         self._journal = Journal()
+        self._chronicle = Chronicle()
         self._stopping = self._quitting = False
         self._workers: Workers | None = None
         self._serving: Serving | None = None
@@ -91,7 +93,9 @@ class DaemonService(Service):
     def _make_workers(
         self, plan: Plan, credentials: Credentials | None, change: Change
     ) -> Workers:
-        return Workers(self._reactor, plan, credentials, change, self._journal.board)
+        return Workers(
+            self._reactor, plan, credentials, change, self._journal.board, self._chronicle.ledger
+        )
 
     # Start
 
@@ -103,6 +107,7 @@ class DaemonService(Service):
         if self._supervision is not None:
             self._supervision.watch(self._reactor, self._orphaned)
         if self._workers is not None:
+            self._chronicle.start()
             spare_the_collector()  # what they share with us
             ready = self._workers.start()
             ready.addCallback(lambda _: self._ready())
@@ -346,6 +351,7 @@ class DaemonService(Service):
     def _end(self, result: Any) -> Any:
         self._listening.close(unlink=not self._upgrade.under_way)
         self._journal.close()
+        self._chronicle.close()
         if self._pidfile is not None:
             self._pidfile.remove()
         self._plan.logs.close()

@@ -1,11 +1,12 @@
-"""The status of a process as metrics (`resources.metrics`)."""
+"""The status of a daemon as metrics (`resources.metrics`)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from imagefarm.resources.metrics import Family, Sample
+from imagefarm.http.meter import BOUNDS, CLASSES
+from imagefarm.resources.metrics import Family, Sample, histogram
 
 #: Of a peer's JSON: where a number stands, and the metric that it becomes.
 _PEER: Final[tuple[tuple[tuple[str, ...], str, str, str], ...]] = (
@@ -26,20 +27,28 @@ _ZONE: Final = (
     ("entries", "entries", "Answers in the cache, of all processes."),
     ("size", "size_bytes", "Bytes on the disk of the answers in the cache, of all processes."),
     ("max_size", "max_size_bytes", "The most that the cache may hold."),
-    ("hit_ratio", "hit_ratio", "The share of requests that no upstream was waited for."),
-    ("manager", "manager", "1 in the process that manages the cache's directory."),
+    (
+        "hit_ratio",
+        "hit_ratio",
+        "The share of requests that no upstream was waited for.",
+    ),
+    ("manager", "manager", "1 where one of our processes manages the cache's directory."),
 )
 STATES: Final = ("up", "draining", "down", "unavail", "checking", "unhealthy")
-_CODES: Final = ("1xx", "2xx", "3xx", "4xx", "5xx")
+_CODES: Final = CLASSES
+#: Of a process's JSON.
+_PROCESS: Final = (
+    ("cpu", "cpu_seconds_total", "counter", "Seconds of processor time."),
+    ("resident", "resident_memory_bytes", "gauge", "Memory that the process holds."),
+    ("descriptors", "open_fds", "gauge", "Open file descriptors."),
+    ("threads", "threads", "gauge", "Threads."),
+    ("uptime", "uptime_seconds", "gauge", "Seconds since the process was started."),
+)
 
 
 def families(status: Mapping[str, Any]) -> Iterable[Family]:
     """The metrics of what the JSON status says."""
     connections = status["connections"]
-    yield Family(
-        "imagefarm_uptime_seconds", "gauge", "Seconds since the process began to serve.",
-        (Sample(status["uptime"]),),
-    )  # fmt: skip
     yield Family(
         "imagefarm_connections_accepted_total", "counter", "Connections that came.",
         (Sample(connections["accepted"]),),
@@ -53,13 +62,65 @@ def families(status: Mapping[str, Any]) -> Iterable[Family]:
         "imagefarm_connections", "gauge", "Connections now, by what they are at.",
         tuple(Sample(connections[state], {"state": state}) for state in states),
     )  # fmt: skip
-    yield Family(
-        "imagefarm_requests_total", "counter", "Requests of clients.",
-        (Sample(status["requests"]),),
-    )  # fmt: skip
-    yield from _configuration(status["configuration"])
+    yield from _servers(status["servers"])
+    yield from common(status)
     yield from _upstreams(status["upstreams"])
     yield from _caches(status["caches"])
+
+
+def common(status: Mapping[str, Any]) -> Iterable[Family]:
+    """The metrics that all roles have."""
+    yield Family(
+        "imagefarm_uptime_seconds", "gauge", "Seconds since the daemon was started.",
+        (Sample(status["uptime"]),),
+    )  # fmt: skip
+    yield from _configuration(status["configuration"])
+    yield from _processes(status["processes"])
+
+
+def _servers(servers: Mapping[str, Any]) -> Iterable[Family]:
+    each = [
+        ({"server": name, "code": code}, server, code)
+        for name, server in servers.items()
+        for code in _CODES
+        if server["responses"][code]
+    ]
+    yield Family(
+        "imagefarm_http_requests_total", "counter",
+        "Requests of clients, by virtual server and class of status.",
+        tuple(Sample(server["responses"][code], labels) for labels, server, code in each),
+    )  # fmt: skip
+    yield Family(
+        "imagefarm_http_request_duration_seconds", "histogram",
+        "From the first byte of a request to the last of its answer.",
+        tuple(
+            sample
+            for labels, server, code in each
+            for sample in histogram(
+                server["buckets"][code], BOUNDS, server["seconds"][code], labels
+            )
+        ),
+    )  # fmt: skip
+    for word, text in (("received", "Bytes of requests."), ("sent", "Bytes of answers.")):
+        yield Family(
+            f"imagefarm_http_{word}_bytes_total", "counter", text,
+            tuple(Sample(server[word], {"server": name}) for name, server in servers.items()),
+        )  # fmt: skip
+
+
+def _processes(processes: Iterable[Mapping[str, Any]]) -> Iterable[Family]:
+    found = [
+        ({"role": process["role"], "pid": str(process["pid"])}, process) for process in processes
+    ]
+    for key, name, kind, text in _PROCESS:
+        yield Family(
+            f"imagefarm_process_{name}", kind, text,
+            tuple(
+                Sample(process[key], labels)
+                for labels, process in found
+                if process.get(key) is not None
+            ),
+        )  # fmt: skip
 
 
 def _configuration(configuration: Mapping[str, Any]) -> Iterable[Family]:

@@ -15,6 +15,7 @@ from imagefarm.process.board import Board
 from imagefarm.process.certificate import CertificateError
 from imagefarm.process.directives import MainSettings
 from imagefarm.process.errorlog import LogFileError
+from imagefarm.process.ledger import Ledger
 from imagefarm.process.pidfile import PidFileError
 from imagefarm.process.privileges import Belongings, PrivilegeError
 from imagefarm.process.sockets import Endpoint, ListenError
@@ -47,11 +48,14 @@ class Boards:
     """What the processes of a daemon share.
 
     ``shared`` is for the workers of one configuration (None in a process that is alone);
-    ``journal`` says what became of the last reload, for status pages.
+    ``journal`` says what became of the last reload, ``ledger`` what all of them have counted, for
+    status pages; ``number`` is the worker's, from 1.
     """
 
     shared: Board | None = None
     journal: Board | None = None
+    ledger: Ledger | None = None
+    number: int = 1
 
 
 @frozen(eq=False)

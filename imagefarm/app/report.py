@@ -18,6 +18,7 @@ from imagefarm.proxy.peer import Peer
 
 from .health import HealthChecks
 from .servers import keyed
+from .totals import hit_ratio
 
 _CODES: Final = {
     0: "noerror", 1: "formerr", 2: "servfail", 3: "nxdomain", 4: "notimp", 5: "refused",
@@ -30,7 +31,7 @@ class UpstreamReport:
     """Reports on groups. ``clock`` gives seconds since the epoch.
 
     Names and meanings are nginx Plus's (ngx_http_api_module, "HTTP Upstream"). Counters are this
-    process's own since it started, those of health checks all workers'.
+    process's own since it started (`totals` adds them up), those of health checks all workers'.
     """
 
     groups: Mapping[str, Group]
@@ -124,14 +125,12 @@ def zone_report(zone: Zone) -> Mapping[str, Any]:
 
     ``hit_ratio`` is the share of requests that no upstream was waited for; None before the first.
     """
-    counts = zone.counters
-    served = counts.hits + counts.stale + counts.updating
-    asked = served + counts.misses + counts.expired + counts.bypass
+    counts = asdict(zone.counters)
     return {
         "entries": zone.entries,
         "size": zone.size,
         "max_size": zone.settings.max_size,
-        "hit_ratio": round(served / asked, 4) if asked else None,
+        "hit_ratio": hit_ratio(counts),
         "manager": zone.manager,
-        **asdict(counts),
+        **counts,
     }

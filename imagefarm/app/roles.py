@@ -16,6 +16,7 @@ from imagefarm.resources.listen import parse_address
 from .configuration import Options
 from .errors import CannotStart
 from .farm import FarmWork
+from .instance import Place
 from .logs import ErrorLogs
 from .plan import Boards, Plan
 from .resizing import ResizerWork
@@ -37,13 +38,17 @@ def web(loaded: Loaded, options: Options, reactor: Any) -> Plan:
     def make(reactor: Any, boards: Boards) -> WebWork:
         return WebWork(
             reactor, loaded, main, options.prefix, logs.write,
-            board=boards.shared, journal=boards.journal,
+            board=boards.shared, place=_place(boards),
         )  # fmt: skip
 
     work = make(reactor, Boards())
     endpoints = tuple(gate.endpoint for gate in work.gates)
     warnings = (*loaded.warnings, *dict.fromkeys(work.warnings))
     return Plan(options.prefix, main, warnings, endpoints, logs, work, make)
+
+
+def _place(boards: Boards) -> Place:
+    return Place(boards.ledger, boards.journal, boards.number)
 
 
 def resizer(loaded: Loaded, options: Options, reactor: Any) -> Plan:

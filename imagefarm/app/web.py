@@ -6,7 +6,7 @@ import itertools
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -44,22 +44,18 @@ from imagefarm.resources.build import Builder, ContentFactory, Listener
 from imagefarm.resources.dispatch import Dispatcher
 from imagefarm.resources.listen import shared
 from imagefarm.resources.location import Content
-from imagefarm.resources.metrics import exposition
 from imagefarm.resources.mounted import mount_point, mounted
 from imagefarm.resources.open_file_cache import OpenFileCache
 from imagefarm.resources.purging import CACHE_API, purging
-from imagefarm.resources.status import (
-    ConnectionCounts,
-    json_status,
-    prometheus_status,
-    stub_status,
-)
+from imagefarm.resources.status import json_status, prometheus_status, stub_status
 
 from .configuration import variables
 from .doors import Door, Gate, contexts, endpoint_of, named_limits, place_of
+from .instance import Instance, Place
 from .logs import fault
 from .metrics import families
 from .report import resolver_report, zone_report
+from .totals import Figures, figures_of, with_totals
 from .upstreams import Management
 
 T = TypeVar("T")
@@ -85,8 +81,8 @@ class WebWork:
     clock: Callable[[], float] = time.time
     #: What the workers share; None in a process that is the only one.
     board: Board | None = None
-    #: What our parent says of the configuration.
-    journal: Board | None = None
+    #: Where we stand among them.
+    place: Place = field(factory=Place)
     groups: Groups = field(init=False)
     management: Management = field(init=False)
     zones: dict[str, Zone] = field(init=False)
@@ -96,7 +92,7 @@ class WebWork:
     gates: list[Gate] = field(init=False)
     #: What an operator should know of the configuration, beyond what its reading showed.
     warnings: list[Problem] = field(factory=list)
-    started: float = 0.0
+    instance: Instance = field(init=False)
     _found: list[Problem] = field(factory=list)
     #: Where temporary files may be made.
     _temporary: set[bytes] = field(factory=set)
@@ -116,6 +112,7 @@ class WebWork:
             for name, settings in zone_settings(block).items()
         }
         self._wheel = TimerWheel(self.reactor)
+        self.instance = Instance(self.reactor, self, self.place, self.clock)
         self.groups = Groups(self.reactor)
         self.logs = LogFiles(
             self.reactor,
@@ -148,12 +145,12 @@ class WebWork:
             self.logs.for_scope,
             os.path.join(self.prefix, "html").encode("utf-8", "surrogateescape"),
             lambda function: self.reactor.callLater(0, function),
-            self.error_log,
+            self._noted(self.error_log),
             self.clock,
         )
         tree = builder.build(http)
         self.warnings += tree.warnings
-        self.dispatcher = Dispatcher(tree.farm)
+        self.dispatcher = Dispatcher(tree.farm, self.clock)
         self._file_caches = tree.file_caches
         self._tolerate(partial(self.management.built, tree))
         doors = [self._tolerate(partial(self._door, listener)) for listener in tree.listeners]
@@ -165,6 +162,20 @@ class WebWork:
         ]
         self._tolerate(self.logs.open)
         self._raise_found()
+
+    def _noted(
+        self, write: Callable[[str, str], None] | None
+    ) -> Callable[[str, str], None] | None:
+        """``write``, and the status remembers it."""
+        if write is None:
+            return None
+        note = self.instance.recent.write
+
+        def both(level: str, line: str) -> None:
+            write(level, line)
+            note(level, line)
+
+        return both
 
     # Errors are collected, so that all are reported at once
 
@@ -258,7 +269,7 @@ class WebWork:
         return mounted(resource, mount_point(scope), reactor=self.reactor)
 
     def _stub_status(self, scope: Scope) -> Content | None:
-        return stub_status(self.counts) if scope[rows.STUB_STATUS] else None
+        return stub_status(self.instance.report) if scope[rows.STUB_STATUS] else None
 
     def _cache_api(self, scope: Scope) -> Content | None:
         settings = scope[CACHE_API]
@@ -269,8 +280,8 @@ class WebWork:
 
     def _status(self, scope: Scope) -> Content | None:
         if scope[rows.STATUS] == "prometheus":
-            return prometheus_status(self.metrics)
-        return json_status(self.report) if scope[rows.STATUS] else None
+            return prometheus_status(self.instance.report, families)
+        return json_status(self.instance.report) if scope[rows.STATUS] else None
 
     # Doors
 
@@ -302,11 +313,11 @@ class WebWork:
 
     def start(self, sockets: Mapping[str, socket.socket]) -> None:
         """Serve on the sockets."""
-        self.started = time.time()
         self.groups.start()
         for zone in self.zones.values():
             zone.start(self.reactor)
         self.management.start(self.board)
+        self.instance.start()
         for gate in self.gates:
             sock, factory = sockets[str(gate.endpoint)], gate.factory()
             self._ports.append(listen(self.reactor, sock, factory, nodelay=gate.door.nodelay))
@@ -317,6 +328,7 @@ class WebWork:
 
     def drain(self) -> Deferred[Any]:
         """QUIT: no new connections; those there are finish their answers."""
+        self.instance.draining = True
         waiting = self._stop_listening()
         return DeferredList([*waiting, *(door.factory.drain(PARTING) for door in self.doors)])
 
@@ -325,6 +337,7 @@ class WebWork:
         waiting = self._stop_listening()
         for door in self.doors:
             door.factory.abort()
+        self.instance.stop()
         self.management.stop()
         self.groups.stop()
         for zone in self.zones.values():
@@ -353,40 +366,44 @@ class WebWork:
 
     # Status
 
-    def counts(self) -> ConnectionCounts:
-        """For ``stub_status``."""
+    def _report(self) -> Mapping[str, Any]:
+        """What this worker has to tell."""
         states = [door.factory.states() for door in self.doors]
         reading, writing, waiting = (sum(column) for column in zip(*states, strict=True))
         accepted = sum(door.factory.accepted for door in self.doors)
-        handled = accepted - sum(door.factory.refused for door in self.doors)
-        active = reading + writing + waiting
-        return ConnectionCounts(
-            accepted, handled, self.dispatcher.requests, active, reading, writing, waiting
-        )
-
-    def report(self) -> Mapping[str, Any]:
-        """For ``status``."""
-        counts = self.counts()
         return {
-            "pid": os.getpid(),
-            "uptime": round(time.time() - self.started, 1),
             "connections": {
-                "accepted": counts.accepts, "handled": counts.handled, "active": counts.active,
-                "reading": counts.reading, "writing": counts.writing, "waiting": counts.waiting,
+                "accepted": accepted,
+                "handled": accepted - sum(door.factory.refused for door in self.doors),
+                "active": reading + writing + waiting,
+                "reading": reading,
+                "writing": writing,
+                "waiting": waiting,
             },
-            "requests": self.dispatcher.requests,
-            "configuration": self.journal.read()[1] if self.journal is not None else {},
             "upstreams": self.management.report(),
             "resolvers": {
-                zone: resolver_report(some)
-                for zone, some in self.groups.resolvers.zones().items()
+                zone: resolver_report(some) for zone, some in self.groups.resolvers.zones().items()
             },
             "caches": {name: zone_report(zone) for name, zone in self.zones.items()},
-        }  # fmt: skip
+        }
 
-    def metrics(self) -> bytes:
-        """For ``status prometheus``."""
-        return exposition(families(self.report()), {"pid": str(os.getpid())})
+    def figures(self) -> Figures:
+        """`instance.Work`."""
+        return figures_of(
+            self._report(),
+            {
+                name.decode("utf-8", "replace"): meter.report()
+                for name, meter in self.dispatcher.meters.items()
+            },
+        )
+
+    def processes(self) -> Sequence[Mapping[str, Any]]:
+        """`instance.Work`: none."""
+        return ()
+
+    def status(self, sums: Figures) -> Mapping[str, Any]:
+        """`instance.Work`."""
+        return with_totals(self._report(), sums)
 
 
 def _missing_roots(scope: Scope) -> list[Problem]:

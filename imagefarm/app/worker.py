@@ -18,6 +18,7 @@ from imagefarm.process.board import Board
 from imagefarm.process.child import Supervision
 from imagefarm.process.environment import furnish, pin
 from imagefarm.process.forking import become
+from imagefarm.process.ledger import Ledger
 from imagefarm.process.limits import limit_open_files
 from imagefarm.process.loop import spare_the_collector, streamline
 from imagefarm.process.privileges import Credentials, drop, hand_to
@@ -26,6 +27,7 @@ from imagefarm.process.sockets import adopt
 from .errors import CannotStart
 from .logs import fault, notice, warn
 from .plan import Boards, Plan, Work, explained
+from .totals import fold
 
 
 def on_signal(reactor: Any, number: signal.Signals, action: Callable[[], None]) -> None:
@@ -103,6 +105,7 @@ class WorkerPlan:
     sockets: str
     shared: int
     journal: int
+    ledger: int
 
     def run(self) -> NoReturn:
         """Be the worker; in a child."""
@@ -134,7 +137,10 @@ class _Worker:
         plan.logs.open(plan.main.error_logs, plan.prefix)
         plan.logs.attach()
         sockets = adopt(given.sockets)
-        work = plan.make(reactor, Boards(Board(given.shared), Board(given.journal)))
+        boards = Boards(
+            Board(given.shared), Board(given.journal), Ledger(given.ledger, fold), given.number
+        )
+        work = plan.make(reactor, boards)
         self._serving = Serving(
             reactor, plan, work, given.credentials, self._stop_reactor, given.number
         )

@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 
 from imagefarm.process.board import Board
 from imagefarm.process.children import READY_FD, ChildSpec
+from imagefarm.process.ledger import Ledger
 from imagefarm.process.listening import Change
 from imagefarm.process.privileges import Credentials
 from imagefarm.process.sockets import INHERITED, hand_over
@@ -32,6 +33,7 @@ class Workers:
     credentials: Credentials | None
     change: Change
     journal: Board
+    ledger: Ledger
     supervisor: Supervisor = field(init=False)
     _board: Board = field(init=False)
 
@@ -45,11 +47,12 @@ class Workers:
     def _spec(self, number: int) -> ChildSpec:
         inheritance = hand_over(self.change.of_worker(number))
         spare = max(inheritance.fds, default=READY_FD) + 1
-        fds = {**inheritance.fds, spare: self._board.fileno(), spare + 1: self.journal.fileno()}
+        shared = (self._board, self.journal, self.ledger)
+        numbers = range(spare, spare + len(shared))
+        fds = {**inheritance.fds, **dict(zip(numbers, (b.fileno() for b in shared), strict=True))}
         given = WorkerPlan(
-            self.plan, number, self.credentials, inheritance.environment[INHERITED], spare,
-            spare + 1,
-        )  # fmt: skip
+            self.plan, number, self.credentials, inheritance.environment[INHERITED], *numbers
+        )
         return ChildSpec(f"worker {number}", run=given.run, fds=fds)
 
     def start(self) -> Deferred[None]:

@@ -182,6 +182,7 @@ class Member:
     )  # fmt: skip
 
     many: Final = True
+    took: Final = 0.0
 
     def __init__(
         self, family: Family, line: bytes, path: bytes, what: Identity, mtime: int, body: bytes

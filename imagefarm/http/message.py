@@ -417,6 +417,7 @@ class Repeated(Protocol):
 
     ``memory`` is for whatever the application wants to keep for the next time, by the key of
     `Application.repeated`. ``many`` says that it stands for many that are answered alike.
+    ``took`` is the seconds that this answer took; 0 where it was at hand.
     """
 
     @property
@@ -425,6 +426,10 @@ class Repeated(Protocol):
 
     @property
     def many(self) -> bool:
+        """See the class."""
+
+    @property
+    def took(self) -> float:
         """See the class."""
 
     def replay(

@@ -113,6 +113,7 @@ class Plan:
     )  # fmt: skip
 
     many: Final = False
+    took: Final = 0.0
 
     def __init__(
         self, request: Request, response: Response, framing: bytes, headers_at: HeadersAt

@@ -265,10 +265,10 @@ class Relaying:
         "_present",
         "_relay",
         "_started",
-        "_took",
         "_values",
         "_wire",
         "line",
+        "took",
         "uri",
     )  # fmt: skip
 
@@ -303,7 +303,8 @@ class Relaying:
         self._patience: Call | None = None
         self._present: Present | None = None
         self._values: list[bytes] = []
-        self._took = 0.0
+        #: The seconds that the answer took.
+        self.took = 0.0
 
     # What the connection sees of an exchange.
 
@@ -376,7 +377,7 @@ class Relaying:
         self._buffer = data[:end]
         wire = self._wire
         wire.traffic.received, wire.traffic.body = len(data), length
-        self._took = wire.finished(present.status, keep=present.persistent)
+        self.took = wire.finished(present.status, keep=present.persistent)
         self._connection.relayed(self, self._block, data[end + 4 :], len(self._data))
 
     def _late(self) -> None:
@@ -441,7 +442,7 @@ class Relaying:
             (name, value.strip(b" \t"))
             for name, _, value in (row.partition(b":") for row in self._buffer.split(b"\r\n")[1:])
         ]
-        took = self._took
+        took = self.took
         attempt = Attempt(
             wire.peer_name, present.status, took, wire.connected, took, wire.traffic, first=True
         )

@@ -45,7 +45,7 @@ class Board:
     @classmethod
     def make(cls) -> Board:
         """An empty one. Raises OSError."""
-        fd = _anonymous_file()
+        fd = anonymous_file("imagefarm-board")
         os.pwrite(fd, b"{}", _PLACES[0])
         os.pwrite(fd, _HEAD.pack(1, _PLACES[0], 2), 0)
         return cls(fd)
@@ -122,8 +122,9 @@ class Board:
         return f"<Board fd={self._fd}{' leading' if self._leading else ''}>"
 
 
-def _anonymous_file() -> int:
+def anonymous_file(name: str) -> int:
+    """A descriptor of a file in memory; ``name`` is for people who look at descriptors."""
     if hasattr(os, "memfd_create"):
-        return os.memfd_create("imagefarm-board", os.MFD_CLOEXEC)
+        return os.memfd_create(name, os.MFD_CLOEXEC)
     with tempfile.TemporaryFile() as file:
         return os.dup(file.fileno())

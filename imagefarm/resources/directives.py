@@ -293,8 +293,9 @@ STUB_STATUS: Final = Row(
 STATUS: Final[Row[str]] = Row(
     name="status", contexts=frozenset({SERVER, LOCATION}), arity=(0, 1), default="",
     convert=_status, inherits=False, syntax="[json | prometheus]",
-    doc="Answers with the state of this process: connections, upstreams, caches; as JSON, or as "
-    "metrics in Prometheus's text format.",
+    doc="Answers with the state of the daemon, all its workers together: connections, requests by "
+    "virtual server, upstreams, caches, processes, errors; as JSON, or as metrics in Prometheus's "
+    "text format.",
 )  # fmt: skip
 
 DIRECTIVES: Final[tuple[AnyRow, ...]] = (

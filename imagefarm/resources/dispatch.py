@@ -8,8 +8,9 @@ Internal redirects start again at the server rewrite, named locations at the loc
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from typing import Any, Final, cast
+import time
+from collections.abc import Callable
+from typing import Final, cast
 
 from attrs import evolve
 from twisted.internet.defer import CancelledError, Deferred
@@ -18,17 +19,17 @@ from twisted.python.failure import Failure
 
 from imagefarm.config.variables import Template
 from imagefarm.http import filters, relays, upstream_answer
-from imagefarm.http.accesslog import Outlines, write_again
 from imagefarm.http.body import EMPTY
 from imagefarm.http.errorpages import CLOSING, PLAIN_TO_TLS, error_response
 from imagefarm.http.filters.headers import Kind, renewed
 from imagefarm.http.filters.mediatypes import media_type
 from imagefarm.http.headers import Headers
-from imagefarm.http.message import Facts, Occasion, Repeated, Request, Response, discard
-from imagefarm.http.requestlog import context, printable, report
+from imagefarm.http.message import Request, Response, discard
+from imagefarm.http.requestlog import printable, report
 from imagefarm.http.spool import SpooledBody
 from imagefarm.http.uri import BadTarget, normalise, split_unsafe
 
+from .accounts import Accounts
 from .actions import (
     READ_ONLY,
     Action,
@@ -46,8 +47,6 @@ from .server import Farm, LocationLeaf, VirtualHost
 from .tryfiles import try_files
 
 MAX_REDIRECTS: Final = 10
-#: How many clients' log lines are remembered for one repeated answer.
-MAX_CLIENTS: Final = 64
 
 #: Other answers have no Last-Modified in nginx, error pages that are files among them.
 _DATED: Final = frozenset({200, 206, 304})
@@ -72,13 +71,12 @@ def _note(wanted: bool) -> Note | None:
     return _rewrite_note if wanted else None
 
 
-class Dispatcher:
-    """`http.message.Application`: answers requests out of a `Farm`."""
+class Dispatcher(Accounts):
+    """`http.message.Application`: answers out of a `Farm`. ``clock`` is the time of day."""
 
-    def __init__(self, farm: Farm) -> None:
+    def __init__(self, farm: Farm, clock: Callable[[], float] = time.time) -> None:
+        super().__init__(clock)
         self.farm = farm
-        #: Requests that have been answered, in whatever way.
-        self.requests = 0
 
     # Application
 
@@ -106,44 +104,10 @@ class Dispatcher:
             return self._broken(request, Failure())
 
     def finished(self, request: Request) -> None:
-        """Write the access log of the location that answered."""
-        self.requests += 1
+        """Count it, and write the access log of the location that answered."""
         if request.location is None:  # the head did not come
             self._use(request, self.farm.first(request))
-        request.location.logs.write(request)
-
-    def repeated(self, plan: Repeated, key: Hashable, occasion: Occasion, facts: Facts) -> None:
-        """`finished`, with lines that are made but for the time and the ``facts``."""
-        self.requests += 1
-        memory = plan.memory
-        known = memory.get(key)
-        if known is None:
-            known = self._lines(plan.replay(*occasion), one_of_many=plan.many)
-            if known is None:
-                return
-            if len(memory) >= MAX_CLIENTS:
-                memory.clear()
-            memory[key] = known
-        outlines, notes, error_log = known
-        for level, note in notes:
-            error_log(level, note)
-        write_again(outlines, facts)
-
-    @staticmethod
-    def _lines(request: Request, *, one_of_many: bool) -> tuple[Outlines, Any, Any] | None:
-        """The log lines of a repeated answer; None if they are made, and written, each time."""
-        location: Location = request.location
-        if location.realip is not None:
-            location.realip.apply(request)  # the server's own: see `build._plannable`
-        outlines = location.logs.outlines(request, one_of_many=one_of_many)
-        if outlines is None or (request.notes and location.error_log is None):
-            location.logs.write(request)
-            for level, note in tuple(request.notes):  # `report` makes notes itself
-                report(request, level, note)
-            return None
-        where = context(request) if request.notes else ""
-        notes = tuple((level, note + where) for level, note in request.notes)
-        return outlines, notes, location.error_log
+        self.account(request)
 
     # The phases
 

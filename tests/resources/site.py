@@ -103,6 +103,8 @@ class Site:
         """What is answered, at once."""
         request = self.request(target, *fields, **more)  # type: ignore[arg-type]
         response = self.result(request)
+        if isinstance(response, Deferred):
+            response = response.result
         assert isinstance(response, Response), response
         return Shown(request, response)
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from imagefarm.app.metrics import families
+from imagefarm.http.meter import Meter, describe
 from imagefarm.resources.metrics import Family, Sample, exposition
 
 _LINE = re.compile(r'([a-z_]+)(?:\{((?:[a-z]+="(?:[^"\\\n]|\\[\\n"])*",?)+)\})? (-?[0-9.e+-]+)')
@@ -25,7 +26,7 @@ def read(text: bytes) -> list[tuple[str, dict[str, str], float]]:
             family = line.split(" ")[2]
         elif line.startswith("# TYPE "):
             assert line.split(" ")[2] == family
-            assert line.split(" ")[3] in ("counter", "gauge", "summary")
+            assert line.split(" ")[3] in ("counter", "gauge", "summary", "histogram")
         else:
             match = _LINE.fullmatch(line)
             assert match is not None, line
@@ -41,12 +42,15 @@ def read(text: bytes) -> list[tuple[str, dict[str, str], float]]:
 class ExpositionTests(SynchronousTestCase):
     def test_the_text(self) -> None:
         family = Family(
-            "x_total", "counter", "Two\nlines.", (Sample(3, {"a": 'q"b\\'}), Sample(0.5))
+            "x_total",
+            "counter",
+            "Two\nlines.",
+            (Sample(3, {"a": 'q"b\\', "pid": "7"}), Sample(0.5)),
         )
         self.assertEqual(
-            exposition([family], {"pid": "7"}),
+            exposition([family, Family("y", "gauge", "None.", ())]),
             b"# HELP x_total Two\\nlines.\n# TYPE x_total counter\n"
-            b'x_total{a="q\\"b\\\\",pid="7"} 3\nx_total{pid="7"} 0.5\n',
+            b'x_total{a="q\\"b\\\\",pid="7"} 3\nx_total 0.5\n',
         )
 
     @given(
@@ -55,7 +59,7 @@ class ExpositionTests(SynchronousTestCase):
     )
     def test_property(self, value: str, number: float) -> None:
         family = Family("x", "gauge", "X.", (Sample(number, {"a": value}),))
-        ((name, labels, read_number),) = read(exposition([family], {}))
+        ((name, labels, read_number),) = read(exposition([family]))
         self.assertEqual((name, labels), ("x", {"a": value}))
         self.assertAlmostEqual(read_number, number, places=5)
 
@@ -69,8 +73,14 @@ class FamiliesTests(SynchronousTestCase):
             "health_checks": {"checks": 9, "fails": 2, "unhealthy": 1},
             "times": {"header": [1.5, 8], "response": [2.25, 8]},
         }  # fmt: skip
+        meter = Meter()
+        for seconds in (0.0005, 0.003, 60.0):
+            meter.count(200, seconds, 10, 100)
         status = {
-            "uptime": 1.5, "requests": 4,
+            "uptime": 1.5, "requests": 4, "servers": {"img": describe(meter.report())},
+            "processes": [
+                {"role": "worker", "pid": 7, "cpu": 1.5, "resident": 4096, "descriptors": None},
+            ],
             "configuration": {"generation": 3, "last_reload": "failed"},
             "connections": {"accepted": 9, "handled": 8, "reading": 1, "writing": 2, "waiting": 3},
             "upstreams": {"back": {"keepalive": 3, "peers": [peer]}},
@@ -81,12 +91,13 @@ class FamiliesTests(SynchronousTestCase):
                 },
             },
         }  # fmt: skip
-        found = read(exposition(families(status), {"pid": "7"}))
-        prefix = "imagefarm_upstream_peer_"
-        mine = {"upstream": "back", "peer": "10.0.0.1:80", "pid": "7"}
+        found = read(exposition(families(status)))
+        prefix, duration = "imagefarm_upstream_peer_", "imagefarm_http_request_duration_seconds"
+        ok = {"server": "img", "code": "2xx"}
+        mine = {"upstream": "back", "peer": "10.0.0.1:80"}
         for sample in (
-            ("imagefarm_config_generation", {"pid": "7"}, 3),
-            ("imagefarm_config_last_reload_successful", {"pid": "7"}, 0),
+            ("imagefarm_config_generation", {}, 3),
+            ("imagefarm_config_last_reload_successful", {}, 0),
             (f"{prefix}requests_total", {**mine, "code": "2xx"}, 7),
             (f"{prefix}state", {**mine, "state": "draining"}, 1),
             (f"{prefix}state", {**mine, "state": "up"}, 0),
@@ -94,12 +105,22 @@ class FamiliesTests(SynchronousTestCase):
             (f"{prefix}health_checks_failed_total", mine, 2),
             (f"{prefix}header_seconds_sum", mine, 1.5),
             (f"{prefix}response_seconds_count", mine, 8),
-            ("imagefarm_cache_events_total", {"zone": "thumbs", "event": "hits", "pid": "7"}, 5),
-            ("imagefarm_cache_hit_ratio", {"zone": "thumbs", "pid": "7"}, 0.5),
-            ("imagefarm_cache_size_bytes", {"zone": "thumbs", "pid": "7"}, 2048),
-            ("imagefarm_cache_manager", {"zone": "thumbs", "pid": "7"}, 1),
-            ("imagefarm_connections", {"state": "waiting", "pid": "7"}, 3),
+            ("imagefarm_cache_events_total", {"zone": "thumbs", "event": "hits"}, 5),
+            ("imagefarm_cache_hit_ratio", {"zone": "thumbs"}, 0.5),
+            ("imagefarm_cache_size_bytes", {"zone": "thumbs"}, 2048),
+            ("imagefarm_cache_manager", {"zone": "thumbs"}, 1),
+            ("imagefarm_connections", {"state": "waiting"}, 3),
+            ("imagefarm_http_requests_total", ok, 3),
+            (f"{duration}_bucket", {**ok, "le": "0.001"}, 1),
+            (f"{duration}_bucket", {**ok, "le": "0.005"}, 2),
+            (f"{duration}_bucket", {**ok, "le": "10"}, 2),
+            (f"{duration}_bucket", {**ok, "le": "+Inf"}, 3),
+            (f"{duration}_count", ok, 3),
+            (f"{duration}_sum", ok, 60.0035),
+            ("imagefarm_http_sent_bytes_total", {"server": "img"}, 300),
+            ("imagefarm_process_cpu_seconds_total", {"role": "worker", "pid": "7"}, 1.5),
         ):
             self.assertIn(sample, found)
+        self.assertNotIn("imagefarm_process_open_fds", [name for name, _, _ in found])
         names = [(name, tuple(labels.items())) for name, labels, _ in found]
         self.assertEqual(len(names), len(set(names)))

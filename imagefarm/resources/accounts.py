@@ -1,0 +1,90 @@
+"""What is written down of an answered request: its line in the access log, and the counts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Hashable
+from typing import Any, Final
+
+from imagefarm.http.accesslog import Outlines, write_again
+from imagefarm.http.message import Facts, Occasion, Repeated, Request
+from imagefarm.http.meter import RECEIVED, SECONDS, SENT, Cell, Meter, bucket
+from imagefarm.http.requestlog import context, report
+
+from .location import Location
+
+#: How many clients' log lines are remembered for one repeated answer.
+MAX_CLIENTS: Final = 64
+
+
+class Accounts:
+    """A part of the dispatcher. ``clock`` is the time of day, in seconds.
+
+    ``meters`` counts all that have been answered, in whatever way, by the server's first name.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self.meters: dict[bytes, Meter] = {}
+        self._clock = clock
+
+    def account(self, request: Request) -> None:
+        """Count a request that was answered by a location, and log it there."""
+        outcome = request.outcome
+        self._meter(request).count(
+            outcome.status, self._clock() - request.started, request.length, outcome.bytes_sent
+        )
+        request.location.logs.write(request)
+
+    def repeated(self, plan: Repeated, key: Hashable, occasion: Occasion, facts: Facts) -> None:
+        """`account`, with lines that are made but for the time and the ``facts``."""
+        memory = plan.memory
+        known = memory.get(key)
+        if known is None:
+            request = plan.replay(*occasion)
+            cell = self._meter(request).cell(request.outcome.status)
+            lines = self._lines(request, one_of_many=plan.many)
+            if lines is None:
+                _count(cell, plan.took, facts)
+                return
+            if len(memory) >= MAX_CLIENTS:
+                memory.clear()
+            known = memory[key] = (*lines, cell)
+        outlines, notes, error_log, cell = known
+        _count(cell, plan.took, facts)
+        for level, note in notes:
+            error_log(level, note)
+        write_again(outlines, facts)
+
+    def _meter(self, request: Request) -> Meter:
+        name = request.server.name
+        meter = self.meters.get(name)
+        if meter is None:
+            meter = self.meters[name] = Meter()
+        return meter
+
+    @staticmethod
+    def _lines(request: Request, *, one_of_many: bool) -> tuple[Outlines, Any, Any] | None:
+        """The log lines of a repeated answer; None if they are made, and written, each time."""
+        location: Location = request.location
+        if location.realip is not None:
+            location.realip.apply(request)  # the server's own: see `build._plannable`
+        outlines = location.logs.outlines(request, one_of_many=one_of_many)
+        if outlines is None or (request.notes and location.error_log is None):
+            location.logs.write(request)
+            for level, note in tuple(request.notes):  # `report` makes notes itself
+                report(request, level, note)
+            return None
+        where = context(request) if request.notes else ""
+        notes = tuple((level, note + where) for level, note in request.notes)
+        return outlines, notes, location.error_log
+
+
+def _count(cell: Cell, took: float, facts: Facts) -> None:
+    """`Meter.count` of what was repeated; that takes no time worth measuring, or says it."""
+    if took:
+        cell[bucket(took)] += 1
+        cell[SECONDS] += took
+    else:
+        cell[0] += 1
+    cell[RECEIVED] += facts[4]
+    cell[SENT] += facts[3]
