@@ -19,7 +19,7 @@ from twisted.internet.error import (
     TimeoutError,
     getConnectError,
 )
-from twisted.internet.interfaces import IWriteDescriptor
+from twisted.internet.interfaces import IHalfCloseableProtocol, IWriteDescriptor
 from twisted.internet.posixbase import PosixReactorBase
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -40,7 +40,10 @@ class DirectClient(DirectServer):
         """As Twisted has it: its protocol may come to know of half-close while it is open
         (`IHalfCloseableProtocol` once the protocol has changed); before that an end is the end.
         """
-        Direct._peer_ended(self)
+        if IHalfCloseableProtocol.providedBy(self.protocol):
+            Direct._peer_ended(self)
+        else:
+            self.drop()
 
 
 @implementer(IWriteDescriptor)

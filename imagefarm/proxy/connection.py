@@ -359,7 +359,7 @@ class HttpUpstreamConnection(Protocol):
         ):
             self._end_exchange()
             body.push([], complete=True)
-        else:
+        elif parser is not None or self._answer is not None or self._writer is not None:
             self._fail(self._closed_error(reason))
         on_closed, self.on_closed = self.on_closed, None
         self.on_idle = None
@@ -398,7 +398,8 @@ class HttpUpstreamConnection(Protocol):
         if self._closed:
             return
         if orderly:
-            self.transport.loseConnection()
+            # Our own transports needn't wait for the loop where everything has been sent.
+            getattr(self.transport, "close_now", self.transport.loseConnection)()
         else:
             self.transport.abortConnection()
 
