@@ -203,10 +203,16 @@ class Upkeep:
             elif note.size is None:
                 self._drop(note.digest)
             else:
-                self._index.put(note.digest, note.size, note.moment)
-                if self._before:
-                    self._before += note.size
+                self.keep(note.digest, note.size, note.moment)
+                # Before it counts as read: its bytes must not be missing from both, ever.
+                self._board.publish(self.size, self._index.files)
         return False
+
+    def keep(self, digest: bytes, size: int, now: float) -> None:
+        """A file of ``size`` bytes on the disk was stored."""
+        self._index.put(digest, size, now)
+        if self._before:
+            self._before += size
 
     def _drop(self, digest: bytes) -> None:
         node = self._index.get(digest)
@@ -315,5 +321,6 @@ class Upkeep:
                 return
             if used is not None and self._directory.remove(digest):
                 self._counters.evicted += 1
-            self._before = max(self._before - node.size, 0)
+                # Only then: what a manager before us has evicted is not in what it had counted.
+                self._before = max(self._before - node.size, 0)
         self._index.forget(digest)

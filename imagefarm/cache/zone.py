@@ -190,7 +190,7 @@ class Zone:
         """Remove a file; False if it was not there."""
         removed = self.directory.remove(digest)
         self.index.forget(digest)
-        if not self.manager:
+        if removed and not self.manager:
             self.board.tell(Note(digest, None, self.now()))
         return removed
 
@@ -287,7 +287,7 @@ class Zone:
             self._troubled = False
             self._log.info("cache {zone} stores again", zone=self.settings.name)
         self.counters.stored += 1
-        self.index.put(digest, size, now)
+        self._upkeep.keep(digest, size, now)
         self._upkeep.enforce()
         return True
 
