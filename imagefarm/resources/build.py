@@ -108,7 +108,8 @@ class Builder:
         default = _DEFAULT_LISTENS[:1] if os.geteuid() == 0 else _DEFAULT_LISTENS[1:]
         addresses: dict[tuple[str, int], list[tuple[Listen, Scope, VirtualHost]]] = {}
         for scope, host in hosts:
-            for listen in scope.all(rows.LISTEN) or default:
+            given = scope.all(rows.LISTEN) or default
+            for listen in (listen for ports in given for listen in ports.each()):
                 listen = evolve(listen, ssl=listen.ssl or scope[SSL_ON])
                 addresses.setdefault(listen.address, []).append((listen, scope, host))
         names, listeners = {}, []

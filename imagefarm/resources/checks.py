@@ -45,17 +45,18 @@ def _listens(servers: Iterable[Scope]) -> Iterator[Problem]:
             if row is not rows.LISTEN or not isinstance(value, Listen):
                 continue
             place = (directive.file, directive.line)
-            if value.address in here:
-                yield Problem(f"a duplicate listen {value.text}", *place)
-            elif value.explicit and value.address in explicit:
-                yield Problem(f"duplicate listen options for {value.text}", *place)
-            here.add(value.address)
-            if value.explicit:
-                explicit.add(value.address)
-            if value.default and value.address in defaults:
-                yield Problem(f"a duplicate default server for {value.text}", *place)
-            if value.default:
-                defaults.add(value.address)
+            for listen in value.each():
+                if listen.address in here:
+                    yield Problem(f"a duplicate listen {listen.text}", *place)
+                elif listen.explicit and listen.address in explicit:
+                    yield Problem(f"duplicate listen options for {listen.text}", *place)
+                here.add(listen.address)
+                if listen.explicit:
+                    explicit.add(listen.address)
+                if listen.default and listen.address in defaults:
+                    yield Problem(f"a duplicate default server for {listen.text}", *place)
+                if listen.default:
+                    defaults.add(listen.address)
 
 
 def _locations(outer: Scope) -> Iterator[Problem]:

@@ -201,12 +201,13 @@ LOCATION_BLOCK: Final = BlockRow(
 LISTEN: Final[ListRow[Listen]] = ListRow(
     name="listen", contexts=frozenset({SERVER}), arity=(1, None), convert=convert_listen,
     default_text="*:80",
-    syntax="address[:port] | port | unix:path [default_server] [ssl] [proxy_protocol] [bind] "
-    "[backlog=n] [rcvbuf=size] [sndbuf=size] [reuseport] [deferred] [fastopen=n] "
-    "[ipv6only=on|off] [so_keepalive=on|off|[idle]:[interval]:[count]]",
-    doc="Where the server takes connections. Options of the socket may be given once for each "
-    "address. With `proxy_protocol` each connection begins with a PROXY header (version 1 or 2); "
-    "with `reuseport` each worker has a socket of its own.", inherits=False,
+    syntax="address[:port[-last]] | port[-last] | unix:path [default_server] [ssl] "
+    "[proxy_protocol] [bind] [backlog=n] [rcvbuf=size] [sndbuf=size] [reuseport] [deferred] "
+    "[fastopen=n] [ipv6only=on|off] [so_keepalive=on|off|[idle]:[interval]:[count]]",
+    doc="Where the server takes connections, at one port or at those of a range. Options of the "
+    "socket may be given once for each address. With `proxy_protocol` each connection begins with "
+    "a PROXY header (version 1 or 2); with `reuseport` each worker has a socket of its own.",
+    inherits=False,
 )  # fmt: skip
 SERVER_NAME: Final[ListRow[tuple[ServerName, ...]]] = ListRow(
     name="server_name", contexts=frozenset({SERVER}), arity=(1, None), convert=_server_name,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from attrs import evolve, frozen
@@ -14,7 +14,8 @@ from imagefarm.config.errors import Invalid
 from imagefarm.config.table import Environment
 from imagefarm.config.values import parse_size, parse_time
 
-_PORT = re.compile(r"\d+", re.ASCII)
+_PORTS: Final = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?", re.ASCII)
+_HTTP: Final = range(80, 81)
 
 
 #: so_keepalive's times: idle, interval (seconds) and count; 0 is the system's own.
@@ -23,7 +24,8 @@ KeepAlive = tuple[int, int, int]
 
 @frozen
 class Listen:
-    """One ``listen``. ``address`` is ``(host, port)``, or ``("unix:/path", 0)``.
+    """One ``listen``. ``address`` is ``(host, port)``, or ``("unix:/path", 0)``. ``ports`` is how
+    many there are in a range that begins with it; `each` makes them single.
 
     ``host`` is a literal address; "" is all of IPv4 and "::" all of IPv6. ``explicit`` says that
     an option of the socket was given: the address is bound by itself, and no other ``listen``
@@ -31,6 +33,7 @@ class Listen:
     """
 
     address: tuple[str, int]
+    ports: int = 1
     default: bool = False
     ssl: bool = False
     proxy_protocol: bool = False
@@ -43,6 +46,12 @@ class Listen:
     deferred: bool = False
     ipv6only: bool = True
     so_keepalive: bool | KeepAlive | None = None
+
+    def each(self) -> Iterator[Listen]:
+        """One for each port."""
+        host, first = self.address
+        for port in range(first, first + self.ports):
+            yield evolve(self, address=(host, port), ports=1)
 
     @property
     def text(self) -> str:
@@ -80,6 +89,14 @@ def parse_address(text: str) -> tuple[str, int]:
 
     Raises `Invalid` in nginx's words.
     """
+    host, ports = _parse(text)
+    if len(ports) > 1:
+        raise _invalid("port", text)
+    return host, ports[0]
+
+
+def _parse(text: str) -> tuple[str, range]:
+    """As `parse_address`, with the ports of a range (``8080-8089``)."""
     if text.startswith("unix:"):
         if text == "unix:":
             raise Invalid(
@@ -87,24 +104,35 @@ def parse_address(text: str) -> tuple[str, int]:
             )
         if not text[5:].startswith("/"):
             raise Invalid(f'the "{text}" socket path must be absolute in "listen" directive')
-        return text, 0
-    if _PORT.fullmatch(text):
-        return "", _port(text, text)
+        return text, range(1)
+    if _PORTS.fullmatch(text):
+        return "", _ports(text, text)
     if text.startswith("["):
         host, bracket, rest = text[1:].partition("]")
         if not bracket or (rest and not rest.startswith(":")):
             raise Invalid(f'invalid host in "{text}" of the "listen" directive')
-        port = _port(rest[1:], text) if rest else 80
-        return _literal(host, text), port
+        ports = _ports(rest[1:], text) if rest else _HTTP
+        return _literal(host, text), ports
     host, colon, rest = text.partition(":")
-    port = _port(rest, text) if colon else 80
-    return ("" if host == "*" else _literal(host, text)), port
+    ports = _ports(rest, text) if colon else _HTTP
+    return ("" if host == "*" else _literal(host, text)), ports
 
 
-def _port(word: str, text: str) -> int:
-    if not _PORT.fullmatch(word) or not 1 <= int(word) <= 65535:
-        raise Invalid(f'invalid port in "{text}" of the "listen" directive')
-    return int(word)
+def _ports(word: str, text: str) -> range:
+    found = _PORTS.fullmatch(word)
+    if found is None:
+        raise _invalid("port", text)
+    first = int(found[1])
+    last = first if found[2] is None else int(found[2])
+    if not 1 <= first <= 65535 or not 1 <= last <= 65535:
+        raise _invalid("port", text)
+    if last < first:
+        raise _invalid("port range", text)
+    return range(first, last + 1)
+
+
+def _invalid(what: str, text: str) -> Invalid:
+    return Invalid(f'invalid {what} in "{text}" of the "listen" directive')
 
 
 def _literal(host: str, text: str) -> str:
@@ -183,7 +211,8 @@ def convert_listen(directive: Directive, env: Environment) -> Listen:
             env.warn(f'accept filters "{word}" are not supported on this platform, ignored')
         else:
             raise Invalid(f'invalid parameter "{word}"')
-    return Listen(parse_address(directive.args[0]), **values)
+    host, ports = _parse(directive.args[0])
+    return Listen((host, ports[0]), len(ports), **values)
 
 
 def merged(listens: Sequence[Listen]) -> Listen:

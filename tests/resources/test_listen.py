@@ -109,6 +109,16 @@ class BuildTests(SynchronousTestCase):
         port = 80 if os.geteuid() == 0 else 8000
         self.assertEqual([found.address for found in self.listeners("server { }")], [("", port)])
 
+    def test_ports_in_a_range(self) -> None:
+        found = self.listeners("server { listen 127.0.0.1:81-83 ssl; listen [::1]:90-90; }")
+        self.assertEqual(
+            [(listen.address, listen.ports, listen.ssl) for listen in found],
+            [
+                (("127.0.0.1", 81), 1, True), (("127.0.0.1", 82), 1, True),
+                (("127.0.0.1", 83), 1, True), (("::1", 90), 1, False),
+            ],
+        )  # fmt: skip
+
     def test_one_socket_for_servers_of_one_address(self) -> None:
         found = self.listeners(
             "server { listen 80; } server { listen *:80 ssl backlog=9; } server { listen 81; }"
