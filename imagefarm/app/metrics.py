@@ -78,6 +78,59 @@ def common(status: Mapping[str, Any]) -> Iterable[Family]:
     yield from _processes(status["processes"])
 
 
+def resizer_families(status: Mapping[str, Any]) -> Iterable[Family]:
+    """The metrics of a resizer."""
+    yield from common(status)
+    resizer = status["resizer"]
+    answers, prefix = resizer["answers"], "imagefarm_resizer_"
+    yield Family(
+        f"{prefix}requests_total", "counter", "Requests of web servers, by class of status.",
+        tuple(Sample(count, {"code": code}) for code, count in answers["responses"].items()),
+    )  # fmt: skip
+    yield Family(
+        f"{prefix}request_duration_seconds", "histogram", "From a request to its answer.",
+        tuple(
+            sample
+            for code, buckets in answers["buckets"].items()
+            if sum(buckets)
+            for sample in histogram(buckets, BOUNDS, answers["seconds"][code], {"code": code})
+        ),
+    )  # fmt: skip
+    yield Family(
+        f"{prefix}jobs_total", "counter", "What became of jobs, and of processes.",
+        tuple(Sample(count, {"event": event}) for event, count in resizer["jobs"].items()),
+    )  # fmt: skip
+    yield Family(
+        f"{prefix}job_duration_seconds", "histogram", "From a job's coming to its end, by lane.",
+        tuple(
+            sample
+            for name, lane in resizer["lanes"].items()
+            for sample in histogram(lane["buckets"], BOUNDS, lane["seconds"], {"lane": name})
+        ),
+    )  # fmt: skip
+    for word, text in (
+        ("waiting", "Jobs that wait for a process."), ("running", "Jobs that are worked on."),
+    ):  # fmt: skip
+        yield Family(
+            f"{prefix}jobs_{word}", "gauge", text,
+            tuple(Sample(count, {"lane": lane}) for lane, count in resizer[word].items()),
+        )  # fmt: skip
+    for key, text in (
+        ("queue", "The most jobs that may wait."),
+        ("processes", "Processes that work at the same time."),
+        ("quarantined", "Originals that are not tried again as long as they are the same."),
+    ):
+        yield Family(f"{prefix}{key}", "gauge", text, (Sample(resizer[key]),))
+    yield Family(
+        f"{prefix}step_seconds", "summary", "What the steps of jobs took; queue is the waiting.",
+        tuple(
+            Sample(value, {"step": name}, suffix)
+            for name, step in resizer["steps"].items()
+            for suffix, value in (("_sum", step["seconds"]), ("_count", step["count"]))
+        ),
+    )  # fmt: skip
+
+
 def _servers(servers: Mapping[str, Any]) -> Iterable[Family]:
     each = [
         ({"server": name, "code": code}, server, code)

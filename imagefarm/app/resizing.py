@@ -5,27 +5,40 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
+from attrs import asdict
 from twisted.internet.defer import Deferred, DeferredList, succeed
 
 from imagefarm.fastcgi.responder import ResponderFactory
 from imagefarm.fastcgi.session import FastCGIRequest
 from imagefarm.http.message import Response
+from imagefarm.http.meter import Meter
 from imagefarm.image.directives import ResizerSettings
 from imagefarm.image.pool import WorkerPool
 from imagefarm.image.service import ImageService
 from imagefarm.process.privileges import Belongings
 from imagefarm.process.sockets import Endpoint
+from imagefarm.resources.status import json_response, metrics_response
+
+from .instance import Instance, Place
+from .metrics import resizer_families
+from .totals import Figures, resizer_status
+
+#: Originals that each worker tells of.
+MAX_TOLD: Final = 50
 
 
 class ResizerWork:
     """`Work` of the resizer's process."""
 
     def __init__(
-        self, reactor: Any, settings: ResizerSettings, endpoints: Sequence[Endpoint]
+        self, reactor: Any, settings: ResizerSettings, endpoints: Sequence[Endpoint], place: Place
     ) -> None:
         self._reactor = reactor
+        self._settings = settings
+        self._meter = Meter()
+        self.instance = Instance(reactor, self, place)
         self._endpoints = tuple(endpoints)
         self._pool = WorkerPool(reactor, settings.pool)
         roots = [os.fsencode(settings.root)]
@@ -39,11 +52,54 @@ class ResizerWork:
         return f"<ResizerWork {self._pool!r}>"
 
     def _answer(self, request: FastCGIRequest) -> Deferred[Response]:
-        return self._images(request.params)
+        path = self._settings.status_path
+        if path and request.params.get(b"SCRIPT_NAME") == path:
+            if request.params.get(b"QUERY_STRING") == b"prometheus":
+                return self.instance.report().addCallback(
+                    lambda status: metrics_response(resizer_families(status))
+                )
+            return self.instance.report().addCallback(json_response)
+        begun = self._reactor.seconds()
+
+        def answered(response: Response) -> Response:
+            sent = len(response.body) if isinstance(response.body, bytes) else 0
+            self._meter.count(response.status, self._reactor.seconds() - begun, 0, sent)
+            return response
+
+        return self._images(request.params).addCallback(answered)
+
+    def figures(self) -> Figures:
+        """`instance.Work`."""
+        pool, tally = self._pool.report(), self._pool.tally
+        return Figures(
+            {
+                "requests": self._meter.report(),
+                "jobs": asdict(self._pool.counters),
+                **tally.report(),
+            },
+            {
+                **pool,
+                "workers": 1,
+                "quarantined": self._images.quarantined,
+                "originals": {
+                    name.decode("utf-8", "backslashreplace"): what
+                    for name, what in tally.originals.most(MAX_TOLD).items()
+                },
+            },
+        )
+
+    def processes(self) -> Sequence[Mapping[str, Any]]:
+        """`instance.Work`: those that decode and encode."""
+        return self._pool.processes()
+
+    def status(self, sums: Figures) -> Mapping[str, Any]:
+        """`instance.Work`."""
+        return resizer_status(sums, self._settings.pool)
 
     def start(self, sockets: Mapping[str, socket.socket]) -> None:
         """Start the image workers and listen; what comes early waits in the pool's queue."""
         self._pool.start()
+        self.instance.start()
         for endpoint in self._endpoints:
             sock = sockets[str(endpoint)]
             port = self._reactor.adoptStreamPort(sock.fileno(), sock.family, self._factory)
@@ -55,10 +111,12 @@ class ResizerWork:
 
     def drain(self) -> Deferred[Any]:
         """QUIT: answer what has been asked."""
+        self.instance.draining = True
         return DeferredList([*self._stop_listening(), self._factory.drain()])
 
     def stop(self) -> Deferred[Any]:
         """TERM: drop everything."""
+        self.instance.stop()
         return DeferredList([*self._stop_listening(), self._pool.stop()])
 
     def reopen(self) -> None:

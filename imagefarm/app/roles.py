@@ -63,7 +63,7 @@ def resizer(loaded: Loaded, options: Options, reactor: Any) -> Plan:
     endpoints = tuple(Endpoint.from_address(parse_address(text)) for text in settings.listen)
 
     def make(reactor: Any, boards: Boards) -> ResizerWork:
-        return ResizerWork(reactor, settings, endpoints)
+        return ResizerWork(reactor, settings, endpoints, _place(boards))
 
     work = make(reactor, Boards())
     return Plan(options.prefix, main, loaded.warnings, endpoints, ErrorLogs(), work, make)

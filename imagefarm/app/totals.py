@@ -12,10 +12,14 @@ from typing import Any, Final
 
 from attrs import frozen
 
-from imagefarm.http.meter import describe
+from imagefarm.http.meter import BUCKETS, SECONDS, describe
+from imagefarm.image.pool import PoolSettings
 
 #: The most recent errors that are kept of all processes.
 MAX_ERRORS: Final = 50
+
+#: The originals that a resizer tells of.
+MAX_ORIGINALS: Final = 20
 
 Tree = Any
 
@@ -174,3 +178,40 @@ def hit_ratio(counted: Mapping[str, int]) -> float | None:
     served = counted["hits"] + counted["stale"] + counted["updating"]
     asked = served + counted["misses"] + counted["expired"] + counted["bypass"]
     return round(served / asked, 4) if asked else None
+
+
+def resizer_status(sums: Figures, settings: PoolSettings) -> dict[str, Any]:
+    """What all workers of a resizer have done, and do."""
+    counters, gauges = sums.counters, sums.gauges
+    requests = describe(counters["requests"])
+    workers = gauges["workers"]
+    originals = sorted(gauges["originals"].items(), key=lambda item: item[1][1], reverse=True)
+    return {
+        "requests": requests["requests"],
+        "sent": requests["sent"],
+        "resizer": {
+            "answers": requests,
+            "jobs": counters["jobs"],
+            "waiting": gauges["waiting"],
+            "running": gauges["running"],
+            "queue": settings.queue * workers,
+            "processes": settings.processes * workers,
+            "quarantined": gauges["quarantined"],
+            "lanes": {
+                name: {
+                    "jobs": int(sum(cell[:BUCKETS])),
+                    "seconds": round(cell[SECONDS], 6),
+                    "buckets": [int(number) for number in cell[:BUCKETS]],
+                }
+                for name, cell in counters["lanes"].items()
+            },
+            "steps": {
+                name: {"seconds": round(seconds, 6), "count": int(count)}
+                for name, (seconds, count) in counters["steps"].items()
+            },
+            "originals": [
+                {"original": name, "jobs": round(jobs, 1), "seconds": round(seconds, 3)}
+                for name, (jobs, seconds) in originals[:MAX_ORIGINALS]
+            ],
+        },
+    }

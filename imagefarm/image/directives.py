@@ -89,6 +89,13 @@ def _below_root(directive: Directive, env: Environment) -> bytes:
         raise Invalid(f'"{directive.name}": {error.reason}') from None
 
 
+def _status_path(directive: Directive, env: Environment) -> bytes:
+    value = os.fsencode(directive.args[0])
+    if not value.startswith(b"/") or len(value) < 2:
+        raise Invalid(f'the status path "{directive.args[0]}" must start with a slash')
+    return value
+
+
 def _memory(directive: Directive, env: Environment) -> int:
     value = _some_bytes(directive, env)
     if value < parse_size("128m"):
@@ -195,6 +202,17 @@ RESERVED: Row[int] = Row(
     "them.",
     inherits=False,
 )
+STATUS_PATH: Row[bytes] = Row(
+    name="status_path",
+    contexts=_INSIDE,
+    convert=_status_path,
+    default=b"",
+    syntax="path",
+    doc="The SCRIPT_NAME that is answered with the resizer's status: as JSON, with the query "
+    "`prometheus` as metrics (php-fpm's pm.status_path). The web server in front has to see to "
+    "who may ask.",
+    inherits=False,
+)
 FALLBACK: Row[bytes] = Row(
     name="fallback",
     contexts=_INSIDE,
@@ -233,7 +251,7 @@ LIMITS: tuple[Row[Any], ...] = (
 
 DIRECTIVES: tuple[AnyRow, ...] = (
     RESIZER_BLOCK, LISTEN, ROOT, PROCESSES, QUEUE, MAX_REQUESTS, MAX_RESIDENT,
-    RESERVED, FALLBACK, *LIMITS, *PLACE_DIRECTIVES,
+    RESERVED, STATUS_PATH, FALLBACK, *LIMITS, *PLACE_DIRECTIVES,
 )  # fmt: skip
 
 
@@ -250,6 +268,8 @@ class ResizerSettings:
     #: The path of an image below the root, or empty.
     fallback: bytes = b""
     places: Places = field(factory=Places)
+    #: The SCRIPT_NAME of the status, or empty.
+    status_path: bytes = b""
 
     @classmethod
     def from_scope(cls, scope: Scope) -> ResizerSettings:
@@ -269,4 +289,7 @@ class ResizerSettings:
             max_resident=inside[MAX_RESIDENT],
             reserved=inside[RESERVED],
         )
-        return cls(inside.all(LISTEN), inside[ROOT], pool, inside[FALLBACK], read_places(inside))
+        return cls(
+            inside.all(LISTEN), inside[ROOT], pool, inside[FALLBACK], read_places(inside),
+            inside[STATUS_PATH],
+        )  # fmt: skip

@@ -33,6 +33,10 @@ class Lanes(Generic[T]):
         self._passed = 0
         return self._expensive.popleft() if waits else None
 
+    def lengths(self) -> tuple[int, int]:
+        """How many wait in each: cheap, expensive."""
+        return len(self._cheap), len(self._expensive)
+
     def remove(self, job: T) -> None:
         """Take it out. Raises ValueError where it does not wait."""
         (self._cheap if job in self._cheap else self._expensive).remove(job)

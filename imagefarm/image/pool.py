@@ -19,6 +19,7 @@ from .errors import DeadlineExceeded, Expensive, Failed, ImageError, Overloaded
 from .job import Job, Rendered
 from .lanes import Lanes
 from .limits import Limits
+from .tally import LANES, Tally
 
 #: Seconds beyond the deadline in which a worker may say so itself before it is killed.
 GRACE = 0.5
@@ -91,6 +92,7 @@ class WorkerPool:
 
     def __init__(self, reactor: Any, settings: PoolSettings) -> None:
         self.counters = Counters()
+        self.tally = Tally()
         self.settings = settings
         self._reactor = reactor
         self._workers: list[WorkerProcess] = []
@@ -147,6 +149,23 @@ class WorkerPool:
         self._wait(ticket)
         self._dispatch()
         return ticket.deferred
+
+    def report(self) -> dict[str, Any]:
+        """How many jobs wait and are worked on now, in each lane."""
+        expensive = sum(ticket.expensive for ticket in self._running.values())
+        return {
+            "waiting": dict(zip(LANES, self._waiting.lengths(), strict=True)),
+            "running": dict(zip(LANES, (len(self._running) - expensive, expensive), strict=True)),
+        }
+
+    def processes(self) -> list[dict[str, Any]]:
+        """The worker processes."""
+        return [
+            {"role": "image", "pid": worker.transport.pid, "state": worker.state.value,
+             "jobs": worker.jobs}
+            for worker in self._workers
+            if worker.transport.pid
+        ]  # fmt: skip
 
     # What workers say
 
@@ -265,6 +284,9 @@ class WorkerPool:
         ticket.stop_timer()
         if ticket.abandoned:
             return
+        now = self._reactor.seconds()
+        took = now - ticket.submitted
+        self.tally.originals.add(ticket.job.recipe.src, took - ticket.waited, now)
         if isinstance(answer, ImageError):
             if isinstance(answer, DeadlineExceeded):
                 self.counters.timeouts += 1
@@ -275,6 +297,7 @@ class WorkerPool:
             return
         self.counters.done += 1
         timings = (("queue", ticket.waited), *answer.timings)
+        self.tally.done(took, timings, expensive=ticket.expensive)
         ticket.deferred.callback(evolve(answer, timings=timings))
 
     def _drop(self, ticket: _Ticket, error: ImageError) -> None:

@@ -72,6 +72,11 @@ class ImageService:
         self._clock = clock
         self._iiif = IIIFService(self, limits)
 
+    @property
+    def quarantined(self) -> int:
+        """How many sources, or recipes of them, are not tried again until they change."""
+        return len(self._quarantine)
+
     def __call__(self, params: Mapping[bytes, bytes]) -> Deferred[Response]:
         """Answer one request, given as FastCGI parameters.
 

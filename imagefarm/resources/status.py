@@ -25,49 +25,47 @@ def stub_status(report: Report) -> Content:
     As in nginx the request for it is among the requests.
     """
 
-    def text(status: Mapping[str, Any]) -> bytes:
+    def answer(status: Mapping[str, Any]) -> Response:
         now = status["connections"]
-        return (
+        text = (
             f"Active connections: {now['active']} \n"
             "server accepts handled requests\n"
             f" {now['accepted']} {now['handled']} {status['requests'] + 1} \n"
             f"Reading: {now['reading']} Writing: {now['writing']} Waiting: {now['waiting']} \n"
-        ).encode()
+        )
+        return Response(200, Headers([(b"Content-Type", b"text/plain")]), text.encode())
 
-    return _page(report, text, [(b"Content-Type", b"text/plain")])
+    return _page(report, answer)
 
 
 def prometheus_status(
     report: Report, families: Callable[[Mapping[str, Any]], Iterable[Family]]
 ) -> Content:
     """Metrics, never cached."""
-
-    def text(status: Mapping[str, Any]) -> bytes:
-        return exposition(families(status))
-
-    headers = [(b"Content-Type", CONTENT_TYPE), (b"Cache-Control", b"no-store")]
-    return _page(report, text, headers)
+    return _page(report, lambda status: metrics_response(families(status)))
 
 
 def json_status(report: Report) -> Content:
     """The status as JSON, never cached."""
+    return _page(report, json_response)
 
-    def text(status: Mapping[str, Any]) -> bytes:
-        return json.dumps(status, indent=2).encode() + b"\n"
 
+def metrics_response(families: Iterable[Family]) -> Response:
+    """Metrics in Prometheus's text format."""
+    headers = [(b"Content-Type", CONTENT_TYPE), (b"Cache-Control", b"no-store")]
+    return Response(200, Headers(headers), exposition(families))
+
+
+def json_response(status: Mapping[str, Any]) -> Response:
+    """JSON for people and programs."""
     headers = [(b"Content-Type", b"application/json"), (b"Cache-Control", b"no-store")]
-    return _page(report, text, headers)
+    return Response(200, Headers(headers), json.dumps(status, indent=2).encode() + b"\n")
 
 
-def _page(
-    report: Report,
-    text: Callable[[Mapping[str, Any]], bytes],
-    headers: list[tuple[bytes, bytes]],
-) -> Content:
+def _page(report: Report, answer: Callable[[Mapping[str, Any]], Response]) -> Content:
     def serve(request: Request) -> Response | Deferred[Action]:
         if request.head.method not in (b"GET", b"HEAD"):
             return not_allowed()
-        answer = report().addCallback(lambda status: Response(200, Headers(headers), text(status)))
-        return cast("Deferred[Action]", answer)
+        return cast("Deferred[Action]", report().addCallback(answer))
 
     return serve

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from imagefarm.app.metrics import resizer_families
 from imagefarm.app.totals import (
     MAX_ERRORS,
     Figures,
@@ -17,9 +18,14 @@ from imagefarm.app.totals import (
     keyed,
     latest,
     plus,
+    resizer_status,
     with_totals,
 )
 from imagefarm.http.meter import Meter
+from imagefarm.image.pool import PoolSettings
+from imagefarm.image.tally import Tally
+from imagefarm.resources.metrics import exposition
+from tests.resources.test_metrics import read
 
 NAMES = st.sampled_from(["a", "b", "c"])
 #: Figures of one shape, as workers of different configurations may have them: names come and go.
@@ -152,3 +158,42 @@ class ServerTests(SynchronousTestCase):
     def test_keys(self) -> None:
         keys = [key for key, _ in keyed(report()["upstreams"]["back"]["peers"])]
         self.assertEqual(keys, ["a:1", "a:1#2", "b:1"])
+
+
+class ResizerTests(SynchronousTestCase):
+    def worker(self, seconds: float) -> Figures:
+        meter, tally = Meter(), Tally()
+        meter.count(200, seconds, 0, 1000)
+        tally.done(seconds, [("decode", seconds)], expensive=seconds > 1)
+        return Figures(
+            {"requests": meter.report(), "jobs": {"done": 1, "crashes": 0}, **tally.report()},
+            {
+                "waiting": {"cheap": 2, "expensive": 1}, "running": {"cheap": 1, "expensive": 0},
+                "workers": 1, "quarantined": 1,
+                "originals": {"/a.jpg": [1, seconds], f"/{seconds}.jpg": [1, 0.5]},
+            },
+        )  # fmt: skip
+
+    def test_two_workers(self) -> None:
+        one, two = self.worker(0.004), self.worker(2.0)
+        sums = Figures(plus(one.counters, two.counters), plus(one.gauges, two.gauges))
+        found = resizer_status(sums, PoolSettings(processes=3, queue=64))
+        resizer = found["resizer"]
+        self.assertEqual((found["requests"], found["sent"]), (2, 2000))
+        self.assertEqual((resizer["processes"], resizer["queue"]), (6, 128))
+        self.assertEqual(resizer["waiting"], {"cheap": 4, "expensive": 2})
+        self.assertEqual(resizer["lanes"]["expensive"]["jobs"], 1)
+        self.assertEqual(resizer["steps"], {"decode": {"seconds": 2.004, "count": 2}})
+        self.assertEqual(
+            resizer["originals"][0], {"original": "/a.jpg", "jobs": 2, "seconds": 2.004}
+        )
+        status = {**found, "uptime": 1, "configuration": {}, "processes": []}
+        samples = read(exposition(resizer_families(status)))
+        for sample in (
+            ("imagefarm_resizer_jobs_total", {"event": "done"}, 2),
+            ("imagefarm_resizer_jobs_waiting", {"lane": "expensive"}, 2),
+            ("imagefarm_resizer_step_seconds_sum", {"step": "decode"}, 2.004),
+            ("imagefarm_resizer_job_duration_seconds_count", {"lane": "cheap"}, 1),
+            ("imagefarm_resizer_requests_total", {"code": "2xx"}, 2),
+        ):
+            self.assertIn(sample, samples)
