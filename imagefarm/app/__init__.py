@@ -17,6 +17,7 @@ from imagefarm.process.prefix import prepare
 from imagefarm.process.privileges import resolve
 from imagefarm.process.sockets import ListenError
 
+from .certificates import Bases
 from .configuration import SHIPPED, Options, read
 from .daemon import DaemonService
 from .errors import CannotStart
@@ -25,8 +26,11 @@ from .plan import Plan, explained
 from .roles import farm, resizer, web
 
 
-def make_plan(options: Options, reactor: Any) -> Plan:
-    """Read and build the configuration of ``options.role``. Raises `CannotStart`."""
+def make_plan(options: Options, reactor: Any, bases: Bases | None = None) -> Plan:
+    """Read and build the configuration of ``options.role``. Raises `CannotStart`.
+
+    ``bases`` are of the configurations before, so that TLS sessions can still be resumed.
+    """
     if options.root is not None and not os.path.isdir(options.root):
         raise CannotStart([f'--root "{options.root}" is not a directory'])
     with explained():
@@ -38,15 +42,14 @@ def make_plan(options: Options, reactor: Any) -> Plan:
             return farm(loaded, options, reactor)
         if options.role == "resizer":
             return resizer(loaded, options, reactor)
-        return web(loaded, options, reactor)
+        return web(loaded, options, reactor, bases or Bases())
 
 
 def make_service(options: Options, reactor: Any) -> IService:
     """The service of ``options.role``. Raises `CannotStart`; then nothing has been started."""
+    rebuild = partial(make_plan, options, reactor, Bases())
     with explained():
-        return cast(
-            IService, DaemonService(reactor, options, partial(make_plan, options, reactor))
-        )
+        return cast(IService, DaemonService(reactor, options, rebuild))
 
 
 def check(options: Options, reactor: Any) -> Plan:

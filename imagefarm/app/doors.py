@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-import datetime
 from typing import Any
 
 from attrs import evolve, frozen
-from OpenSSL import SSL
 
 from imagefarm.config.ast import Directive
-from imagefarm.config.errors import ConfigurationError, Invalid, Problem
-from imagefarm.config.table import Row, Scope
+from imagefarm.config.table import ListRow, Row, Scope
 from imagefarm.http.by_address import ByAddress
 from imagefarm.http.factory import HttpFactory
 from imagefarm.http.parser import NamedLimits, widest
 from imagefarm.http.proxied import ProxiedFactory
-from imagefarm.http.tls import (
-    CERTIFICATE,
-    SELF_SIGNED,
-    SniContexts,
-    TlsSettings,
-    make_context,
-)
+from imagefarm.http.tls_context import SniContexts
 from imagefarm.http.tls_transport import TlsFactory
 from imagefarm.http.transfer import head_settings
-from imagefarm.process.certificate import ensure_self_signed
 from imagefarm.process.sockets import Endpoint
 from imagefarm.resources.build import Listener, server_names
 from imagefarm.resources.listen import Listen
@@ -61,7 +51,8 @@ class Door:
         """The factory for the socket: PROXY header, TLS, HTTP."""
         factory: Any = self.factory
         if self.contexts is not None:
-            factory = TlsFactory(factory, self.contexts.default)
+            first = self.contexts.servers[0].settings
+            factory = TlsFactory(factory, self.contexts.default, first.buffer_size)
         if self.listen.proxy_protocol:
             factory = ProxiedFactory(self.factory, factory)
         return factory
@@ -84,7 +75,7 @@ class Gate:
         return ByAddress(factory, others)
 
 
-def place_of(scope: Scope, row: Row[Any]) -> Directive:
+def place_of(scope: Scope, row: Row[Any] | ListRow[Any]) -> Directive:
     """The directive that gave ``row`` its value in ``scope``."""
     inner: Scope | None = scope
     while inner is not None:
@@ -106,37 +97,3 @@ def named_limits(listener: Listener) -> NamedLimits | None:
         lambda name: names.find(name).item.client_header_timeout,
         widest([head.limits for head in heads]),
     )
-
-
-def contexts(listener: Listener) -> SniContexts:
-    """The TLS contexts of a listening address. Raises `ConfigurationError`."""
-    made: list[SSL.Context] = []
-    alike: dict[TlsSettings, SSL.Context] = {}
-    found: list[Problem] = []
-    for scope in listener.servers:
-        directive = scope.directive
-        assert directive is not None
-        try:
-            settings = TlsSettings.from_scope(scope)
-            if settings is not None:
-                directive = place_of(scope, CERTIFICATE)
-            else:
-                raise Invalid('no "ssl_certificate" is defined for the "listen ... ssl" directive')
-            if scope[SELF_SIGNED]:
-                now = datetime.datetime.now(datetime.UTC)
-                ensure_self_signed(settings.certificate, settings.key, now)
-            if settings not in alike:
-                alike[settings] = make_context(settings)
-            made.append(alike[settings])
-        except Invalid as error:
-            found.append(Problem(str(error), directive.file, directive.line))
-    if found:  # several servers may have the same certificate
-        raise ConfigurationError(list(dict.fromkeys(found)))
-    if len(alike) == 1:
-        return SniContexts(made[0], None)
-    names = server_names(listener, made)
-
-    def choose(name: bytes) -> SSL.Context:
-        return names.find(name).item
-
-    return SniContexts(made[0], choose)

@@ -43,6 +43,16 @@ class Work(Protocol):
         """What it writes to."""
 
 
+class Upkeep(Protocol):
+    """What a parent does for its workers."""
+
+    def start(self, reactor: Any) -> None:
+        """Begin; in the parent's reactor."""
+
+    def stop(self) -> None:
+        """No more of it."""
+
+
 @frozen
 class Boards:
     """What the processes of a daemon share.
@@ -69,6 +79,8 @@ class Plan:
     logs: ErrorLogs
     work: Work
     make: Callable[[Any, Boards], Work]
+    #: What the parent does as long as its workers serve.
+    upkeep: Upkeep | None = None
     #: Passes a HUP on to whom it concerns, where that is others.
     hang_up: Callable[[], None] | None = None
 

@@ -13,6 +13,7 @@ from imagefarm.process.sockets import Endpoint
 from imagefarm.resources import directives as rows
 from imagefarm.resources.listen import parse_address
 
+from .certificates import Bases, Certificates
 from .configuration import Options
 from .errors import CannotStart
 from .farm import FarmWork
@@ -23,8 +24,8 @@ from .resizing import ResizerWork
 from .web import WebWork
 
 
-def web(loaded: Loaded, options: Options, reactor: Any) -> Plan:
-    """Master and slave: they differ in their configuration only."""
+def web(loaded: Loaded, options: Options, reactor: Any, bases: Bases) -> Plan:
+    """Master and slave: they differ in their configuration only. ``bases`` outlive reloads."""
     main = MainSettings.from_scope(loaded.root)
     servers = [
         server
@@ -34,17 +35,18 @@ def web(loaded: Loaded, options: Options, reactor: Any) -> Plan:
     if not servers:
         raise CannotStart([f'no "server" is defined in {options.config}'])
     logs = ErrorLogs()
+    certificates = Certificates(bases)
 
     def make(reactor: Any, boards: Boards) -> WebWork:
         return WebWork(
             reactor, loaded, main, options.prefix, logs.write,
-            board=boards.shared, place=_place(boards),
+            board=boards.shared, place=_place(boards), certificates=certificates,
         )  # fmt: skip
 
     work = make(reactor, Boards())
     endpoints = tuple(gate.endpoint for gate in work.gates)
     warnings = (*loaded.warnings, *dict.fromkeys(work.warnings))
-    return Plan(options.prefix, main, warnings, endpoints, logs, work, make)
+    return Plan(options.prefix, main, warnings, endpoints, logs, work, make, certificates)
 
 
 def _place(boards: Boards) -> Place:
@@ -84,5 +86,5 @@ def farm(loaded: Loaded, options: Options, reactor: Any) -> Plan:
         raise CannotStart([f'root "{error.filename}" cannot be used {reason}']) from error
     return Plan(
         options.prefix, main, loaded.warnings, (), ErrorLogs(), work,
-        lambda reactor, boards: work, work.hang_up,
+        lambda reactor, boards: work, hang_up=work.hang_up,
     )  # fmt: skip

@@ -28,6 +28,7 @@ from imagefarm.http.accesslog import LogFiles
 from imagefarm.http.factory import HttpFactory
 from imagefarm.http.message import Handler
 from imagefarm.http.timers import TimerWheel
+from imagefarm.http.tls_variables import OF_HELLO
 from imagefarm.http.transfer import head_settings, transfer_settings
 from imagefarm.http.transport import listen
 from imagefarm.http.variables import needs_socket
@@ -49,12 +50,14 @@ from imagefarm.resources.open_file_cache import OpenFileCache
 from imagefarm.resources.purging import CACHE_API, purging
 from imagefarm.resources.status import json_status, prometheus_status, stub_status
 
+from .certificates import Certificates
 from .configuration import variables
-from .doors import Door, Gate, contexts, endpoint_of, named_limits, place_of
+from .doors import Door, Gate, endpoint_of, named_limits, place_of
 from .instance import Instance, Place
 from .logs import fault
 from .metrics import families
 from .report import resolver_report, zone_report
+from .tls import contexts
 from .totals import Figures, figures_of, with_totals
 from .upstreams import Management
 
@@ -83,6 +86,7 @@ class WebWork:
     board: Board | None = None
     #: Where we stand among them.
     place: Place = field(factory=Place)
+    certificates: Certificates = field(factory=Certificates)
     groups: Groups = field(init=False)
     management: Management = field(init=False)
     zones: dict[str, Zone] = field(init=False)
@@ -306,7 +310,11 @@ class WebWork:
             asks_socket=where.address[0].startswith("unix:")
             or needs_socket(self.loaded.variables, wildcard=where.wildcard),
         )
-        made = contexts(listener) if where.ssl else None
+        made = None
+        if where.ssl:
+            hello = not OF_HELLO.isdisjoint(self.loaded.variables)
+            made, warnings = contexts(listener, self.certificates, hello=hello)
+            self.warnings += warnings
         return Door(where, factory, made, head.tcp_nodelay)
 
     # Work
@@ -318,6 +326,10 @@ class WebWork:
             zone.start(self.reactor)
         self.management.start(self.board)
         self.instance.start()
+        secured = [door.contexts.servers for door in self.doors if door.contexts is not None]
+        self.certificates.follow(self.reactor, [one for some in secured for one in some])
+        if self.board is None:
+            self.certificates.start(self.reactor)
         for gate in self.gates:
             sock, factory = sockets[str(gate.endpoint)], gate.factory()
             self._ports.append(listen(self.reactor, sock, factory, nodelay=gate.door.nodelay))
@@ -339,6 +351,7 @@ class WebWork:
             door.factory.abort()
         self.instance.stop()
         self.management.stop()
+        self.certificates.stop()
         self.groups.stop()
         for zone in self.zones.values():
             zone.stop()

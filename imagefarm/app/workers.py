@@ -58,6 +58,8 @@ class Workers:
     def start(self) -> Deferred[None]:
         """Fires when all are ready; errs if one cannot start."""
         self.supervisor.startService()
+        if self.plan.upkeep is not None:
+            self.plan.upkeep.start(self.reactor)
         return self.supervisor.ready
 
     def signal(self, name: str) -> None:
@@ -79,6 +81,8 @@ class Workers:
         return self.supervisor.stopService().addBoth(self._gone)
 
     def _gone(self, result: Any) -> Any:
+        if self.plan.upkeep is not None:
+            self.plan.upkeep.stop()
         self._board.close()
         return result
 

@@ -224,7 +224,8 @@ class Peer:
     ``serial`` numbers connections, for logs; ``server`` names the listening socket
     (``("127.0.0.1", 8080)``, or ``("unix:/path", 0)``) and selects the virtual hosts. ``socket``
     is there only where the configuration has a variable that needs it; ``uid`` is the user at
-    the other end of a Unix socket, where the system tells.
+    the other end of a Unix socket, where the system tells; ``handle`` is OpenSSL's connection, of
+    which variables and ``ssl_verify_client`` ask more.
     """
 
     address: str
@@ -235,6 +236,7 @@ class Peer:
     sni: bytes | None = None
     socket: Socket | None = None
     uid: int | None = None
+    handle: Any = None
 
 
 @define(eq=False)

@@ -131,6 +131,7 @@ class RealIp:
             peer.sni,
             peer.socket,
             peer.uid,
+            peer.handle,
             proxy,
             peer,
         )

@@ -9,6 +9,7 @@ first byte, too).
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from errno import EPROTO, EWOULDBLOCK
 from typing import Any, ClassVar, Final
 
@@ -21,7 +22,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from .message import Peer
-from .openssl import Channel, open_channel
+from .openssl import RECORD, Channel, open_channel
 from .transport import DirectServer, DirectUnixServer
 
 #: How TLS begins: a handshake record, or the length of what SSLv2 called so.
@@ -44,7 +45,7 @@ class TlsSocket:
         "_notified", "_raw", "_recv", "_said", "_send", "connection", "handshake", "wants_write"
     )  # fmt: skip
 
-    def __init__(self, raw: socket.socket, context: SSL.Context) -> None:
+    def __init__(self, raw: socket.socket, context: SSL.Context, record: int = RECORD) -> None:
         self.connection = SSL.Connection(context, raw)
         self.connection.set_accept_state()
         channel: Channel = open_channel(self.connection)
@@ -53,7 +54,7 @@ class TlsSocket:
         self.wants_write = False
         self._raw = raw
         self._recv = channel.recv
-        self._send = channel.send
+        self._send = channel.send if record >= RECORD else _in_pieces(channel.send, record)
         self._notified = False
         self._said = False
 
@@ -164,13 +165,17 @@ class _Tls:
     _silent = True
     _waits = False
     _context: SSL.Context
+    _record: int
 
     @classmethod
-    def take_over(cls, transport: Any, context: SSL.Context, protocol: Any) -> None:
+    def take_over(
+        cls, transport: Any, context: SSL.Context, protocol: Any, record: int = RECORD
+    ) -> None:
         """Make ``transport``, which the loop has and goes on to have, one of ours."""
         transport.__class__ = cls
         transport.protocol = protocol
         transport._context = context
+        transport._record = record
         transport.startReading()
 
     def getHandle(self) -> Any:
@@ -197,7 +202,7 @@ class _Tls:
             if first[0] != _HANDSHAKE and not first[0] & _SSLV2:
                 self._stay_plain()
                 return None
-            self.socket = TlsSocket(self.socket, self._context)
+            self.socket = TlsSocket(self.socket, self._context, self._record)
             self._silent = False
         try:
             self._shaking = not self.socket.handshake()
@@ -300,11 +305,15 @@ class TlsUnixServer(_Tls, DirectUnixServer):
 
 @implementer(IProtocolFactory)
 class TlsFactory:
-    """TLS in front of the connections of ``http``, beginning with ``context``."""
+    """TLS in front of the connections of ``http``, beginning with ``context``.
 
-    def __init__(self, http: Any, context: SSL.Context) -> None:
+    ``record`` is the most bytes that are sent in one record (``ssl_buffer_size``).
+    """
+
+    def __init__(self, http: Any, context: SSL.Context, record: int = RECORD) -> None:
         self.http = http
         self.context = context
+        self._record = record
 
     def __repr__(self) -> str:
         return f"<TlsFactory {self.http!r}>"
@@ -318,23 +327,24 @@ class TlsFactory:
     def buildProtocol(self, address: Any) -> Takeover | None:
         """A connection, unless it is turned away."""
         protocol = self.http.buildProtocol(address)
-        return None if protocol is None else Takeover(self.context, protocol)
+        return None if protocol is None else Takeover(self.context, protocol, self._record)
 
 
 @implementer(IProtocol)
 class Takeover:
     """Puts TLS between a socket and ``protocol`` as soon as there is a transport."""
 
-    __slots__ = ("_context", "_protocol")
+    __slots__ = ("_context", "_protocol", "_record")
 
-    def __init__(self, context: SSL.Context, protocol: Any) -> None:
+    def __init__(self, context: SSL.Context, protocol: Any, record: int) -> None:
         self._context = context
+        self._record = record
         self._protocol = protocol
 
     def makeConnection(self, transport: Any) -> None:
         """Twisted's start: the last that ``transport`` hears of us."""
         kind = TlsUnixServer if isinstance(transport, DirectUnixServer) else TlsServer
-        kind.take_over(transport, self._context, self._protocol)
+        kind.take_over(transport, self._context, self._protocol, self._record)
         self._protocol.makeConnection(transport)
 
     def dataReceived(self, data: bytes) -> None:
@@ -350,7 +360,15 @@ def with_handshake(peer: Peer, transport: Any) -> Peer:
         return peer
     handle = transport.getHandle()
     version = handle.get_protocol_version_name()
-    return evolve(peer, tls=(version, handle.get_cipher_name() or ""), sni=handle.get_servername())
+    tls = version, handle.get_cipher_name() or ""
+    return evolve(peer, tls=tls, sni=handle.get_servername(), handle=handle)
+
+
+def _in_pieces(
+    send: Callable[[bytes | memoryview], int], record: int
+) -> Callable[[bytes | memoryview], int]:
+    """``send`` of records of at most so many bytes."""
+    return lambda data: send(data[:record])
 
 
 def _reason(error: SSL.Error) -> str:

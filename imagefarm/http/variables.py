@@ -25,6 +25,7 @@ from .message import ForwardedPeer, Peer, Request
 from .outcome_variables import OUTCOME, OUTCOME_PREFIXES, seconds
 from .proxy_protocol import ProxyHeader
 from .spool import REQUEST_BODY, REQUEST_BODY_FILE
+from .tls_variables import LOOKUPS as TLS
 from .uri import BadTarget, split_absolute
 
 
@@ -198,14 +199,6 @@ def needs_socket(names: Collection[str], *, wildcard: bool) -> bool:
     return (wildcard and "server_addr" in names) or not _TCP_INFO.keys().isdisjoint(names)
 
 
-def _ssl_protocol(request: Request) -> bytes | None:
-    return encode(request.peer.tls[0]) if request.peer.tls else None
-
-
-def _ssl_cipher(request: Request) -> bytes | None:
-    return encode(request.peer.tls[1]) if request.peer.tls else None
-
-
 # Files.
 
 
@@ -303,11 +296,9 @@ _FIXED: Final[Mapping[str, Lookup]] = {
     "server_name": _server_name,
     "server_port": lambda request: _port(request.peer.server[1]),
     "server_protocol": _protocol,
-    "ssl_cipher": _ssl_cipher,
-    "ssl_protocol": _ssl_protocol,
-    "ssl_server_name": lambda request: request.peer.sni,
     **{name: _tcp_info(word) for name, word in _TCP_INFO.items()},
     **OUTCOME,
+    **TLS,
     "uri": lambda request: request.uri or None,
 }
 

@@ -9,7 +9,7 @@ from attrs import evolve, field, frozen
 from imagefarm.config import values
 from imagefarm.config.ast import Directive
 from imagefarm.config.errors import Invalid
-from imagefarm.config.table import HSL, Environment, Row, Scope
+from imagefarm.config.table import HSL, Environment, ListRow, Row, Scope
 from imagefarm.config.variables import Template
 from imagefarm.http import tls
 from imagefarm.http.message import Request
@@ -108,9 +108,15 @@ SESSION_REUSE: Final = _flag(
     "proxy_ssl_session_reuse", True, "Whether sessions with a server are resumed."
 )
 
+CONF_COMMAND: Final = ListRow[tuple[str, str]](
+    name="proxy_ssl_conf_command", contexts=HSL, arity=(2, 2), convert=tls.CONF_COMMAND.convert,
+    syntax="name value", doc="A setting of OpenSSL, as with ``ssl_conf_command``.",
+)  # fmt: skip
+
 TLS_DIRECTIVES: Final = (
     SERVER_NAME, NAME, VERIFY, VERIFY_DEPTH, TRUSTED_CERTIFICATE, CRL, CERTIFICATE,
     CERTIFICATE_KEY, PASSWORD_FILE, PROTOCOLS, CIPHERS, SESSION_REUSE,
+    CONF_COMMAND,
 )  # fmt: skip
 
 
@@ -136,6 +142,7 @@ class TlsSettings:
             protocols=scope[PROTOCOLS],
             ciphers=scope[CIPHERS],
             session_reuse=scope[SESSION_REUSE],
+            conf=scope.all(CONF_COMMAND),
         )
         return cls(options, scope[NAME], scope[CERTIFICATE], scope[CERTIFICATE_KEY])
 

@@ -19,6 +19,7 @@ from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from zope.interface import implementer
 
 from imagefarm.config.errors import Invalid
+from imagefarm.http import tls_conf
 
 #: For so many peers a session is kept.
 MAX_SESSIONS: Final = 1000
@@ -53,6 +54,8 @@ class TlsOptions:
     protocols: tuple[str, ...] = tuple(_VERSIONS)
     ciphers: str = "DEFAULT"
     session_reuse: bool = True
+    #: ``proxy_ssl_conf_command``
+    conf: tuple[tuple[str, str], ...] = ()
 
 
 class _Connection(SSL.Connection):
@@ -182,6 +185,8 @@ def make_client_context(options: TlsOptions) -> SSL.Context:
         store.set_flags(crypto.X509StoreFlags.CRL_CHECK | crypto.X509StoreFlags.CRL_CHECK_ALL)
     if options.certificate:
         _use_certificate(context, options)
+    for command in options.conf:
+        tls_conf.apply(context, command)
     return context
 
 

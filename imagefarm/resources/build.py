@@ -20,7 +20,8 @@ from imagefarm.http.errorpages import MSIE_PADDING
 from imagefarm.http.filters import FilterSettings, headers
 from imagefarm.http.filters.streams import Later
 from imagefarm.http.realip import PROXY_PROTOCOL, RealIp
-from imagefarm.http.tls import SSL_ON
+from imagefarm.http.tls import SSL_ON, VERIFY_CLIENT
+from imagefarm.http.tls_verify import ClientCheck
 from imagefarm.http.transfer import MERGE_SLASHES, transfer_settings
 from imagefarm.http.types import MimeTypes
 from imagefarm.proxy.directives import PROXY_PASS
@@ -141,6 +142,7 @@ class Builder:
             rewrite_log=scope[rows.REWRITE_LOG],
             merge_slashes=scope[MERGE_SLASHES],
             fallback=self.location(scope, "server"),
+            client=ClientCheck.from_scope(scope),
         )
         return VirtualHost(settings, self._locations(scope))
 
@@ -292,6 +294,7 @@ def _plannable(scope: Scope) -> bool:
         and scope[rows.DISABLE_SYMLINKS][0] is Symlinks.ALLOWED
         and _tries_by_target(scope[rows.TRY_FILES])
         and _one_client(scope)
+        and scope[VERIFY_CLIENT] == "off"
     )
 
 

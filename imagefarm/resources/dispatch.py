@@ -145,6 +145,12 @@ class Dispatcher(Accounts):
             self._use(request, self.farm.first(request))
             report(request, "info", f"client sent invalid request: {error}")
             return Response(400)
+        if host.settings.client is not None:
+            refusal = self.farm.refusal(request, host)
+            if refusal is not None:
+                request.close = True
+                report(request, "info", refusal[1])
+                return Response(refusal[0])
         if host.settings.fallback.realip is not None:
             host.settings.fallback.realip.apply(request)
         return self._route(request, host)

@@ -60,7 +60,10 @@ class ServerNames(Generic[T]):
     """
 
     def __init__(self, servers: Iterable[tuple[Sequence[ServerName], T]], default: T) -> None:
+        servers = tuple(servers)
         self.default: Found[T] = Found(default)
+        #: Whether there is nothing to choose from.
+        self.alone = len(servers) == 1
         self._exact: dict[bytes, Found[T]] = {}
         self._leading: dict[bytes, Found[T]] = {}  # b".example.com"
         self._trailing: dict[bytes, Found[T]] = {}  # b"mail."

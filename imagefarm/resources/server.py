@@ -8,11 +8,13 @@ internal redirects possible; the dispatcher walks the tree.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 from attrs import frozen
 from twisted.web.resource import Resource
 
 from imagefarm.http.message import Request
+from imagefarm.http.tls_verify import ClientCheck
 
 from .actions import Result
 from .conditions import remember
@@ -20,12 +22,16 @@ from .location import Location
 from .matching import Locations, ServerNames
 from .rewrite import Steps
 
+#: RFC 9110 section 15.5.20
+MISDIRECTED: Final = 421
+
 
 @frozen(eq=False, kw_only=True)
 class ServerSettings:
     """What a ``server`` block says beside its locations.
 
     ``fallback`` is the location in force where none matches: the server's own settings.
+    ``client`` is None where clients need no certificate.
     """
 
     name: bytes
@@ -33,6 +39,7 @@ class ServerSettings:
     rewrite_log: bool = False
     fallback: Location
     merge_slashes: bool = True
+    client: ClientCheck | None = None
 
 
 class LocationLeaf(Resource):
@@ -92,6 +99,26 @@ class Farm(Resource):
         peer = request.peer
         servers = self._listeners[peer.server]
         return (servers.find(peer.sni.lower()) if peer.sni else servers.default).item
+
+    def refusal(self, request: Request, host: VirtualHost) -> tuple[int, str] | None:
+        """Status and reason, if ``host``, which verifies clients, won't serve this one."""
+        check = host.settings.client
+        if check is None or request.peer.handle is None:
+            return None
+        if self._renamed(request):
+            return MISDIRECTED, (
+                "client attempted to request the server name different from the one that was "
+                "negotiated"
+            )
+        return check.problem(request)
+
+    def _renamed(self, request: Request) -> bool:
+        """Whether TLS was told the name of another server than the one that is asked."""
+        name = (request.peer.sni or b"").lower()
+        servers = self._listeners[request.peer.server]
+        if not name or name == request.host or servers.alone:
+            return False
+        return servers.find(name) is not servers.default
 
     def getChild(self, path: bytes, request: Request) -> VirtualHost:
         """The server for ``request.host`` on the address that the client connected to."""

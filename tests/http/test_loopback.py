@@ -17,7 +17,8 @@ from twisted.trial.unittest import TestCase
 
 from imagefarm.http.factory import HttpFactory
 from imagefarm.http.message import FileBody, OpenFile, Request, Response, TransferSettings
-from imagefarm.http.tls import TlsSettings, make_context
+from imagefarm.http.tls_context import make_context
+from imagefarm.http.tls_settings import TlsSettings
 from imagefarm.http.tls_transport import TlsFactory
 from imagefarm.http.transport import DirectServer, listen
 from tests.support.certificates import self_signed
@@ -407,7 +408,7 @@ class TlsTests(Scripts, TestCase):
         folder.mkdir()
         cert, key = self_signed(folder, "test")
         self.factory.secure = True
-        context = make_context(TlsSettings(cert, key))
+        context = make_context(TlsSettings(((cert, key),)))
         return self.on_loopback(TlsFactory(self.factory, context))
 
     def connect(self) -> socket.socket:

@@ -13,7 +13,8 @@ from twisted.trial.unittest import TestCase
 
 from imagefarm.http import openssl, tls_transport
 from imagefarm.http.openssl import RECORD, PrivateChannel, PublicChannel, is_known
-from imagefarm.http.tls import TlsSettings, make_context
+from imagefarm.http.tls_context import make_context
+from imagefarm.http.tls_settings import TlsSettings
 from tests.support.certificates import self_signed
 
 from . import test_tls_transport
@@ -117,7 +118,7 @@ class Agreed(TestCase):
     def setUp(self) -> None:
         folder = Path(self.mktemp())
         folder.mkdir()
-        self.context = make_context(TlsSettings(*self_signed(folder, "test")))
+        self.context = make_context(TlsSettings((self_signed(folder, "test"),)))
         self.connect()
 
     def connect(self) -> None:

@@ -22,6 +22,9 @@ from imagefarm.config.parse import parse_text
 from imagefarm.config.table import HTTP, MAIN, SERVER, BlockRow, DirectiveTable, Environment
 from imagefarm.config.variables import VariableTable
 from imagefarm.http import tls
+from imagefarm.http.tls_conf import NEVER
+from imagefarm.http.tls_context import Secured, SniContexts, make_context
+from imagefarm.http.tls_settings import TlsSettings
 from imagefarm.process.certificate import ensure_self_signed
 
 
@@ -49,9 +52,9 @@ class TlsCase(SynchronousTestCase):
             table=TABLE, variables=VARIABLES, prefix="/prefix", conf_dir="/conf",
         )  # fmt: skip
 
-    def settings(self, text: str) -> tls.TlsSettings | None:
+    def settings(self, text: str) -> TlsSettings | None:
         (http,) = self.load(text).root.blocks(HTTP_BLOCK)
-        return tls.TlsSettings.from_scope(http.blocks(SERVER_BLOCK)[0])
+        return TlsSettings.from_scope(http.blocks(SERVER_BLOCK)[0])
 
     def warnings(self, text: str) -> list[str]:
         return [problem.message for problem in self.load(text).warnings]
@@ -68,8 +71,8 @@ class DirectivesTests(TlsCase):
                 "ssl_certificate a.pem; ssl_certificate_key /b.key; ssl_protocols TLSv1.3;"
                 "ssl_ciphers HIGH; ssl_prefer_server_ciphers on; ssl_session_timeout 1h;"
             ),
-            tls.TlsSettings(
-                "/prefix/a.pem", "/b.key", ("TLSv1.3",), "HIGH" + tls._NEVER, True, 3600.0
+            TlsSettings(
+                (("/prefix/a.pem", "/b.key"),), ("TLSv1.3",), "HIGH" + NEVER, True, 3600.0
             ),
         )
 
@@ -124,12 +127,12 @@ class ContextCase(TlsCase):
         self.directory = Path(tempfile.mkdtemp(prefix="tls-"))
         self.addCleanup(shutil.rmtree, self.directory, True)
 
-    def pair(self, name: str) -> tls.TlsSettings:
+    def pair(self, name: str) -> TlsSettings:
         """A certificate of its own."""
         pem, key = (str(self.directory / f"{name}.{end}") for end in ("pem", "key"))
         now = datetime.datetime.now(datetime.UTC)
         ensure_self_signed(pem, key, now)
-        return tls.TlsSettings(pem, key)
+        return TlsSettings(((pem, key),))
 
 
 def client_context(
@@ -190,15 +193,15 @@ def handshake(
 
 
 class ContextTests(ContextCase):
-    def protocol(self, settings: tls.TlsSettings, version: ssl.TLSVersion) -> str | None:
+    def protocol(self, settings: TlsSettings, version: ssl.TLSVersion) -> str | None:
         """What is negotiated with a client that has this one version; None if nothing is."""
         try:
-            client = handshake(tls.make_context(settings), client_context(version, version))
+            client = handshake(make_context(settings), client_context(version, version))
         except (ssl.SSLError, SSL.Error):
             return None
         return client.version()
 
-    def offered(self, settings: tls.TlsSettings) -> list[str | None]:
+    def offered(self, settings: TlsSettings) -> list[str | None]:
         versions = (
             ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1, ssl.TLSVersion.TLSv1_2,
             ssl.TLSVersion.TLSv1_3,
@@ -218,14 +221,14 @@ class ContextTests(ContextCase):
         scope = self.settings(f"{files} ssl_ciphers {OLD_CIPHERS};")
         assert scope is not None
         settings = attrs.evolve(self.pair("a"), ciphers=scope.ciphers)
-        connection = SSL.Connection(tls.make_context(settings), None)
+        connection = SSL.Connection(make_context(settings), None)
         names = connection.get_cipher_list()
         self.assertIn("ECDHE-RSA-AES256-GCM-SHA384", names)
         weak = ("RC4", "DES", "NULL", "EXP", "MD5", "ADH", "AECDH", "SEED", "IDEA", "PSK", "SRP")
         self.assertEqual([n for n in names if any(word in n for word in weak)], [])
 
     def test_alpn(self) -> None:
-        server = tls.make_context(self.pair("a"))
+        server = make_context(self.pair("a"))
         for offered, expected in ((["h2", "http/1.1"], "http/1.1"), (["h2"], None), ([], None)):
             context = client_context()
             if offered:
@@ -234,7 +237,7 @@ class ContextTests(ContextCase):
             self.assertEqual(found, expected, offered)
 
     def test_resumption(self) -> None:
-        server = tls.make_context(self.pair("a"))
+        server = make_context(self.pair("a"))
         for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
             context = client_context(version, version)
             first = handshake(server, context)
@@ -243,50 +246,55 @@ class ContextTests(ContextCase):
 
     def test_missing_files(self) -> None:
         settings = self.pair("a")
+        ((certificate, key),) = settings.pairs
         (self.directory / "a.key").unlink()
-        error = self.assertRaises(Invalid, tls.make_context, settings)
+        error = self.assertRaises(Invalid, make_context, settings)
         self.assertEqual(
             str(error),
-            f'cannot load certificate key "{settings.key}": (2: No such file or directory)',
+            f'cannot load certificate key "{key}": (2: No such file or directory)',
         )
         (self.directory / "a.pem").unlink()
-        error = self.assertRaises(Invalid, tls.make_context, settings)
-        self.assertIn(f'cannot load certificate "{settings.certificate}": (2:', str(error))
+        error = self.assertRaises(Invalid, make_context, settings)
+        self.assertIn(f'cannot load certificate "{certificate}": (2:', str(error))
 
     def test_rubbish(self) -> None:
         settings = self.pair("a")
+        ((certificate, key),) = settings.pairs
         (self.directory / "a.key").write_text("no key")
-        error = self.assertRaises(Invalid, tls.make_context, settings)
-        self.assertTrue(str(error).startswith(f'cannot load certificate key "{settings.key}"'))
+        error = self.assertRaises(Invalid, make_context, settings)
+        self.assertTrue(str(error).startswith(f'cannot load certificate key "{key}"'))
         (self.directory / "a.pem").write_text("no certificate")
-        error = self.assertRaises(Invalid, tls.make_context, settings)
-        self.assertTrue(str(error).startswith(f'cannot load certificate "{settings.certificate}"'))
+        error = self.assertRaises(Invalid, make_context, settings)
+        self.assertTrue(str(error).startswith(f'cannot load certificate "{certificate}"'))
         self.assertNotIn("\n", str(error))
 
     def test_the_key_of_another_certificate(self) -> None:
         one, two = self.pair("one"), self.pair("two")
-        mixed = tls.TlsSettings(one.certificate, two.key)
-        error = self.assertRaises(Invalid, tls.make_context, mixed)
-        self.assertTrue(str(error).startswith(f'cannot load certificate key "{two.key}"'))
-        self.assertIn("mismatch", str(error))
+        key = two.pairs[0][1]
+        mixed = TlsSettings(((one.pairs[0][0], key),))
+        error = self.assertRaises(Invalid, make_context, mixed)
+        self.assertTrue(str(error).startswith(f'cannot load certificate key "{key}"'))
+        self.assertIn("is not the key of", str(error))
 
 
 class SniTests(ContextCase):
     def setUp(self) -> None:
         super().setUp()
         settings = {name: self.pair(name) for name in ("default", "other")}
-        contexts = {name: tls.make_context(each) for name, each in settings.items()}
+        servers = {name: Secured(each, make_context(each)) for name, each in settings.items()}
         self.names = {
-            ssl.PEM_cert_to_DER_cert(Path(each.certificate).read_text()): name
+            ssl.PEM_cert_to_DER_cert(Path(each.pairs[0][0]).read_text()): name
             for name, each in settings.items()
         }
         self.asked: list[bytes] = []
 
-        def choose(name: bytes) -> SSL.Context | None:
+        def choose(name: bytes) -> Secured | None:
             self.asked.append(name)
-            return contexts["other"] if name == b"other.example" else None
+            return servers["other"] if name == b"other.example" else None
 
-        self.contexts = tls.SniContexts(contexts["default"], choose)
+        self.contexts = SniContexts(
+            servers["default"].context, servers["default"], choose, [servers["other"]]
+        )
 
     def certificate(self, name: str | None = None) -> str:
         client = handshake(self.contexts.default, name=name)
@@ -305,7 +313,9 @@ class SniTests(ContextCase):
     def test_nothing_to_choose_from(self) -> None:
         """The name is still known, also of a TLS 1.2 session that is resumed."""
         version = ssl.TLSVersion.TLSv1_2
-        self.contexts = tls.SniContexts(tls.make_context(self.pair("only")), None)
+        settings = self.pair("only")
+        base = make_context(settings)
+        self.contexts = SniContexts(base, Secured(settings, base))
         asking = client_context(version, version)
         seen: list[SSL.Connection] = []
         first = handshake(self.contexts.default, asking, name="one.example", seen=seen)

@@ -17,7 +17,7 @@ from twisted.internet.threads import deferToThread
 
 from imagefarm.http.message import Request, Response
 from imagefarm.http.openssl import RECORD
-from imagefarm.http.tls import make_context
+from imagefarm.http.tls_context import make_context
 from imagefarm.http.tls_transport import TlsFactory
 from tests.support.tlsclient import Client, trusting
 
@@ -113,7 +113,7 @@ class HandshakeTests(TlsCase):
     @inlineCallbacks
     def test_one_that_the_socket_does_not_take_at_once(self) -> Any:
         """A chain of certificates that is larger than the buffers on the way."""
-        pem = Path(self.settings.certificate)
+        pem = Path(self.settings.pairs[0][0])
         pem.write_text(pem.read_text() * 80)
         yield self.close()
         self.serve(TlsFactory(self.factory, make_context(self.settings)))

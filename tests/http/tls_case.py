@@ -14,7 +14,8 @@ from twisted.trial.unittest import TestCase
 
 from imagefarm.http.factory import HttpFactory
 from imagefarm.http.message import TransferSettings
-from imagefarm.http.tls import TlsSettings, make_context
+from imagefarm.http.tls_context import make_context
+from imagefarm.http.tls_settings import TlsSettings
 from imagefarm.http.tls_transport import TlsFactory
 from imagefarm.http.transport import listen
 from tests.support.certificates import self_signed
@@ -32,7 +33,7 @@ class TlsCase(TestCase):
     def setUp(self) -> None:
         self.folder = Path(self.mktemp())
         self.folder.mkdir()
-        self.settings = TlsSettings(*self_signed(self.folder, "test"))
+        self.settings = TlsSettings((self_signed(self.folder, "test"),), session_cache="on")
         self.app = ScriptedApplication(TransferSettings(sendfile=True))
         self.factory = HttpFactory(
             self.app, reactor, server=("127.0.0.1", 0), secure=True, client_header_timeout=10.0

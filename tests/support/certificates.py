@@ -28,24 +28,31 @@ def self_signed(directory: Path, name: str) -> tuple[str, str]:
 
 
 class Authority:
-    """A certificate authority whose files are in ``directory``."""
+    """A certificate authority whose files are in ``directory``; ``above`` vouches for it."""
 
-    def __init__(self, directory: Path, name: str) -> None:
+    def __init__(self, directory: Path, name: str, above: Authority | None = None) -> None:
         self._directory = directory
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
         self._serials = 1
-        builder = self._builder(self._name, self._key.public_key(), days=1).add_extension(
+        signer = above or self
+        builder = signer._builder(self._name, self._key.public_key(), days=1).add_extension(
             x509.BasicConstraints(ca=True, path_length=None), critical=True
         )
-        self.certificate = self._write(name, builder.sign(self._key, hashes.SHA256()))
+        self.certificate = self._write(name, builder.sign(signer._key, hashes.SHA256()))
 
     def issue(
-        self, file: str, *names: str, days: int = 1, password: bytes = b""
+        self,
+        file: str,
+        *names: str,
+        days: int = 1,
+        password: bytes = b"",
+        subject: x509.Name | None = None,
+        key: Any = None,
     ) -> tuple[str, str, int]:
         """A certificate for names and addresses: its path, its key's, and its serial number."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, file)])
+        key = key or ec.generate_private_key(ec.SECP256R1())
+        subject = subject or x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, file)])
         builder = self._builder(subject, key.public_key(), days=days)
         if names:
             alternatives = x509.SubjectAlternativeName(
