@@ -58,7 +58,7 @@ def check(options: Options, reactor: Any) -> Plan:
     plan.work.stop()
     listening = Listening()
     with explained():
-        plan.logs.open(plan.main.error_logs, plan.prefix)
+        plan.logs.open()
         plan.logs.close()
         resolve(plan.main.user, warn, os.geteuid())
         if plan.main.pid is not None:

@@ -51,7 +51,7 @@ class DaemonService(Service):
         #: As it was when we started: a new program is started in it.
         self._environment = dict(os.environ)
         self._plan = plan = rebuild()
-        plan.logs.open(plan.main.error_logs, plan.prefix)
+        plan.logs.open()
         plan.logs.attach()
         for problem in plan.warnings:
             warn(str(problem))
@@ -78,6 +78,7 @@ class DaemonService(Service):
             plan.work.stop()  # it was made to see whether it can be: the workers make their own
             self._workers = self._make_workers(plan, self._credentials, change)
         else:
+            plan.logs.attach(reactor)
             self._serving = Serving(
                 reactor, plan, plan.work, self._credentials, self._stop_reactor
             )
@@ -255,7 +256,7 @@ class DaemonService(Service):
         elif pidfile is None or plan.main.pid != pidfile.path:
             pidfile = PidFile(plan.main.pid, warn)
             pidfile.check()
-        plan.logs.open(plan.main.error_logs, plan.prefix)
+        plan.logs.open()
         try:
             change = self._listening.prepare(plan.endpoints, plan.main.worker_processes)
         except BaseException:

@@ -14,8 +14,8 @@ from imagefarm.config.errors import ConfigurationError, Problem
 from imagefarm.process.board import Board
 from imagefarm.process.certificate import CertificateError
 from imagefarm.process.directives import MainSettings
-from imagefarm.process.errorlog import LogFileError
 from imagefarm.process.ledger import Ledger
+from imagefarm.process.logsinks import LogFileError
 from imagefarm.process.pidfile import PidFileError
 from imagefarm.process.privileges import Belongings, PrivilegeError
 from imagefarm.process.sockets import Endpoint, ListenError
@@ -87,8 +87,7 @@ class Plan:
     def belongings(self) -> Belongings:
         """What the processes write to, the error log included."""
         found = self.work.belongings()
-        paths = [log.path for log in self.main.error_logs if log.path is not None]
-        return evolve(found, logs=(*paths, *found.logs))
+        return evolve(found, logs=(*self.logs.paths, *found.logs))
 
 
 @contextlib.contextmanager

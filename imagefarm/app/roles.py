@@ -34,12 +34,12 @@ def web(loaded: Loaded, options: Options, reactor: Any, bases: Bases) -> Plan:
     ]
     if not servers:
         raise CannotStart([f'no "server" is defined in {options.config}'])
-    logs = ErrorLogs()
+    logs = ErrorLogs(main, options.prefix)
     certificates = Certificates(bases)
 
     def make(reactor: Any, boards: Boards) -> WebWork:
         return WebWork(
-            reactor, loaded, main, options.prefix, logs.write,
+            reactor, loaded, main, options.prefix, logs.place,
             board=boards.shared, place=_place(boards), certificates=certificates,
         )  # fmt: skip
 
@@ -64,11 +64,13 @@ def resizer(loaded: Loaded, options: Options, reactor: Any) -> Plan:
         raise CannotStart([f'root "{settings.root}" of the "resizer" is not a directory'])
     endpoints = tuple(Endpoint.from_address(parse_address(text)) for text in settings.listen)
 
+    logs = ErrorLogs(main, options.prefix)
+
     def make(reactor: Any, boards: Boards) -> ResizerWork:
         return ResizerWork(reactor, settings, endpoints, _place(boards))
 
     work = make(reactor, Boards())
-    return Plan(options.prefix, main, loaded.warnings, endpoints, ErrorLogs(), work, make)
+    return Plan(options.prefix, main, loaded.warnings, endpoints, logs, work, make)
 
 
 def farm(loaded: Loaded, options: Options, reactor: Any) -> Plan:
@@ -85,6 +87,6 @@ def farm(loaded: Loaded, options: Options, reactor: Any) -> Plan:
         reason = f"({error.errno}: {error.strerror})"
         raise CannotStart([f'root "{error.filename}" cannot be used {reason}']) from error
     return Plan(
-        options.prefix, main, loaded.warnings, (), ErrorLogs(), work,
+        options.prefix, main, loaded.warnings, (), ErrorLogs(main, options.prefix), work,
         lambda reactor, boards: work, hang_up=work.hang_up,
     )  # fmt: skip

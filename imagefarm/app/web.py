@@ -27,13 +27,15 @@ from imagefarm.fastcgi.handler import FastCGIPass
 from imagefarm.http.accesslog import LogFiles
 from imagefarm.http.factory import HttpFactory
 from imagefarm.http.message import Handler
+from imagefarm.http.requestlog import RequestLogs
 from imagefarm.http.timers import TimerWheel
 from imagefarm.http.tls_variables import OF_HELLO
 from imagefarm.http.transfer import head_settings, transfer_settings
 from imagefarm.http.transport import listen
 from imagefarm.http.variables import needs_socket
 from imagefarm.process.board import Board
-from imagefarm.process.directives import MainSettings
+from imagefarm.process.directives import ERROR_LOG, MainSettings
+from imagefarm.process.errorlog import ErrorLogSetting
 from imagefarm.process.privileges import Belongings
 from imagefarm.proxy.group import Group
 from imagefarm.proxy.groups import Groups
@@ -54,7 +56,7 @@ from .certificates import Certificates
 from .configuration import variables
 from .doors import Door, Gate, endpoint_of, named_limits, place_of
 from .instance import Instance, Place
-from .logs import fault
+from .logs import Note, fault
 from .metrics import families
 from .report import resolver_report, zone_report
 from .tls import contexts
@@ -79,7 +81,8 @@ class WebWork:
     loaded: Loaded
     main: MainSettings
     prefix: str
-    error_log: Callable[[str, str], None] | None = None
+    #: Gives the error logs that take what such settings say, and a witness of what they are told.
+    error_logs: Callable[[Sequence[ErrorLogSetting], Note], RequestLogs] | None = None
     #: Seconds since the epoch.
     clock: Callable[[], float] = time.time
     #: What the workers share; None in a process that is the only one.
@@ -122,6 +125,7 @@ class WebWork:
             self.reactor,
             variables(self.clock),
             os.fsencode(os.path.join(self.prefix, "logs", "access.log")),
+            self.clock,
         )
         for block in http:
             make = partial(Groups.from_scope, block, self.reactor)
@@ -149,7 +153,7 @@ class WebWork:
             self.logs.for_scope,
             os.path.join(self.prefix, "html").encode("utf-8", "surrogateescape"),
             lambda function: self.reactor.callLater(0, function),
-            self._noted(self.error_log),
+            self._error_logs,
             self.clock,
         )
         tree = builder.build(http)
@@ -166,20 +170,6 @@ class WebWork:
         ]
         self._tolerate(self.logs.open)
         self._raise_found()
-
-    def _noted(
-        self, write: Callable[[str, str], None] | None
-    ) -> Callable[[str, str], None] | None:
-        """``write``, and the status remembers it."""
-        if write is None:
-            return None
-        note = self.instance.recent.write
-
-        def both(level: str, line: str) -> None:
-            write(level, line)
-            note(level, line)
-
-        return both
 
     # Errors are collected, so that all are reported at once
 
@@ -204,6 +194,14 @@ class WebWork:
                 dict.fromkeys(self._found), key=lambda found: (found.file, found.line)
             )
             raise ConfigurationError(by_place)
+
+    def _error_logs(self, scope: Scope) -> RequestLogs | None:
+        """Those of a block; none of its own means the main ones. The status remembers errors."""
+        if self.error_logs is None:
+            return None
+        own = scope.all(ERROR_LOG)
+        main = own == self.loaded.root.all(ERROR_LOG)
+        return self.error_logs(() if main else own, self.instance.recent.write)
 
     # Content handlers
 

@@ -134,8 +134,8 @@ class _Worker:
     def start(self) -> None:
         """Serve as soon as the reactor runs."""
         given, plan, reactor = self.given, self.given.plan, self.reactor
-        plan.logs.open(plan.main.error_logs, plan.prefix)
-        plan.logs.attach()
+        plan.logs.open()
+        plan.logs.attach(reactor)
         sockets = adopt(given.sockets)
         boards = Boards(
             Board(given.shared), Board(given.journal), Ledger(given.ledger, fold), given.number

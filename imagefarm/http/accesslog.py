@@ -7,8 +7,10 @@ opened for appending, so that several processes can share it.
 from __future__ import annotations
 
 import os
+import time
 import zlib
-from typing import Final, TypeVar
+from collections.abc import Callable
+from typing import Final, Protocol, TypeVar
 
 from attrs import define, frozen
 from twisted.logger import Logger
@@ -19,9 +21,10 @@ from imagefarm.config.table import HSL, LOCATION_IF, AnyRow, Environment, ListRo
 from imagefarm.config.values import parse_size, parse_time
 from imagefarm.config.variables import Template, VariableTable
 
-from .logformat import LOG_FORMAT, LogFormat, Outline, combined, fill
+from .logformat import LOG_FORMAT, LogFormat, NamedFacts, Outline, asks_name, combined, fill
 from .message import Facts, Request
 from .requestlog import printable
+from .syslog import Syslog, SyslogTarget, parse_target
 from .timers import Call, Clock
 
 #: Without ``buffer=``: this many bytes are gathered at most, this many seconds.
@@ -48,6 +51,8 @@ class Target:
     buffer: int = DEFAULT_BUFFER
     flush: float = DEFAULT_FLUSH
     gzip: int | None = None
+    #: Goes before the path, which only names it then.
+    syslog: SyslogTarget | None = None
 
 
 @frozen
@@ -67,14 +72,20 @@ def _access_log(directive: Directive, env: Environment) -> AccessLogRule:
         if words:
             raise Invalid(f'invalid parameter "{words[0]}"')
         return AccessLogRule(None, "", None, directive.file, directive.line)
+    syslog = None
     if path.startswith("syslog:"):
-        raise Invalid("logging to syslog is not supported, use a file")
+        syslog = parse_target(path.removeprefix("syslog:"))
     name = "combined"
     if words and "=" not in words[0] and words[0] != "gzip":
         name = words.pop(0)
     options = _Options()
     for word in words:
         options.read(word, env)
+    if syslog is not None:
+        if (options.buffer, options.flush, options.gzip) != (None, None, None):
+            raise Invalid("logs to syslog cannot be buffered")
+        target = Target(Template(path, (path.encode(),), path.encode()), syslog=syslog)
+        return AccessLogRule(target, name, options.condition, directive.file, directive.line)
     if options.flush is not None and options.buffer is None and options.gzip is None:
         raise Invalid("no buffer is defined for access_log")
     target = Target(
@@ -128,11 +139,68 @@ ACCESS_LOG: Final = ListRow[AccessLogRule](
     contexts=HSL | {LOCATION_IF},
     arity=(1, None),
     convert=_access_log,
-    syntax="path [format [buffer=size] [gzip[=level]] [flush=time] [if=condition]] | off",
+    syntax="path | syslog:server=address[,parameter=value] "
+    "[format [buffer=size] [gzip[=level]] [flush=time] [if=condition]] | off",
     doc="Where requests are logged, in which format; several are possible. Without ``buffer`` "
-    "lines are written within a tenth of a second.",
+    "lines are written within a tenth of a second. To syslog each is a message of its own.",
 )
 DIRECTIVES: Final[tuple[AnyRow, ...]] = (LOG_FORMAT, ACCESS_LOG)
+
+
+class Log(Protocol):
+    """Takes lines; does not raise but where it says so."""
+
+    @property
+    def path(self) -> bytes | None:
+        """What `append` wants; None if it depends on the request."""
+
+    def open(self) -> None:
+        """Open it, so that what can't be written is known at once: `OSError`."""
+
+    def write(self, request: Request, line: bytes) -> None:
+        """Take a whole line."""
+
+    def append(self, path: bytes, line: bytes) -> None:
+        """Take a whole line for ``path``."""
+
+    def reopen(self) -> None:
+        """After the file was moved away: go on in a new one. Raises `OSError`, keeping the old."""
+
+    def flush(self) -> None:
+        """Write what was gathered."""
+
+    def close(self) -> None:
+        """Write what was gathered, and write no more."""
+
+
+class LogSyslog:
+    """`Log`: each line is a message, sent at once. ``clock`` gives seconds since the epoch."""
+
+    def __init__(self, target: SyslogTarget, path: bytes, clock: Callable[[], float]) -> None:
+        self.path = path
+        self._clock = clock
+        self._syslog = Syslog(target, lambda text: _log.critical("{text}", text=text))
+
+    def open(self) -> None:
+        """`Log`: a syslogd may come later."""
+
+    def write(self, request: Request, line: bytes) -> None:
+        """`Log`."""
+        self.append(self.path, line)
+
+    def append(self, path: bytes, line: bytes) -> None:
+        """`Log`."""
+        self._syslog.send(line.rstrip(b"\n"), self._clock())
+
+    def reopen(self) -> None:
+        """`Log`: nothing is rotated."""
+
+    def flush(self) -> None:
+        """`Log`: nothing is gathered."""
+
+    def close(self) -> None:
+        """`Log`."""
+        self._syslog.close()
 
 
 class LogFile:
@@ -263,7 +331,7 @@ def _open(path: bytes) -> int:
 class _Entry:
     """One ``access_log`` in force."""
 
-    file: LogFile
+    file: Log
     format: LogFormat
     condition: Template | None
 
@@ -294,10 +362,15 @@ class AccessLogs:
         return tuple(found)
 
 
-Outlines = tuple[tuple[LogFile, bytes, Outline], ...]
+Outlines = tuple[tuple[Log, bytes, Outline], ...]
 
 
-def write_again(outlines: Outlines, facts: Facts) -> None:
+def ask_name(outlines: Outlines) -> bool:
+    """Whether the request id stands in any of the lines."""
+    return any(asks_name(outline) for _, _, outline in outlines)
+
+
+def write_again(outlines: Outlines, facts: Facts | NamedFacts) -> None:
     """Log a repetition."""
     for file, path, outline in outlines:
         file.append(path, fill(outline, facts))
@@ -311,7 +384,11 @@ class LogFiles:
     """
 
     def __init__(
-        self, reactor: Clock, variables: VariableTable, default: bytes | None = None
+        self,
+        reactor: Clock,
+        variables: VariableTable,
+        default: bytes | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._reactor = reactor
         self._default: tuple[AccessLogRule, ...] = ()
@@ -319,7 +396,8 @@ class LogFiles:
             path = Template(os.fsdecode(default), (default,), default)
             self._default = (AccessLogRule(Target(path), "combined", None, "", 0),)
         self._combined = combined(variables)
-        self._files: dict[Target, tuple[LogFile, AccessLogRule]] = {}
+        self._files: dict[Target, tuple[Log, AccessLogRule]] = {}
+        self._clock = clock
         self._problems: list[Problem] = []
 
     def for_scope(self, scope: Scope) -> AccessLogs:
@@ -343,9 +421,12 @@ class LogFiles:
             )
         return AccessLogs(tuple(entries))
 
-    def _file(self, target: Target, rule: AccessLogRule) -> LogFile:
+    def _file(self, target: Target, rule: AccessLogRule) -> Log:
         if target not in self._files:
-            self._files[target] = LogFile(target, self._reactor), rule
+            made: Log = LogFile(target, self._reactor)
+            if target.syslog is not None:
+                made = LogSyslog(target.syslog, target.path.constant or b"", self._clock)
+            self._files[target] = made, rule
         return self._files[target][0]
 
     def open(self) -> None:
@@ -363,7 +444,11 @@ class LogFiles:
 
     def paths(self) -> list[bytes]:
         """The files whose names hold no variables."""
-        return [target.path.constant for target in self._files if target.path.constant is not None]
+        return [
+            target.path.constant
+            for target in self._files
+            if target.path.constant is not None and target.syslog is None
+        ]
 
     def reopen(self) -> list[str]:
         """For USR1. Returns what went wrong; those files are gone on with as they were."""

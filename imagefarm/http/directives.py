@@ -6,7 +6,7 @@ from typing import Final
 
 from imagefarm.config.table import AnyRow
 
-from . import accesslog, errorpages, filters, realip, transfer, types
+from . import accesslog, errorpages, filters, realip, requestid, transfer, types
 
 DIRECTIVES: Final[tuple[AnyRow, ...]] = (
     *transfer.DIRECTIVES,
@@ -15,4 +15,5 @@ DIRECTIVES: Final[tuple[AnyRow, ...]] = (
     *accesslog.DIRECTIVES,
     *errorpages.DIRECTIVES,
     *realip.DIRECTIVES,
+    requestid.REQUEST_ID_FROM,
 )

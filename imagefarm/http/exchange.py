@@ -13,7 +13,6 @@ from typing import Any, Final, Protocol
 
 from attrs import evolve
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from .body import BodyError, ClientGone, RequestBody
@@ -32,6 +31,7 @@ from .message import (
     discard,
 )
 from .pacing import Pace, PacedStream, pace_of
+from .requestlog import report, report_failure
 from .sender import FileSender, Sender, StreamSender
 from .serializer import (
     CHUNKED,
@@ -53,8 +53,6 @@ DRAIN_LIMIT: Final = 65536
 
 CLOSE_WITHOUT_ANSWER: Final = 444
 CLIENT_CLOSED_REQUEST: Final = 499
-
-log = Logger()
 
 
 class Carrier(Protocol):
@@ -165,7 +163,7 @@ class Exchange:
         try:
             result = question()
         except Exception:
-            log.failure("the application failed on {request!r}", request=self.request)
+            report_failure(self.request, "the application failed", Failure())
             result = Response(500, close=True)
         if not isinstance(result, Response):
             result.addCallbacks(self.answer, self._crashed).addErrback(self._broken)
@@ -176,11 +174,11 @@ class Exchange:
             self._broken(Failure())
 
     def _crashed(self, failure: Failure) -> None:
-        log.failure("no answer to {request!r}", failure=failure, request=self.request)
+        report_failure(self.request, "no answer", failure)
         self.answer(Response(500, close=True))
 
     def _broken(self, failure: Failure) -> None:
-        log.failure("could not answer {request!r}", failure=failure, request=self.request)
+        report_failure(self.request, "could not answer", failure)
         self._carrier.abort()
 
     def body_demanded(self) -> None:
@@ -215,7 +213,7 @@ class Exchange:
             discard(response.body)
             if not isinstance(error, BadResponse):
                 raise
-            log.error("bad response to {request!r}: {error}", request=self.request, error=error)
+            report(self.request, "error", f"bad response: {error}")
             response, pace = Response(500, close=True), None
             head, body, framing = self._head(response)
         outcome.status = response.status
@@ -402,7 +400,7 @@ class Exchange:
     def body_failed(self, error: Exception) -> None:
         """The answer broke off: so does the connection (RFC 9112 section 8)."""
         self._sender = None
-        log.warn("answer to {request!r} broke off: {error}", request=self.request, error=error)
+        report(self.request, "warn", f"the answer broke off: {error}")
         self._carrier.abort()
 
     # What the connection tells.
@@ -445,7 +443,7 @@ class Exchange:
             try:
                 hook()
             except Exception:
-                log.failure("on_gone of {request!r}", request=self.request)
+                report_failure(self.request, "after the client had gone", Failure())
         if not self.request.outcome.status:
             self.request.outcome.status = reason.status
         self._account()
@@ -467,4 +465,4 @@ class Exchange:
         try:
             self._app.finished(self.request)
         except Exception:
-            log.failure("finished of {request!r}", request=self.request)
+            report_failure(self.request, "at the end of a request", Failure())

@@ -30,6 +30,8 @@ _JSON: Final = {
     b"\f": b"\\f",
 }  # fmt: skip
 
+#: Facts, and the request id.
+NamedFacts = tuple[bytes, bytes, int, int, int, int, bytes]
 Escape = Callable[[bytes | None], bytes]
 #: A line with places for what varies, and what goes there: look-ups of the time, or places in
 #: `message.Facts`.
@@ -37,7 +39,9 @@ Outline = tuple[bytes, tuple[Lookup | int, ...]]
 
 _A: Final = Stability.ANSWER
 #: The facts that are bytes; the others are numbers.
-_TEXTS: Final = frozenset({0, 1})
+_TEXTS: Final = frozenset({0, 1, 6})
+#: What differs each time, also where one request is repeated.
+_ALWAYS: Final = frozenset({Stability.SENT, Stability.CONNECTION, Stability.NAME})
 _NO_REQUEST: Final = cast(Request, None)
 
 
@@ -105,7 +109,7 @@ class LogFormat:
             if stability is Stability.CLOCK and not isinstance(part, bytes):
                 gaps.append(part)
                 pieces.append(b"%b")
-            elif fact is not None and (one_of_many or stability is Stability.SENT):
+            elif fact is not None and (one_of_many or stability in _ALWAYS):
                 if isinstance(part, bytes) or value != part(request):
                     return None  # the others' would have to be escaped, too
                 gaps.append(fact)
@@ -115,7 +119,12 @@ class LogFormat:
         return b"".join((*pieces, b"\n")), tuple(gaps)
 
 
-def fill(outline: Outline, facts: Facts) -> bytes:
+def asks_name(outline: Outline) -> bool:
+    """Whether the request id stands in the line."""
+    return Stability.NAME.fact in outline[1]
+
+
+def fill(outline: Outline, facts: Facts | NamedFacts) -> bytes:
     """The line of an outline, now."""
     text, gaps = outline
     # Nothing in a time needs escaping, and its look-up needs no request.

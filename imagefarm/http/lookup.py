@@ -30,6 +30,9 @@ class Stability(Enum):
     PATH = "the path"
     BODY = "the size of the answer's body"
     SIZE = "the size of the request"
+    CONNECTION = "the number of the connection"
+    #: It is the last of the facts, which the dispatcher adds where somebody asks for it.
+    NAME = "the request id"
 
     @property
     def fact(self) -> int | None:
@@ -40,7 +43,15 @@ class Stability(Enum):
 _FACTS: Final = {
     stability: place
     for place, stability in enumerate(
-        (Stability.LINE, Stability.PATH, Stability.BODY, Stability.SENT, Stability.SIZE)
+        (
+            Stability.LINE,
+            Stability.PATH,
+            Stability.BODY,
+            Stability.SENT,
+            Stability.SIZE,
+            Stability.CONNECTION,
+            Stability.NAME,
+        )
     )
 }
 

@@ -380,6 +380,8 @@ class Request:
     wire: Any = None
     #: What was written to the error log meanwhile: level and message.
     notes: list[tuple[str, str]] = field(factory=list)
+    #: Whether an error was among it.
+    explained: bool = False
     internal: bool = False
     redirects: int = 0
     #: The status that the error page being made answers with; None where none is made.
@@ -406,9 +408,9 @@ class Request:
         return f"<Request {self.head.method!r} {self.head.target!r}>"
 
 
-#: What varies among requests that are answered alike: request line and path, and in bytes the
-#: body, the whole answer and the request.
-Facts = tuple[bytes, bytes, int, int, int]
+#: What varies among requests that are answered alike: request line and path; in bytes the body,
+#: the whole answer and the request; the connection's number.
+Facts = tuple[bytes, bytes, int, int, int, int]
 
 #: What `Repeated.replay` is called with.
 Occasion = tuple[Headers, Peer, int, int, float, int, bool]
@@ -429,6 +431,10 @@ class Repeated(Protocol):
     @property
     def many(self) -> bool:
         """See the class."""
+
+    @property
+    def request_id(self) -> bytes:
+        """The request's, if somebody has been told of one already; else empty."""
 
     @property
     def took(self) -> float:

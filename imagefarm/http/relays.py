@@ -273,6 +273,7 @@ class Relaying:
     )  # fmt: skip
 
     many: Final = True
+    request_id: Final = b""
     # As an exchange: one that waits for the application.
     body: Final = None
     phase: Final = Phase.PENDING

@@ -94,7 +94,7 @@ class Replaying(Waiting):
             plan,
             (block, peer.address),
             (block.headers, peer, number, size, now, sent, keep),
-            (plan.line, plan.uri, len(body), sent, size),
+            (plan.line, plan.uri, len(body), sent, size, peer.serial),
         )
         self._idle_timeout = transfer.keepalive_timeout
         if keep:

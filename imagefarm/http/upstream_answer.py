@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from twisted.internet.defer import CancelledError
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from imagefarm.config.errors import Invalid
@@ -21,7 +20,7 @@ from .buffering import buffer
 from .dates import parse_http
 from .headers import Headers
 from .message import Request, Response, discard
-from .requestlog import report
+from .requestlog import report, report_failure
 from .timers import Clock
 from .upstream import Fault, NoLivePeers, UnknownHost, UpstreamError
 from .upstream_rows import UpstreamSettings
@@ -39,8 +38,6 @@ _STATUSES: Final = {Fault.TIMEOUT: 504, Fault.LOCAL: 500}
 
 #: Changes a field: its name, the name in lower case, its value.
 Rewrite = Callable[[Request, bytes, bytes], bytes]
-
-_log: Final = Logger(namespace="imagefarm.upstream")
 
 
 class Presenter:
@@ -162,5 +159,5 @@ def failure_response(failure: Failure, request: Request) -> Response:
         return Response(_GONE, close=True)
     if isinstance(error, BodyError):
         return Response(error.status, close=True)
-    _log.failure("passing on {request} failed", failure, request=request)
+    report_failure(request, "passing on failed", failure)
     return Response(500)

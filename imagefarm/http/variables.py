@@ -24,6 +24,7 @@ from .lookup import Lookup, Stability, Variable, field
 from .message import ForwardedPeer, Peer, Request
 from .outcome_variables import OUTCOME, OUTCOME_PREFIXES, seconds
 from .proxy_protocol import ProxyHeader
+from .requestid import REQUEST_ID, request_id
 from .spool import REQUEST_BODY, REQUEST_BODY_FILE
 from .tls_variables import LOOKUPS as TLS
 from .uri import BadTarget, split_absolute
@@ -328,6 +329,7 @@ _STABILITIES: Final[Mapping[str, Stability]] = MappingProxyType(
     | dict.fromkeys(_OF_UPSTREAM, Stability.UPSTREAM)
     | {
         "body_bytes_sent": Stability.BODY,
+        "connection": Stability.CONNECTION,
         "bytes_sent": Stability.SENT,
         "document_uri": Stability.PATH,
         "request": Stability.LINE,
@@ -338,17 +340,6 @@ _STABILITIES: Final[Mapping[str, Stability]] = MappingProxyType(
         "uri": Stability.PATH,
     }
 )
-
-
-def _request_id(random: Callable[[int], bytes]) -> Lookup:
-    def lookup(request: Request) -> bytes:
-        # One and the same for the request wherever it is asked for.
-        found = request.variables.get("request_id")
-        if found is None:
-            found = request.variables["request_id"] = random(16).hex().encode()
-        return found
-
-    return lookup
 
 
 def _timed(clock: Callable[[], float]) -> dict[str, Lookup]:
@@ -377,7 +368,7 @@ def variable_table(
     exact: dict[str, Any] = {
         name: Variable(lookup, _STABILITIES.get(name, other)) for name, lookup in known.items()
     }
-    exact["request_id"] = Variable(_request_id(random))
+    exact[REQUEST_ID] = Variable(lambda request: request_id(request, random), Stability.NAME)
     exact.update(extra or {})
     return VariableTable(
         exact=exact, prefixes=_PREFIXES, defined=_defined, capture=_capture, assigned=_assigned

@@ -9,6 +9,7 @@ from twisted.logger import ILogObserver, LogEvent
 from zope.interface import implementer
 
 from .errorlog import ErrorLog, ErrorLogSetting
+from .logsinks import FileSink
 
 
 @implementer(ILogObserver)
@@ -21,7 +22,7 @@ class Console:
 
     def __init__(self, fd: int = 2) -> None:
         self._fd = fd
-        self._log = ErrorLog(ErrorLogSetting(None, "notice"), fd=fd)
+        self._log = ErrorLog(ErrorLogSetting(None, "notice"), FileSink(None, fd))
 
     def __call__(self, event: LogEvent) -> None:
         """Show ``event`` if it is worth it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 from typing import Final
@@ -25,6 +26,8 @@ from imagefarm.config.table import (
     Row,
     Scope,
 )
+from imagefarm.http.realip import Network
+from imagefarm.http.syslog import parse_target
 
 from .environment import Affinity
 from .errorlog import LEVELS, ErrorLogSetting
@@ -63,15 +66,31 @@ def _connections(directive: Directive, env: Environment) -> int:
 
 def _error_log(directive: Directive, env: Environment) -> ErrorLogSetting:
     target, *rest = directive.args
-    level = rest[0] if rest else "error"
+    json = "format=json" in rest
+    words = [word for word in rest if word not in ("format=json", "format=text")]
+    level = words[0] if words else "error"
     if level not in LEVELS:
         raise Invalid(f'invalid log level "{level}"')
+    if len(words) > 1 or len(rest) - len(words) > 1:
+        raise Invalid(f'invalid parameter "{rest[-1]}"')
     if target == "stderr":
-        return ErrorLogSetting(None, level)
-    if target.startswith(("syslog:", "memory:")):
-        env.warn(f'"error_log {target}" is not supported, messages go to stderr')
-        return ErrorLogSetting(None, level)
-    return ErrorLogSetting(env.path(target), level)
+        return ErrorLogSetting(None, level, json=json)
+    if target.startswith("syslog:"):
+        syslog = parse_target(target.removeprefix("syslog:"))
+        return ErrorLogSetting(None, level, syslog, json)
+    if target.startswith("memory:"):
+        raise Invalid(f'"error_log {target}" is not supported: use a file, stderr or syslog')
+    return ErrorLogSetting(env.path(target), level, json=json)
+
+
+def _debug_connection(directive: Directive, env: Environment) -> Network | str:
+    text = directive.args[0]
+    if text == "unix:":
+        return text
+    try:
+        return ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        raise Invalid(f'invalid address "{text}" in "debug_connection"') from None
 
 
 def _use(directive: Directive, env: Environment) -> str:
@@ -187,11 +206,22 @@ ENV: ListRow[tuple[str, str | None]] = ListRow(
 ERROR_LOG: ListRow[ErrorLogSetting] = ListRow(
     name="error_log",
     contexts=frozenset({MAIN, HTTP, SERVER, LOCATION}),
-    arity=(1, 2),
+    arity=(1, 3),
     convert=_error_log,
-    syntax="file | stderr [debug | info | notice | warn | error | crit | alert | emerg]",
-    doc="Where messages of at least this level go; may be given several times. Inside http, "
-    "server and location it is accepted, but the messages go to the main log.",
+    default_text="logs/error.log error",
+    syntax="file | stderr | syslog:server=address[,parameter=value] "
+    "[debug | info | notice | warn | error | crit | alert | emerg] [format=json]",
+    doc="Where messages of at least this level go; may be given several times. A block that has "
+    "some of its own writes what belongs to its requests there, and nowhere else. Each line "
+    "about a request has its `$request_id`. `format=json` makes a JSON object of each line; "
+    "nginx lacks it.",
+)
+DEBUG_CONNECTION: ListRow[Network | str] = ListRow(
+    name="debug_connection",
+    contexts=_EVENTS,
+    convert=_debug_connection,
+    syntax="address | CIDR | unix:",
+    doc="Clients whose requests are logged at all levels, whatever `error_log` says.",
 )
 PID: Row[str | None] = Row(
     name="pid",
@@ -284,6 +314,7 @@ DIRECTIVES: tuple[AnyRow, ...] = (
     DAEMON,
     MASTER_PROCESS,
     EVENTS_BLOCK,
+    DEBUG_CONNECTION,
     WORKER_CONNECTIONS,
     USE,
     FARM_BLOCK,
@@ -294,7 +325,6 @@ DIRECTIVES: tuple[AnyRow, ...] = (
     Ignored(name="accept_mutex", contexts=_EVENTS, why="sockets are shared without a lock"),
     Ignored(name="accept_mutex_delay", contexts=_EVENTS, why="sockets are shared without a lock"),
     Ignored(name="worker_aio_requests", contexts=_EVENTS, why="asynchronous I/O is not used"),
-    Ignored(name="debug_connection", contexts=_EVENTS, why="debug messages are not selectable"),
     Ignored(name="lock_file", contexts=_MAIN, why="sockets are shared without a lock"),
     Ignored(name="pcre_jit", contexts=_MAIN, why="regular expressions are Python's"),
     Ignored(name="timer_resolution", contexts=_MAIN, why="the clock is read at need"),
@@ -312,6 +342,7 @@ class MainSettings:
     worker_rlimit_nofile: int | None = None
     worker_shutdown_timeout: float | None = None
     error_logs: tuple[ErrorLogSetting, ...] = ()
+    debug_connection: tuple[Network | str, ...] = ()
     pid: str | None = None
     daemon: bool = True
     master_process: bool = True
@@ -331,6 +362,7 @@ class MainSettings:
             worker_rlimit_nofile=scope[WORKER_RLIMIT_NOFILE],
             worker_shutdown_timeout=scope[WORKER_SHUTDOWN_TIMEOUT],
             error_logs=scope.all(ERROR_LOG),
+            debug_connection=(events[0] if events else scope).all(DEBUG_CONNECTION),
             pid=scope[PID],
             daemon=scope[DAEMON],
             master_process=scope[MASTER_PROCESS],

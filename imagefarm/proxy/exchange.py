@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import attrs
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from imagefarm.http.binding import Local
 from imagefarm.http.message import Attempt, Request, Response, Traffic, discard
-from imagefarm.http.requestlog import printable, report
+from imagefarm.http.requestlog import printable, report, report_failure
 from imagefarm.http.spool import OnceBody, SpooledBody
 from imagefarm.http.upstream import (
     ExchangeRules,
@@ -94,8 +93,6 @@ class Exchange:
         "_link", "_local", "_outgoing", "_peer", "_recorded", "_request", "_rules", "_started",
         "_traffic", "_tried", "_try_started", "answer",
     )  # fmt: skip
-
-    log = Logger()
 
     def __init__(
         self, group: Connections, request: Request, outgoing: Outgoing, rules: ExchangeRules
@@ -342,7 +339,7 @@ class Exchange:
 
     def _broken(self, failure: Failure) -> None:
         """A defect of ours: nobody must wait for an answer that does not come."""
-        self.log.failure("exchange with upstream broke", failure)
+        report_failure(self._request, "exchange with upstream broke", failure)
         self._let_go()
         if not self.answer.called:
             self._fail(RuntimeError(failure.getErrorMessage()))

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable
-from typing import Any, Final
+from typing import Final
 
-from imagefarm.http.accesslog import Outlines, write_again
 from imagefarm.http.message import Facts, Occasion, Repeated, Request
 from imagefarm.http.meter import RECEIVED, SECONDS, SENT, Cell, Meter, bucket
-from imagefarm.http.requestlog import context, report
 
-from .location import Location
+from .repeating import Lines, lines_of
 
 #: How many clients' log lines are remembered for one repeated answer.
 MAX_CLIENTS: Final = 64
@@ -38,22 +36,19 @@ class Accounts:
     def repeated(self, plan: Repeated, key: Hashable, occasion: Occasion, facts: Facts) -> None:
         """`account`, with lines that are made but for the time and the ``facts``."""
         memory = plan.memory
-        known = memory.get(key)
+        known: tuple[Lines, Cell] | None = memory.get(key)
         if known is None:
             request = plan.replay(*occasion)
             cell = self._meter(request).cell(request.outcome.status)
-            lines = self._lines(request, one_of_many=plan.many)
+            lines = lines_of(request, plan.request_id, one_of_many=plan.many)
             if lines is None:
                 _count(cell, plan.took, facts)
                 return
             if len(memory) >= MAX_CLIENTS:
                 memory.clear()
-            known = memory[key] = (*lines, cell)
-        outlines, notes, error_log, cell = known
-        _count(cell, plan.took, facts)
-        for level, note in notes:
-            error_log(level, note)
-        write_again(outlines, facts)
+            known = memory[key] = lines, cell
+        _count(known[1], plan.took, facts)
+        known[0].write(facts, plan.request_id)
 
     def _meter(self, request: Request) -> Meter:
         name = request.server.name
@@ -61,22 +56,6 @@ class Accounts:
         if meter is None:
             meter = self.meters[name] = Meter()
         return meter
-
-    @staticmethod
-    def _lines(request: Request, *, one_of_many: bool) -> tuple[Outlines, Any, Any] | None:
-        """The log lines of a repeated answer; None if they are made, and written, each time."""
-        location: Location = request.location
-        if location.realip is not None:
-            location.realip.apply(request)  # the server's own: see `build._plannable`
-        outlines = location.logs.outlines(request, one_of_many=one_of_many)
-        if outlines is None or (request.notes and location.error_log is None):
-            location.logs.write(request)
-            for level, note in tuple(request.notes):  # `report` makes notes itself
-                report(request, level, note)
-            return None
-        where = context(request) if request.notes else ""
-        notes = tuple((level, note + where) for level, note in request.notes)
-        return outlines, notes, location.error_log
 
 
 def _count(cell: Cell, took: float, facts: Facts) -> None:

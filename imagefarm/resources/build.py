@@ -20,6 +20,8 @@ from imagefarm.http.errorpages import MSIE_PADDING
 from imagefarm.http.filters import FilterSettings, headers
 from imagefarm.http.filters.streams import Later
 from imagefarm.http.realip import PROXY_PROTOCOL, RealIp
+from imagefarm.http.requestid import REQUEST_ID_FROM
+from imagefarm.http.requestlog import RequestLogs
 from imagefarm.http.tls import SSL_ON, VERIFY_CLIENT
 from imagefarm.http.tls_verify import ClientCheck
 from imagefarm.http.transfer import MERGE_SLASHES, transfer_settings
@@ -81,7 +83,7 @@ class Builder:
 
     ``contents`` are asked in order for a block's content handler; where none has one, files are
     served. ``logs`` gives the access logs in force in a block; ``later`` runs a function on the
-    next turn of the event loop; ``error_log`` takes a level and a line.
+    next turn of the event loop; ``error_logs`` gives the error logs.
     """
 
     def __init__(
@@ -90,13 +92,13 @@ class Builder:
         logs: Callable[[Scope], AccessLogs],
         default_root: bytes,
         later: Later | None = None,
-        error_log: Callable[[str, str], None] | None = None,
+        error_logs: Callable[[Scope], RequestLogs | None] = lambda scope: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._contents = tuple(contents)
         self._logs = logs
         self._later = later
-        self._error_log = error_log
+        self._error_logs = error_logs
         self._clock = clock
         self._file_caches: dict[Size, OpenFileCache] = {}
         self._built: dict[Scope, Location] = {}
@@ -201,7 +203,8 @@ class Builder:
             fastcgi=FastCGISettings.from_scope(scope),
             realip=RealIp.from_scope(scope),
             content=content,
-            error_log=self._error_log,
+            error_log=self._error_logs(scope),
+            trusted_id=scope[REQUEST_ID_FROM],
             plannable=content is static.serve and _plannable(scope),
             relayable=isinstance(content, ProxyPass) and _plannable(scope),
         )

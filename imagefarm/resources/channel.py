@@ -23,6 +23,7 @@ from twisted.web.server import Request as ServerRequest
 
 from imagefarm.http.headers import Headers
 from imagefarm.http.message import BodySink, Request, Response
+from imagefarm.http.requestlog import report, report_failure
 from imagefarm.http.uri import escape_uri
 
 from .outflow import Outflow, Unsent
@@ -127,10 +128,11 @@ class TwistedRequest(ServerRequest):
 
     def processingFailed(self, reason: Failure) -> Failure:
         """An answer of ours, 500, unless one has begun: that breaks off."""
-        _log.failure("a mounted resource failed on {request!r}", reason, request=self)
         channel: Channel | None = getattr(self, "channel", None)
-        if channel is not None:
-            channel.fail(reason)
+        if channel is None:  # the client has gone
+            _log.failure("a mounted resource failed on {request!r}", reason, request=self)
+        else:
+            channel.crash(reason)
         return reason
 
 
@@ -236,7 +238,7 @@ class Channel:
         try:
             self._outflow.write(bytes(data))  # raises TypeError for text, as transports do
         except Unsent as error:
-            _log.error("{request!r}: {error}", request=self._incoming, error=error)
+            report(self._incoming, "error", f"a mounted resource: {error}")
             self._break_off(error)
 
     def writeSequence(self, iovec: Iterable[bytes]) -> None:
@@ -272,6 +274,11 @@ class Channel:
         self._break_off(ConnectionAborted(), 400)
 
     # How it ends otherwise
+
+    def crash(self, reason: Failure) -> None:
+        """The resource failed: say so, and `fail`."""
+        report_failure(self._incoming, "a mounted resource failed", reason)
+        self.fail(reason)
 
     def fail(self, reason: Failure) -> None:
         """A defect of the resource: 500, or a broken answer if it has begun."""
@@ -331,7 +338,7 @@ class Channel:
         body = outflow.take()
         if outflow.length not in (None, len(body)):
             error = f"the Content-Length is {outflow.length}, the body has {len(body)} bytes"
-            _log.error("{request!r}: {error}", request=self._incoming, error=error)
+            report(self._incoming, "error", f"a mounted resource: {error}")
             return Response(500)
         response.body = body
         return response

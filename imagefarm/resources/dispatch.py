@@ -14,7 +14,6 @@ from typing import Final, cast
 
 from attrs import evolve
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from imagefarm.config.variables import Template
@@ -25,7 +24,7 @@ from imagefarm.http.filters.headers import Kind, renewed
 from imagefarm.http.filters.mediatypes import media_type
 from imagefarm.http.headers import Headers
 from imagefarm.http.message import Request, Response, discard
-from imagefarm.http.requestlog import printable, report
+from imagefarm.http.requestlog import explain, printable, report, report_failure
 from imagefarm.http.spool import SpooledBody
 from imagefarm.http.uri import BadTarget, normalise, split_unsafe
 
@@ -59,8 +58,6 @@ _CARRIED: Final = frozenset(
         b"cache-status",
     }
 )  # fmt: skip
-
-_log: Final = Logger(namespace="imagefarm.dispatch")
 
 
 def _rewrite_note(text: str, request: Request) -> None:
@@ -107,6 +104,8 @@ class Dispatcher(Accounts):
         """Count it, and write the access log of the location that answered."""
         if request.location is None:  # the head did not come
             self._use(request, self.farm.first(request))
+        if request.outcome.status >= 500 and not request.explained:
+            explain(request)
         self.account(request)
 
     # The phases
@@ -371,7 +370,7 @@ class Dispatcher(Accounts):
         """A defect of ours, or a cancelled request: say so in the log, answer plainly."""
         if failure.check(CancelledError):
             return Response(499, final=True, close=True)
-        _log.failure("while answering {request!r}", failure, request=request)
+        report_failure(request, "while answering", failure)
         return error_response(request, 500)
 
 

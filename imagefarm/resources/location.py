@@ -15,6 +15,8 @@ from imagefarm.http.accesslog import AccessLogs
 from imagefarm.http.filters import FilterSettings
 from imagefarm.http.message import Identity, OpenFile, Request, TransferSettings
 from imagefarm.http.realip import RealIp
+from imagefarm.http.requestid import TrustedId
+from imagefarm.http.requestlog import RequestLogs
 from imagefarm.http.types import MimeTypes
 
 from .actions import NamedRedirect, Result
@@ -105,8 +107,9 @@ class Location:
     fastcgi: FastCGISettings | None = None
     realip: RealIp | None = None
     content: Content = field(repr=False)
-    #: Writes a line of the given level to the error log.
-    error_log: Callable[[str, str], None] | None = field(default=None, repr=False)
+    error_log: RequestLogs | None = field(default=None, repr=False)
+    #: Whose word on ``$request_id`` is taken.
+    trusted_id: TrustedId | None = None
     #: Whether the answer to a target can depend on nothing but the target and a file: see
     #: `resources.build`.
     plannable: bool = False

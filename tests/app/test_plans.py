@@ -27,6 +27,7 @@ from imagefarm.app.web import WebWork
 from imagefarm.http.plans import Plans
 from imagefarm.process.directives import MainSettings
 from tests.http.fakes import ClientTransport
+from tests.support.errorlines import ErrorLines
 
 HTTP = (
     "gzip on; gzip_min_length 10; gzip_types text/css;", "gzip on; gzip_vary on;",
@@ -109,10 +110,11 @@ class Server:
         config = prefix / "server.conf"
         config.write_text(text)
         loaded = read(Options("slave", str(config), str(prefix)), clock=now)
-        self.errors: list[tuple[str, str]] = []
+        log = ErrorLines()
+        self.errors = log.lines
         self.work = WebWork(
             Clock(), loaded, MainSettings(), str(prefix),
-            lambda level, line: self.errors.append((level, line)), now,
+            lambda settings, note: log, now,
         )  # fmt: skip
         self.factory = self.work.doors[0].factory
         self.factory.plans = plans

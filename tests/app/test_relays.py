@@ -28,6 +28,7 @@ from imagefarm.http.plans import Plans
 from imagefarm.http.relays import MAX_PIECES
 from imagefarm.process.directives import MainSettings
 from tests.http.fakes import ClientTransport
+from tests.support.errorlines import ErrorLines
 
 HTTP: Final = (
     "access_log PREFIX/logs/a.log upstreams;", "access_log PREFIX/logs/b.log facts;",
@@ -153,10 +154,11 @@ class Master:
         self.world = World()
         clock = lambda: now + self.world.seconds()  # noqa: E731
         loaded = read(Options("master", str(prefix / "master.conf"), str(prefix)), clock=clock)
-        self.errors: list[tuple[str, str]] = []
+        log = ErrorLines()
+        self.errors = log.lines
         self.work = WebWork(
             self.world, loaded, MainSettings(), str(prefix),
-            lambda level, line: self.errors.append((level, line)), clock,
+            lambda settings, note: log, clock,
         )  # fmt: skip
         self.factory = self.work.doors[0].factory
         self.factory.plans = plans

@@ -341,7 +341,8 @@ class RuleTests(SynchronousTestCase):
             "a main buffer=1k flush=0": 'invalid flush time "0"',
             "a main gzip=10": 'invalid compression level "10"',
             "a main gzip=": 'invalid compression level ""',
-            "syslog:server=x": "logging to syslog is not supported",
+            "syslog:server=127.0.0.1 main gzip": "logs to syslog cannot be buffered",
+            "syslog:tag=a": "no syslog server specified",
         }.items():
             with self.assertRaises(ConfigurationError, msg=words) as raised:
                 http_scope(f"access_log {words};")

@@ -9,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from imagefarm.config.variables import Template
 from imagefarm.http.binding import Binding, Local, parse_local
 from tests.proxy.support import make_request
+from tests.support.errorlines import ErrorLines
 
 PORTS = st.integers(1, 65535)
 
@@ -47,11 +48,13 @@ class BindingTests(SynchronousTestCase):
         template = Template("$x", (lambda _: value,), None)
         self.request = make_request()
         self.request.location = self
-        self.lines: list[tuple[str, str]] = []
+        self.error_log = ErrorLines()
         return Binding(template, True, None).of(self.request)
 
-    def error_log(self, level: str, line: str) -> None:
-        self.lines.append((level, line.partition(",")[0]))
+    @property
+    def lines(self) -> list[tuple[str, str]]:
+        lines = self.error_log.lines
+        return [(level, line.partition(" ")[2].partition(",")[0]) for level, line in lines]
 
     def test_variable(self) -> None:
         self.assertEqual(self.bound(b"192.0.2.1:99"), Local("192.0.2.1", 99, True))

@@ -81,17 +81,42 @@ class MainTests(SynchronousTestCase):
     def test_harmless_ones_warn(self) -> None:
         for text in (
             "events { use poll; }",
-            "error_log syslog:server=unix:/dev/log;",
             "events { multi_accept on; }",
             "load_module modules/x.so;",
             "pcre_jit on;",
         ):
             self.assertEqual(len(load(text).warnings), 1, text)
 
-    def test_syslog_goes_to_stderr(self) -> None:
+    def test_error_logs(self) -> None:
+        (log,) = main("error_log syslog:server=unix:/dev/log,tag=x warn format=json;").error_logs
+        self.assertEqual((log.path, log.level, log.json), (None, "warn", True))
+        assert log.syslog is not None
+        self.assertEqual((log.syslog.address, log.syslog.tag), ("/dev/log", "x"))
         self.assertEqual(
-            main("error_log syslog:server=x warn;").error_logs, (ErrorLogSetting(None, "warn"),)
+            main("error_log stderr; error_log a format=text info;").error_logs,
+            (ErrorLogSetting(None), ErrorLogSetting("/prefix/a", "info")),
         )
+
+    def test_wrong_error_logs(self) -> None:
+        for words, message in (
+            (
+                "memory:32m",
+                '"error_log memory:32m" is not supported: use a file, stderr or syslog',
+            ),
+            ("a loud", 'invalid log level "loud"'),
+            ("a warn info", 'invalid parameter "info"'),
+            ("a warn format=xml", 'invalid parameter "format=xml"'),
+            ("a format=json format=json", 'invalid parameter "format=json"'),
+            ("syslog:tag=a", "no syslog server specified"),
+        ):
+            error = self.assertRaises(ConfigurationError, load, f"error_log {words};")
+            self.assertEqual(str(error), f"{message} in a.conf:1")
+
+    def test_debug_connection(self) -> None:
+        found = main("events { debug_connection 10.0.0.0/8; debug_connection unix:; }")
+        self.assertEqual(list(map(str, found.debug_connection)), ["10.0.0.0/8", "unix:"])
+        error = self.assertRaises(ConfigurationError, load, "events { debug_connection x; }")
+        self.assertIn('invalid address "x" in "debug_connection"', str(error))
 
 
 class FarmTests(SynchronousTestCase):

@@ -11,8 +11,8 @@ from imagefarm.process.errorlog import (
     MAX_MESSAGE,
     ErrorLog,
     ErrorLogSetting,
-    LogFileError,
 )
+from imagefarm.process.logsinks import FileSink, LogFileError
 
 
 class ErrorLogTests(SynchronousTestCase):
@@ -20,8 +20,9 @@ class ErrorLogTests(SynchronousTestCase):
         self.path = os.path.join(self.mktemp(), "logs", "error.log")
 
     def open(self, level: str = "info") -> ErrorLog:
-        log = ErrorLog(ErrorLogSetting(self.path, level), lambda: 123, time.gmtime)
-        self.addCleanup(log.close)
+        self.sink = FileSink(self.path)
+        log = ErrorLog(ErrorLogSetting(self.path, level), self.sink, lambda: 123, time.gmtime)
+        self.addCleanup(self.sink.close)
         self.log = Logger(observer=LogPublisher(log))
         return log
 
@@ -65,7 +66,7 @@ class ErrorLogTests(SynchronousTestCase):
         except ValueError:
             self.log.failure("while resizing")
         first, *rest = self.text().splitlines()
-        self.assertTrue(first.endswith("[crit] 123#0: while resizing"))
+        self.assertTrue(first.endswith("[crit] 123#0: while resizing: ValueError: bad\\x0Athing"))
         self.assertTrue(all("[crit] 123#0:     " in line for line in rest))
         self.assertTrue(any("ValueError" in line for line in rest))
 
@@ -75,20 +76,20 @@ class ErrorLogTests(SynchronousTestCase):
         self.assertEqual(self.text().count("a"), MAX_MESSAGE)
 
     def test_reopen_after_rotation(self) -> None:
-        log = self.open()
+        self.open()
         self.log.info("before")
         os.rename(self.path, self.path + ".1")
         self.log.info("between")
-        log.reopen()
+        self.sink.reopen()
         self.log.info("after")
         self.assertIn("after", self.text())
         self.assertNotIn("between", self.text())
 
     def test_reopen_keeps_the_old_file_if_it_must(self) -> None:
-        log = self.open()
+        self.open()
         os.rename(self.path, self.path + ".1")
         os.mkdir(self.path)
-        error = self.assertRaises(LogFileError, log.reopen)
+        error = self.assertRaises(LogFileError, self.sink.reopen)
         self.assertEqual(str(error), f'open() "{self.path}" failed (21: Is a directory)')
         self.log.info("still here")
         with open(self.path + ".1") as file:
@@ -100,15 +101,16 @@ class ErrorLogTests(SynchronousTestCase):
         self.assertIn("failed (21: Is a directory)", str(error))
 
     def test_closed_log_writes_no_more(self) -> None:
-        log = self.open()
-        log.close()
-        log.close()
+        self.open()
+        self.sink.close()
+        self.sink.close()
         self.log.info("x")
         self.assertEqual(self.text(), "")
 
     def test_stderr_needs_no_file(self) -> None:
-        log = ErrorLog(ErrorLogSetting(None, "crit"))
-        log.reopen()
+        sink = FileSink(None)
+        log = ErrorLog(ErrorLogSetting(None, "crit"), sink)
+        sink.reopen()
         self.assertEqual(repr(log), "<ErrorLog stderr crit>")
 
     @given(st.text(max_size=50))
@@ -117,4 +119,4 @@ class ErrorLogTests(SynchronousTestCase):
         before = self.text().count("\n")
         log({"log_time": 0.0, "log_format": "{text}", "text": text})
         self.assertEqual(self.text().count("\n"), before + 1)
-        log.close()
+        self.sink.close()

@@ -61,7 +61,10 @@ class HandlerTests(DispatchCase):
         self.assertEqual((shown.status, shown.close), (500, True))
         self.assertIn(b"500 Internal Server Error", shown.body)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
-        self.assertIn("while answering <Request b'GET' b'/x'>", formatEvent(logs[0]))
+        self.assertIn(
+            'while answering, client: 192.0.2.1, server: site, request: "GET /x HTTP/1.1"',
+            formatEvent(logs[0]),
+        )
 
     def test_deferred(self) -> None:
         waiting: Deferred[Response] = Deferred()
