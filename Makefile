@@ -26,7 +26,7 @@ DROPIN   = $(BIN)/twistd --help > $(VENV)/.twistd-help && \
            grep -q imagefarm $(VENV)/.twistd-help || \
            { echo "twistd does not know imagefarm: see $(VENV)/.twistd-help" >&2; exit 1; }
 
-.PHONY: run venv test lint docs ci bench bench-choice clean
+.PHONY: run venv test lint docs ci bench bench-choice bench-resize clean
 .DEFAULT_GOAL = run
 
 run: $(RUN)
@@ -56,6 +56,9 @@ bench: $(DEV)
 
 bench-choice: $(DEV)
 	$(BIN)/python -m benchmarks.choice $(BENCH)
+
+bench-resize: $(DEV)
+	$(BIN)/python -m benchmarks.resize $(BENCH)
 
 clean:
 	rm -rf build dist *.egg-info _trial_temp* .hypothesis .mypy_cache .ruff_cache \

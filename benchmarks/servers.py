@@ -46,11 +46,29 @@ def _used(pid: int) -> float:
     return (int(words[11]) + int(words[12])) / TICK
 
 
+def _used_by_all(pid: int) -> float:
+    """The same, and that of its children that have ended."""
+    words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, words[11:15])) / TICK
+
+
 def _clients() -> float:
     """CPU seconds of this process, its helpers, and the clients that were run and have ended."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     helpers = [child.pid for child in multiprocessing.active_children() if child.pid]
     return usage.ru_utime + usage.ru_stime + sum(map(_used, [os.getpid(), *helpers]))
+
+
+def measure(processes: Callable[[], list[int]], action: Callable[[], Reading]) -> Reading:
+    """Do ``action`` and add what ``processes`` spent meanwhile, and all others."""
+    everything, client = _machine(), _clients()
+    before = {pid: _used_by_all(pid) for pid in processes()}
+    reading = action()
+    after = {pid: _used_by_all(pid) for pid in processes()}
+    # What has ended meanwhile is in the sum of its parent.
+    spent = {pid: after.get(pid, 0.0) - before.get(pid, 0.0) for pid in before | after}
+    others = _machine() - everything - (_clients() - client) - sum(spent.values())
+    return replace(reading, cpu=tuple(spent.values()), others=max(0.0, others))
 
 
 @dataclass(frozen=True)
@@ -82,20 +100,13 @@ class Server:
     def _processes(self) -> list[int]:
         return [self.daemon.pid, *descendants(self.daemon.pid)]
 
-    def _cpu(self) -> dict[int, float]:
-        return {pid: _used(pid) for pid in self._processes()}
-
     def memory(self) -> int:
         """Resident bytes of all its processes."""
         return sum(map(resident, self._processes()))
 
     def measure(self, action: Callable[[], Reading]) -> Reading:
         """Do ``action`` and add what the server's processes spent meanwhile."""
-        everything, client, before = _machine(), _clients(), self._cpu()
-        reading = action()
-        spent = {pid: used - before.get(pid, 0.0) for pid, used in self._cpu().items()}
-        others = _machine() - everything - (_clients() - client) - sum(spent.values())
-        return replace(reading, cpu=tuple(spent.values()), others=max(0.0, others))
+        return measure(self._processes, action)
 
     def load(self, path: str, load: Load) -> Reading:
         """Run wrk against it."""

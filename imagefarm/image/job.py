@@ -50,7 +50,7 @@ class Decoder:
     max_body: int
     _buffer: bytearray = field(factory=bytearray, init=False)
 
-    def feed(self, data: bytes) -> list[Message]:
+    def feed(self, data: bytes | memoryview) -> list[Message]:
         """The messages that ``data`` completes. Raises `WireError`."""
         self._buffer += data
         messages = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum
+from functools import cached_property
 from typing import Any
 from urllib.parse import quote_from_bytes
 
@@ -181,6 +182,10 @@ class Recipe:
 
     def canonical(self) -> str:
         """The one text of this recipe: a query string that parses back into it."""
+        return self._text
+
+    @cached_property
+    def _text(self) -> str:
         return "&".join(
             f"{name}={text}" for name, write in _WRITERS if (text := write(self)) is not None
         )

@@ -121,7 +121,8 @@ class ImageService:
         recipe = wish.recipe
         root, source = self.find(recipe)
         offer = parse_accept(params.get(b"HTTP_ACCEPT", b""))
-        etag = entity_tag(recipe, offer, source, _mark(root, recipe))
+        mark = _mark(root, recipe)
+        etag = entity_tag(recipe, offer, source, mark)
         if not_modified(params, etag, source.seconds):
             headers = _headers(recipe, etag, source)
             return succeed(Response(304, headers, mtime=source.mtime / 1e9))
@@ -129,8 +130,9 @@ class ImageService:
         def made(rendered: Rendered) -> Response:
             wish.check_made(rendered.width, rendered.height)
             # What the worker opened counts: the file may have been exchanged since we looked.
-            etag = entity_tag(recipe, offer, rendered.source, rendered.mark)
-            return _image(recipe, etag, rendered)
+            same = rendered.source == source and rendered.mark == mark
+            now = etag if same else entity_tag(recipe, offer, rendered.source, rendered.mark)
+            return _image(recipe, now, rendered)
 
         return self.work(Job(root, recipe, offer), source).addCallback(made)
 

@@ -7,6 +7,7 @@ more, because a decoder hangs.
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import math
@@ -51,6 +52,7 @@ def main(argument: str) -> int:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     protect(limits)
+    gc.freeze()  # all of the program: there is nothing in it to be found later
     with answers:
         serve(sys.stdin.buffer, answers, limits, time.monotonic)
     return 0
@@ -119,8 +121,11 @@ def perform(job: Job, limits: Limits, clock: Clock, store: Intermediates) -> Ren
 
 def resident() -> int:
     """Bytes of memory that this process has resident (proc(5), statm)."""
-    with open("/proc/self/statm", "rb") as file:
-        return int(file.read().split()[1]) * resource.getpagesize()
+    file = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return int(os.read(file, 200).split()[1]) * resource.getpagesize()
+    finally:
+        os.close(file)
 
 
 def limits_argument(limits: Limits) -> str:

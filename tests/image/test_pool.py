@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from typing import Any
 
 from attrs import evolve
@@ -25,21 +27,41 @@ PICTURE = Rendered(b"data", Format.PNG, 1, 2, 1, Identity(3, 4), (("decode", 0.2
 
 
 class FakeProcess:
-    """A worker process as scripted by the test."""
+    """A worker process as scripted by the test, at its end of the socket."""
 
-    def __init__(self, protocol: ProcessProtocol, pid: int, options: dict[str, Any]) -> None:
+    def __init__(
+        self, protocol: ProcessProtocol, pid: int, options: dict[str, Any], reader: Any
+    ) -> None:
         self.protocol = protocol
         self.pid = pid
         self.options = options
-        self.jobs: list[Job] = []
-        self.told: list[str] = []
+        self._jobs: list[Job] = []
+        self._told: list[str] = []
         self._decoder = Decoder(0)
+        self._end = socket.socket(fileno=os.dup(options["childFDs"][0]))
+        self._end.setblocking(False)
+        self._reader = reader
 
-    def write(self, data: bytes) -> None:
-        self.jobs += [read_job(message, LIMITS) for message in self._decoder.feed(data)]
+    def _listen(self) -> None:
+        if "ended" in self._told:
+            return
+        try:
+            while data := self._end.recv(1 << 16):
+                self._jobs += [read_job(message, LIMITS) for message in self._decoder.feed(data)]
+        except BlockingIOError:
+            return
+        if "finish" not in self._told:
+            self._told.append("finish")
 
-    def closeStdin(self) -> None:
-        self.told.append("finish")
+    @property
+    def jobs(self) -> list[Job]:
+        self._listen()
+        return self._jobs
+
+    @property
+    def told(self) -> list[str]:
+        self._listen()
+        return self._told
 
     def signalProcess(self, name: str) -> None:
         if "ended" in self.told:
@@ -48,28 +70,47 @@ class FakeProcess:
 
     # What the process does
 
+    def say(self, data: bytes) -> None:
+        self._end.send(data)
+
     def ready(self) -> None:
-        self.protocol.outReceived(Message({"ready": self.pid}).encode())
+        self.say(Message({"ready": self.pid}).encode())
+        self._reader.doRead()
 
     def answer(self, message: Message | None = None) -> None:
-        self.protocol.outReceived((message or PICTURE.message()).encode())
+        self.say((message or PICTURE.message()).encode())
+        self._reader.doRead()
+
+    def hang_up(self) -> None:
+        self._end.shutdown(socket.SHUT_RDWR)
 
     def end(self) -> None:
         self.told.append("ended")
+        self._end.close()
         self.protocol.processEnded(Failure(ProcessDone(0)))
 
 
 class FakeReactor(Clock):
-    """A clock that also starts processes."""
+    """A clock that also starts processes and knows who wants to read."""
 
     def __init__(self) -> None:
         super().__init__()
         self.processes: list[FakeProcess] = []
+        self.readers: list[Any] = []
+
+    def addReader(self, reader: Any) -> None:
+        self.readers.append(reader)
+
+    def removeReader(self, reader: Any) -> None:
+        if reader in self.readers:
+            self.readers.remove(reader)
 
     def spawnProcess(
         self, protocol: ProcessProtocol, executable: str, args: list[str], **options: Any
     ) -> None:
-        process = FakeProcess(protocol, 100 + len(self.processes), {"args": args, **options})
+        number = 100 + len(self.processes)
+        said = {"args": args, **options}
+        process = FakeProcess(protocol, number, said, self.readers[-1])
         self.processes.append(process)
         protocol.makeConnection(process)
 
@@ -100,6 +141,7 @@ class PoolCase(SynchronousTestCase):
                 if "ended" not in process.told:
                     process.end()
             self.assertEqual(self.reactor.getDelayedCalls(), [])
+            self.assertEqual(self.reactor.readers, [])
 
     def fails(self, deferred: Deferred[Rendered], kind: type[Exception]) -> Exception:
         return self.failureResultOf(deferred, kind).value
@@ -198,7 +240,8 @@ class Work(PoolCase):
         options = self.reactor.processes[0].options
         self.assertIn("imagefarm.image.worker", options["args"])
         self.assertEqual(options["env"]["MALLOC_ARENA_MAX"], "2")
-        self.assertEqual(options["childFDs"], {0: "w", 1: "r", 2: "r"})
+        end = options["childFDs"]
+        self.assertEqual((end[0], end[2]), (end[1], "r"))
 
     def test_a_job(self) -> None:
         pool = self.running()
@@ -217,7 +260,7 @@ class Work(PoolCase):
         done = pool.submit(job())
         for byte in PICTURE.message().encode():
             self.assertNoResult(done)
-            self.reactor.processes[0].protocol.outReceived(bytes([byte]))
+            self.reactor.processes[0].protocol.said(bytes([byte]))
         self.assertEqual(self.successResultOf(done).data, b"data")
 
     def test_an_error_of_the_request(self) -> None:
@@ -305,6 +348,29 @@ class Accidents(PoolCase):
         self.assertEqual((pool.counters.crashes, pool.counters.started), (1, 2))
         self.assertEqual(len(self.flushLoggedErrors()), 0)
 
+    def test_an_answer_before_the_end_counts(self) -> None:
+        pool = self.running()
+        one, two = pool.submit(job("one")), pool.submit(job("two"))
+        (process,) = self.reactor.processes
+        process.say(PICTURE.message().encode())
+        process.end()
+        self.successResultOf(one)
+        self.assertNoResult(two)  # it waits for the next worker
+        self.reactor.advance(0)
+        self.reactor.processes[1].ready()
+        self.reactor.processes[1].answer()
+        self.successResultOf(two)
+        self.assertEqual(pool.counters.crashes, 0)
+
+    def test_a_worker_that_has_gone_takes_no_job(self) -> None:
+        pool = self.running()
+        (process,) = self.reactor.processes
+        process.hang_up()
+        done = pool.submit(job())
+        self.assertIn("KILL", process.told)
+        process.end()
+        self.fails(done, Failed)
+
     def test_the_deadline(self) -> None:
         pool = self.running()
         late, next_one = pool.submit(job("a")), pool.submit(job("b"))
@@ -337,7 +403,7 @@ class Accidents(PoolCase):
     def test_a_worker_that_babbles_is_killed(self) -> None:
         pool = self.running()
         done = pool.submit(job())
-        self.reactor.processes[0].protocol.outReceived(b"Segmentation fault")
+        self.reactor.processes[0].protocol.said(b"Segmentation fault")
         self.assertEqual(self.reactor.processes[0].told, ["KILL"])
         self.reactor.processes[0].end()
         self.fails(done, Failed)

@@ -5,35 +5,14 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from PIL import Image, ImageMath
+from PIL import Image
 from twisted.trial.unittest import SynchronousTestCase
 
 from imagefarm.image.samples import scene
+from tests.support.similarity import ssim
 
 from .pictures import opened, saved
 from .test_pipeline import make
-
-#: Side of the squares that are compared.
-WINDOW = 8
-
-
-def ssim(one: Image.Image, other: Image.Image) -> float:
-    """Structural similarity of the greys, mean over squares (Wang et al. 2004): 1 is equal."""
-    x, y = one.convert("L").convert("F"), other.convert("L").convert("F")
-
-    def mean(f: Any) -> list[float]:
-        product = ImageMath.lambda_eval(f, x=x, y=y)
-        return list(product.reduce(WINDOW).get_flattened_data())
-
-    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-    similar = []
-    for mx, my, xx, yy, xy in zip(
-        mean(lambda v: v["x"] + 0), mean(lambda v: v["y"] + 0), mean(lambda v: v["x"] * v["x"]),
-        mean(lambda v: v["y"] * v["y"]), mean(lambda v: v["x"] * v["y"]), strict=True,
-    ):  # fmt: skip
-        both = (2 * mx * my + c1) * (2 * (xy - mx * my) + c2)
-        similar.append(both / ((mx * mx + my * my + c1) * (xx - mx * mx + yy - my * my + c2)))
-    return sum(similar) / len(similar)
 
 
 @functools.cache
