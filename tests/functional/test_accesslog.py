@@ -8,10 +8,9 @@ import socket
 import struct
 import time
 
-from twisted.trial.unittest import SynchronousTestCase
-
 from tests.support import farm, rawhttp
 from tests.support.processes import wait_until
+from tests.support.stages import StagedCase
 
 #: The "farm" format of the shipped master.conf.
 LINE = re.compile(
@@ -21,7 +20,7 @@ LINE = re.compile(
 )
 
 
-class AccessLog(SynchronousTestCase):
+class AccessLog(StagedCase):
     def setUp(self) -> None:
         self.parts = farm.parts()
         self.prefix = self.parts.prefix
@@ -37,7 +36,7 @@ class AccessLog(SynchronousTestCase):
                 file.seek(self.before)
                 return file.read().splitlines()
 
-        wait_until(lambda: len(added()) >= count, 5, f"{count} lines")
+        wait_until(lambda: len(added()) >= count, 30, f"{count} lines")
         time.sleep(0.15)
         found = []
         for line in added():
@@ -153,7 +152,7 @@ class AccessLog(SynchronousTestCase):
         logs = self.prefix.logs / "slave_access.log"
         before = logs.stat().st_size
         self.prefix.get("/page.html?slave", "X-Forwarded-For: 192.0.2.1")
-        wait_until(lambda: logs.stat().st_size > before, 5, "line")
+        wait_until(lambda: logs.stat().st_size > before, 30, "line")
         line = logs.read_text()[before:]
         self.assertIn('"GET /page.html?slave HTTP/1.1" 200 ', line)
         self.assertTrue(line.endswith('"192.0.2.1, 127.0.0.1"\n'), line)

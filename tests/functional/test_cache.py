@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import atexit
-import functools
 import os
 import selectors
 import signal
 import socket
 import time
 
-from twisted.trial.unittest import SynchronousTestCase
-
 from tests.support import killing, rawhttp
 from tests.support.cachestage import WORKERS, Stage, body_of
 from tests.support.processes import wait_until
+from tests.support.stages import Cleanup, StagedCase, shared
 
 CLIENTS = 200
 #: How long workers are killed.
@@ -47,15 +44,15 @@ def worker_of(answer: bytes) -> bytes:
     return answer.partition(b"X-Worker: ")[2].partition(b"\r\n")[0]
 
 
-@functools.cache
-def stage() -> Stage:
+@shared
+def stage(cleanup: Cleanup) -> Stage:
     """The stage, set up by the first test that wants it."""
     found = Stage()
-    atexit.register(found.close)
+    cleanup(found.close)
     return found
 
 
-class CacheTests(SynchronousTestCase):
+class CacheTests(StagedCase):
     def setUp(self) -> None:
         self.stage = stage()
         self.origin, self.prefix, self.port = (
@@ -116,7 +113,7 @@ class CacheTests(SynchronousTestCase):
         self.assertEqual(self.origin.asked[self.held], 2)
 
 
-class KillingTests(SynchronousTestCase):
+class KillingTests(StagedCase):
     def test_killing_under_load(self) -> None:
         """No wrong body, no limit broken, nothing left: ``python -m tests.support.killing``."""
         stage = Stage(max_size=str(killing.MAX_SIZE))

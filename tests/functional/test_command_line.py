@@ -9,13 +9,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from twisted.trial.unittest import SkipTest, SynchronousTestCase
+from twisted.trial.unittest import SkipTest
 
 from imagefarm import __version__
 from imagefarm.command import Line, Usage
 from tests.functional.test_commands import STATUS, CommandCase
 from tests.support import farm
 from tests.support.processes import accepts, descendants, running, wait_until
+from tests.support.stages import StagedCase
 
 SCRIPT = """#!{python}
 import sys
@@ -47,7 +48,7 @@ status() {{
 """
 
 
-class Parsing(SynchronousTestCase):
+class Parsing(StagedCase):
     def test_letters_and_values(self) -> None:
         line = Line.parse(["-tq", "-cFILE", "-g", "a 1; b 2;", "-Tp", "dir"])
         self.assertEqual(line.flags, {"t", "q", "T"})
@@ -106,7 +107,7 @@ class CommandLine(CommandCase):
 
     def launch(self) -> int:
         self.assertEqual(self.call("-c", str(self.config)), (0, "", ""))
-        wait_until(lambda: self.pid_in(self.pidfile) > 0, 15, "pidfile")
+        wait_until(lambda: self.pid_in(self.pidfile) > 0, 30, "pidfile")
         return self.pid_in(self.pidfile)
 
     def test_life(self) -> None:
@@ -136,11 +137,11 @@ class CommandLine(CommandCase):
             f'imagefarm: [emerg] already running as process {pid} (pidfile "{self.pidfile}")\n',
         )
         self.assertEqual(self.call("-s", "reload", *where), (0, "", ""))
-        wait_until(lambda: "reconfigured" in self.prefix.log("error.log"), 15, "reload")
+        wait_until(lambda: "reconfigured" in self.prefix.log("error.log"), 30, "reload")
         self.assertEqual(self.call("-s", "reopen", *where)[0], 0)
-        wait_until(lambda: "reopened logs" in self.prefix.log("error.log"), 5, "reopening")
+        wait_until(lambda: "reopened logs" in self.prefix.log("error.log"), 30, "reopening")
         self.assertEqual(self.call("-s", "quit", *where)[0], 0)
-        wait_until(lambda: not running(pid), 15, "end")
+        wait_until(lambda: not running(pid), 30, "end")
         self.assertFalse(self.pidfile.exists())
 
     def test_what_is_wrong(self) -> None:
@@ -201,12 +202,12 @@ class CommandLine(CommandCase):
 
         self.assertEqual([service("status"), service("stop"), service("reload")], [3, 0, 7])
         self.assertEqual(service("start"), 0)
-        wait_until(lambda: self.pid_in(self.pidfile) > 0, 15, "pidfile")
+        wait_until(lambda: self.pid_in(self.pidfile) > 0, 30, "pidfile")
         pid = self.pid_in(self.pidfile)
         self.assertEqual([service("start"), service("status"), service("configtest")], [0, 0, 0])
         self.assertTrue((top / "lock").exists())
         self.assertEqual(service("reload"), 0)
-        wait_until(lambda: "reconfigured" in self.prefix.log("error.log"), 15, "reload")
+        wait_until(lambda: "reconfigured" in self.prefix.log("error.log"), 30, "reload")
         self.assertEqual(self.pid_in(self.pidfile), pid)
         good = self.config.read_text()
         self.config.write_text("wrong 1;\n")
@@ -214,7 +215,7 @@ class CommandLine(CommandCase):
         self.assertEqual(self.get().body, b"a file")
         self.config.write_text(good)
         self.assertEqual(service("restart"), 0)
-        wait_until(lambda: self.pid_in(self.pidfile) not in (0, pid), 15, "another pid")
+        wait_until(lambda: self.pid_in(self.pidfile) not in (0, pid), 30, "another pid")
         self.assertEqual(self.get().body, b"a file")
         self.assertEqual(service("stop"), 0)
         self.assertFalse(accepts(self.port))

@@ -11,7 +11,7 @@ import socket
 import time
 from pathlib import Path
 
-from twisted.trial.unittest import SkipTest, SynchronousTestCase
+from twisted.trial.unittest import SkipTest
 
 from tests.support import farm, rawhttp
 from tests.support.farmsite import noise
@@ -23,10 +23,11 @@ from tests.support.processes import (
     running,
     wait_until,
 )
+from tests.support.stages import StagedCase
 
 #: More than the socket buffers of both sides hold.
 LARGE = 24_000_000
-QUICK_SECONDS = 3.0
+QUICK_SECONDS = 10.0
 
 #: A server that says which process answers.
 STATUS = """
@@ -65,7 +66,7 @@ class SlowDownload:
         return b"".join(data)
 
 
-class CommandCase(SynchronousTestCase):
+class CommandCase(StagedCase):
     def setUp(self) -> None:
         self.prefix = farm.temporary_prefix(self.addCleanup)
         self.images = self.prefix.images
@@ -81,7 +82,7 @@ class CommandCase(SynchronousTestCase):
     def start_status(self, *options: str) -> Daemon:
         self.prefix.write("status.conf", STATUS.format(port=self.port))
         daemon = self.start("slave", *options, config="status.conf")
-        wait_until(lambda: self.pid_in(self.prefix.logs / "status.pid") == daemon.pid, 10, "pid")
+        wait_until(lambda: self.pid_in(self.prefix.logs / "status.pid") == daemon.pid, 30, "pid")
         return daemon
 
     def get(self, target: str = "/a.txt") -> rawhttp.Answer:
@@ -113,7 +114,7 @@ class Options(CommandCase):
         self.assertEqual(self.get("/a.txt").status, 404)
         self.assertFalse(accepts(self.prefix.ports.slave1))
         pidfile = self.prefix.directory / "run" / "mine.pid"
-        wait_until(lambda: self.pid_in(pidfile) == daemon.pid, 5, "pidfile")
+        wait_until(lambda: self.pid_in(pidfile) == daemon.pid, 30, "pidfile")
         self.assertFalse((self.prefix.logs / "slave.pid").exists())
         self.assertLess(self.end(daemon), QUICK_SECONDS)
         self.assertFalse(pidfile.exists())
@@ -170,7 +171,7 @@ class Daemonized(CommandCase):
         line = f'imagefarm: [emerg] already running as process {pid} (pidfile "{own}")\n'
         self.assertEqual(refused.stderr, line)
         os.kill(pid, signal.SIGTERM)
-        wait_until(lambda: not running(pid), 10, "end")
+        wait_until(lambda: not running(pid), 30, "end")
         self.assertEqual(list(self.prefix.directory.rglob("*.pid")), [])
         self.assertNotIn("Traceback", (self.prefix.directory / "slave.twistd.log").read_text())
 
@@ -182,7 +183,7 @@ class Daemonized(CommandCase):
         wait_until(lambda: len(descendants(pid)) > 0, what="image workers")
         family = [pid, *descendants(pid)]
         os.kill(pid, signal.SIGQUIT)
-        wait_until(lambda: not any(map(running, family)), 10, "end")
+        wait_until(lambda: not any(map(running, family)), 30, "end")
         self.assertEqual(list(self.prefix.directory.rglob("*.pid")), [])
 
     def test_stale_pidfile(self) -> None:
@@ -193,7 +194,7 @@ class Daemonized(CommandCase):
         os.waitpid(child, 0)
         stale.write_text(f"{child}\n")
         daemon = self.start("slave")
-        wait_until(lambda: self.pid_in(stale) == daemon.pid, 5, "new pidfile")
+        wait_until(lambda: self.pid_in(stale) == daemon.pid, 30, "new pidfile")
         self.assertIn("[warn]", self.prefix.log("slave_error.log"))
         self.assertIn(f"is stale: process {child} is dead", self.prefix.log("slave_error.log"))
 
@@ -209,7 +210,7 @@ class Signals(CommandCase):
         self.assertEqual(rawhttp.Reader(idle).answer().status, 200)
         download = SlowDownload(self.port, "/large.bin")
         daemon.signal(signal.SIGQUIT)
-        wait_until(lambda: not accepts(self.port), 5, "closed port")
+        wait_until(lambda: not accepts(self.port), 30, "closed port")
         self.assertEqual(idle.recv(1), b"")  # nothing was under way there
         self.assertIsNone(daemon.process.poll())
         _, _, body = download.rest().partition(b"\r\n\r\n")
@@ -227,7 +228,7 @@ class Signals(CommandCase):
         daemon = self.start("slave")
         download = SlowDownload(self.port, "/large.bin")
         daemon.signal(signal.SIGQUIT)
-        wait_until(lambda: not accepts(self.port), 5, "closed port")
+        wait_until(lambda: not accepts(self.port), 30, "closed port")
         self.assertLess(self.end(daemon), QUICK_SECONDS)
         download.sock.close()
         self.assertNotIn("Traceback", daemon.output.read_text())
@@ -244,7 +245,7 @@ class Signals(CommandCase):
                     (self.prefix.logs / name).rename(old)
                 rotated.append(self.prefix.logs / f"access.log.{i}")
                 daemon.signal(signal.SIGUSR1)
-                wait_until(lambda: (self.prefix.logs / "access.log").exists(), 5, "new log")
+                wait_until(lambda: (self.prefix.logs / "access.log").exists(), 30, "new log")
         self.end(daemon)
         kept = [path.read_text() for path in (*rotated, self.prefix.logs / "access.log")]
         for n, text in enumerate(kept):
@@ -262,7 +263,7 @@ class Signals(CommandCase):
         self.prefix.logs.write_text("no directory")
         daemon.signal(signal.SIGUSR1)
         errors = self.prefix.directory / "other.log"
-        wait_until(lambda: "reopened" in errors.read_text(), 5, "notice")
+        wait_until(lambda: "reopened" in errors.read_text(), 30, "notice")
         self.assertEqual(self.get("/a.txt?2").status, 200)
         self.end(daemon)
         self.assertIn('open() "', errors.read_text())
@@ -298,7 +299,7 @@ class Workers(CommandCase):
             found.update(self.served_by())
             return len(found & set(descendants(daemon.pid))) >= count
 
-        wait_until(all_served, 15, f"{count} processes that serve")
+        wait_until(all_served, 30, f"{count} processes that serve")
         return found
 
     def test_life(self) -> None:
@@ -309,10 +310,10 @@ class Workers(CommandCase):
         self.assertNotIn(daemon.pid, workers)
         victim = min(workers)
         os.kill(victim, signal.SIGKILL)
-        wait_until(lambda: not running(victim), 5, "death")
+        wait_until(lambda: not running(victim), 30, "death")
         for _ in range(40):
             self.assertEqual(self.get().status, 200)
-        wait_until(lambda: len(set(descendants(daemon.pid))) == 2, 10, "replacement")
+        wait_until(lambda: len(set(descendants(daemon.pid))) == 2, 30, "replacement")
         self.assertNotIn(victim, descendants(daemon.pid))
         self.await_workers(daemon)
 
@@ -321,14 +322,14 @@ class Workers(CommandCase):
         log.rename(self.prefix.logs / "access.old")
         daemon.signal(signal.SIGUSR1)
         notices = self.prefix.logs / "error.log"
-        wait_until(lambda: notices.read_text().count("reopened logs") == 3, 5, "reopening")
+        wait_until(lambda: notices.read_text().count("reopened logs") == 3, 30, "reopening")
         for _ in range(20):
             self.get("/a.txt?after")
         with (self.images / "large.bin").open("wb") as file:
             file.truncate(LARGE)
         download = SlowDownload(self.port, "/large.bin")
         daemon.signal(signal.SIGQUIT)
-        wait_until(lambda: not accepts(self.port), 5, "closed port")
+        wait_until(lambda: not accepts(self.port), 30, "closed port")
         self.assertEqual(len(download.rest().partition(b"\r\n\r\n")[2]), LARGE)
         self.assertEqual(daemon.wait(), 0)
         self.assertEqual(descendants(daemon.pid), [])
@@ -343,14 +344,14 @@ class Workers(CommandCase):
         daemon = self.start_workers()
         download = SlowDownload(self.port, "/large.bin")
         daemon.signal(signal.SIGQUIT)
-        wait_until(lambda: not accepts(self.port), 5, "closed port")
+        wait_until(lambda: not accepts(self.port), 30, "closed port")
         self.assertLess(self.end(daemon), QUICK_SECONDS)
         download.sock.close()
         daemon = self.start_workers()
         family = descendants(daemon.pid)
         daemon.process.kill()
         daemon.wait()
-        wait_until(lambda: not any(map(running, family)), 5, "end of the workers")
+        wait_until(lambda: not any(map(running, family)), 30, "end of the workers")
 
     def test_user(self) -> None:
         """Workers give up root for good; the log they write to can still be rotated."""
@@ -366,11 +367,11 @@ class Workers(CommandCase):
         self.assertEqual(os.stat(f"/proc/{daemon.pid}").st_uid, 0)
         self.get("/a.txt?before")
         log = self.prefix.logs / "access.log"
-        wait_until(lambda: "?before" in log.read_text(), 5, "line")
+        wait_until(lambda: "?before" in log.read_text(), 30, "line")
         log.rename(self.prefix.logs / "access.old")
         daemon.signal(signal.SIGUSR1)
         errors = self.prefix.logs / "error.log"
-        wait_until(lambda: errors.read_text().count("reopened logs") == 3, 5, "reopening")
+        wait_until(lambda: errors.read_text().count("reopened logs") == 3, 30, "reopening")
         for _ in range(10):
             self.get("/a.txt?after")
         self.end(daemon)

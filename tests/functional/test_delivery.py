@@ -6,10 +6,9 @@ import json
 import re
 import time
 
-from twisted.trial.unittest import SynchronousTestCase
-
 from tests.support import farm, rawhttp
 from tests.support.processes import descendants, resident
+from tests.support.stages import StagedCase
 
 PHOTO = "/photos/landscape.jpg"
 THUMBNAIL = f"/resize?src={PHOTO}&w=200"
@@ -18,7 +17,7 @@ HUGE = 200_000_000
 FLAT = 12_000_000
 
 
-class Delivery(SynchronousTestCase):
+class Delivery(StagedCase):
     """Each promise holds for a file of the master's, a slave's, and the cache's."""
 
     def setUp(self) -> None:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import base64
-import functools
 import json
 import random
 import time
-
-from twisted.trial.unittest import SynchronousTestCase
 
 from imagefarm.image import signing
 from imagefarm.image.dialects import imgproxy, thumbor
 from imagefarm.image.query import parse_query
 from tests.image.pictures import opened
 from tests.support import farm, rawhttp
+from tests.support.stages import Cleanup, StagedCase, shared
 
 KEY = b"a key for these tests"
 LOCATIONS = """
@@ -29,16 +27,14 @@ LOCATIONS = """
 SRC = "photos/landscape.jpg"
 
 
-@functools.cache
-def served() -> farm.Prefix:
+@shared
+def served(cleanup: Cleanup) -> farm.Prefix:
     """A farm that has a location for each dialect."""
-    import atexit
-
-    prefix = farm.temporary_prefix()
+    prefix = farm.temporary_prefix(cleanup)
     farm.write_samples(prefix.images)
     prefix.edit("resizer.conf", ("    location /iiif/ {", LOCATIONS + "    location /iiif/ {"))
     parts = farm.Parts(prefix)
-    atexit.register(parts.stop)
+    cleanup(parts.stop)
     parts.start()
     return prefix
 
@@ -52,7 +48,7 @@ def imgproxy_signed(rest: str) -> str:
     return sign.decode() + rest
 
 
-class OnePicture(SynchronousTestCase):
+class OnePicture(StagedCase):
     def assert_alike(self, *targets: str) -> bytes:
         answers = [served().get(target) for target in targets]
         for target, answer in zip(targets, answers, strict=True):
@@ -101,7 +97,7 @@ class OnePicture(SynchronousTestCase):
         )
 
 
-class Refusals(SynchronousTestCase):
+class Refusals(StagedCase):
     def assert_refused(self, target: str, status: int, line: bytes) -> None:
         answer = served().get(target)
         self.assertEqual((answer.status, answer.body), (status, line + b"\n"), target)
@@ -142,7 +138,7 @@ class Refusals(SynchronousTestCase):
         self.assert_refused(f"/resize/presets?src=/{SRC}&preset=thumb&w=9", 400, line)
 
 
-class IIIF(SynchronousTestCase):
+class IIIF(StagedCase):
     def test_info(self) -> None:
         answer = served().get("/iiif/photos%2Flandscape.jpg/info.json")
         document = json.loads(answer.body)
@@ -203,7 +199,7 @@ class IIIF(SynchronousTestCase):
         self.assertGreater(asked, 1)
 
 
-class Nonsense(SynchronousTestCase):
+class Nonsense(StagedCase):
     def test_any_url(self) -> None:
         """Pieces of good URLs and of bad ones in any order: never a 5xx."""
         dice = random.Random(6)

@@ -9,8 +9,6 @@ import signal
 import time
 from pathlib import Path
 
-from twisted.trial.unittest import SynchronousTestCase
-
 from tests.support import farm
 from tests.support.processes import (
     Daemon,
@@ -19,12 +17,13 @@ from tests.support.processes import (
     running,
     wait_until,
 )
+from tests.support.stages import StagedCase
 
 LANDSCAPE = "/photos/landscape.jpg"
 END_SECONDS = 10.0
 
 
-class RunningFarm(SynchronousTestCase):
+class RunningFarm(StagedCase):
     """What a farm on an empty root does."""
 
     def setUp(self) -> None:
@@ -67,7 +66,7 @@ class RunningFarm(SynchronousTestCase):
         for i in range(4):
             self.prefix.get(f"{LANDSCAPE}?share={i}")
         master = self.prefix.logs / "master_access.log"
-        wait_until(lambda: "share=3" in master.read_text(), 5, "log lines")
+        wait_until(lambda: "share=3" in master.read_text(), 30, "log lines")
         lines = [line for line in master.read_text().splitlines() if "share=" in line]
         for port in (self.prefix.ports.slave1, self.prefix.ports.slave2):
             self.assertEqual(sum(f" 127.0.0.1:{port} " in line for line in lines), 2, lines)
@@ -179,7 +178,7 @@ class RunningFarm(SynchronousTestCase):
         return int(path.read_text()) if path.exists() else 0
 
 
-class FarmsEnd(SynchronousTestCase):
+class FarmsEnd(StagedCase):
     """Each of these starts a farm of its own."""
 
     def setUp(self) -> None:

@@ -7,8 +7,6 @@ the client sees that it did.
 
 from __future__ import annotations
 
-import atexit
-import functools
 import json
 import random
 import re
@@ -23,12 +21,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from twisted.trial.unittest import SynchronousTestCase
-
 from tests.support import rawhttp
 from tests.support.load import Load, is_body, make_body
 from tests.support.processes import Daemon, free_ports, imagefarm, wait_until
 from tests.support.sick import Sick
+from tests.support.stages import Cleanup, StagedCase, shared
 
 #: Requests a second: what is offered, and what has to be.
 RATE, LEAST = 550, 500
@@ -102,9 +99,10 @@ http {{
 class Stage:
     """A master, two slaves, a sick one, and two applications one of which may be sick."""
 
-    def __init__(self) -> None:
+    def __init__(self, cleanup: Cleanup) -> None:
+        self.cleanup = cleanup
         directory = self.directory = Path(tempfile.mkdtemp(prefix="faults-"))
-        atexit.register(shutil.rmtree, directory, ignore_errors=True)
+        self.cleanup(shutil.rmtree, directory, ignore_errors=True)
         (directory / "logs").mkdir()
         for place in ("slaves", "sick"):
             images = directory / "images" / place
@@ -121,14 +119,14 @@ class Stage:
         (directory / "master.conf").write_text(text)
         config = ("--config", str(directory / "master.conf"))
         self.master = imagefarm("master", directory, *config, ports=[self.port])
-        atexit.register(self.master.stop)
+        self.cleanup(self.master.stop)
         for slave in self.slaves.values():
             slave.started()
         self.master.started()
 
     def _sick(self, port: int) -> Sick:
         made = Sick("http", port)
-        atexit.register(made.stop)
+        self.cleanup(made.stop)
         return made
 
     def restart_app(self) -> None:
@@ -137,7 +135,7 @@ class Stage:
 
     def _app(self, port: int) -> Sick:
         made = Sick("fastcgi", port)
-        atexit.register(made.stop)
+        self.cleanup(made.stop)
         return made
 
     def start_slave(self, name: str) -> Daemon:
@@ -147,18 +145,18 @@ class Stage:
             "slave", self.directory, "--config", str(path),
             "--set", f"pid logs/{name}.pid", ports=[self.ports[name]], name=name,
         )  # fmt: skip
-        atexit.register(made.stop)
+        self.cleanup(made.stop)
         self.slaves[name] = made
         return made
 
 
-@functools.cache
-def stage() -> Stage:
+@shared
+def stage(cleanup: Cleanup) -> Stage:
     """Set up by the first test that wants it."""
-    return Stage()
+    return Stage(cleanup)
 
 
-class FaultsTests(SynchronousTestCase):
+class FaultsTests(StagedCase):
     def setUp(self) -> None:
         self.stage = stage()
         self.addCleanup(self._restore)

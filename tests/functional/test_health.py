@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
-import functools
 import json
 import os
 import signal
@@ -13,12 +11,11 @@ import time
 from collections import Counter
 from typing import Any
 
-from twisted.trial.unittest import SynchronousTestCase
-
 from tests.support import rawhttp
 from tests.support.farm import temporary_prefix
 from tests.support.processes import descendants, free_ports, running, wait_until
 from tests.support.slave import CHECK, Slave
+from tests.support.stages import Cleanup, StagedCase, shared
 
 WORKERS = 2
 INTERVAL = 0.2
@@ -60,9 +57,9 @@ http {{
 class Stage:
     """A master with two workers before two slaves, for all tests of this module."""
 
-    def __init__(self) -> None:
-        self.one, self.two = (Slave(f"slave{n}", atexit.register) for n in (1, 2))
-        self.prefix = temporary_prefix()
+    def __init__(self, cleanup: Cleanup) -> None:
+        self.one, self.two = (Slave(f"slave{n}", cleanup) for n in (1, 2))
+        self.prefix = temporary_prefix(cleanup)
         self.http, self.control = free_ports(2)
         self.socket = str(self.prefix.directory / "control.sock")
         self.prefix.write("token", TOKEN).chmod(0o600)
@@ -77,17 +74,17 @@ class Stage:
         self.master = self.prefix.start(
             "master", ports=[self.http, self.control], config="health.conf"
         )
-        atexit.register(self.master.stop)
+        cleanup(self.master.stop)
         self.master.started()
 
 
-@functools.cache
-def stage() -> Stage:
+@shared
+def stage(cleanup: Cleanup) -> Stage:
     """The stage, set up by the first test that wants it."""
-    return Stage()
+    return Stage(cleanup)
 
 
-class HealthTests(SynchronousTestCase):
+class HealthTests(StagedCase):
     def setUp(self) -> None:
         made = stage()
         self.one, self.two, self.prefix, self.master = made.one, made.two, made.prefix, made.master

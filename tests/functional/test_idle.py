@@ -12,8 +12,6 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from twisted.trial.unittest import SynchronousTestCase
-
 from tests.support import rawhttp
 from tests.support.processes import (
     Daemon,
@@ -23,6 +21,7 @@ from tests.support.processes import (
     resident,
     wait_until,
 )
+from tests.support.stages import StagedCase
 
 MANY = 2000
 SOME = 400
@@ -58,7 +57,7 @@ http {{
 """
 
 
-class Idle(SynchronousTestCase):
+class Idle(StagedCase):
     def setUp(self) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="idle-"))
         self.addCleanup(shutil.rmtree, self.directory, ignore_errors=True)
@@ -108,7 +107,7 @@ class Idle(SynchronousTestCase):
         for client in self.open(MANY, self.port):  # what is taken once, whoever comes
             self.ask(client)
             client.close()
-        wait_until(lambda: self.waiting() == 0, 5, "closed")
+        wait_until(lambda: self.waiting() == 0, 30, "closed")
         (worker,) = descendants(self.daemon.pid)
         before = resident(worker)
         clients = self.open(MANY, self.port)

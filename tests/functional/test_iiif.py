@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 
 from PIL import Image
-from twisted.trial.unittest import SkipTest, SynchronousTestCase
+from twisted.trial.unittest import SkipTest
 
 from tests.support import farm
+from tests.support.stages import StagedCase
 
 #: Seconds that the validator may take; it needs about five.
 VALIDATOR_SECONDS = 120
@@ -34,7 +35,7 @@ def draw_squares(path: Path) -> None:
     image.save(path, "PNG")
 
 
-class Validator(SynchronousTestCase):
+class Validator(StagedCase):
     def run_level(self, level: int, tests: tuple[str, ...] = ()) -> str:
         prefix = farm.parts().prefix
         draw_squares(prefix.images / IDENTIFIER)

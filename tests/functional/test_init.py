@@ -53,7 +53,7 @@ class InitScript(CommandCase):
 
     def await_answers(self, client: Client) -> None:
         enough = client.answers + 20
-        wait_until(lambda: client.answers > enough, 15, "answers")
+        wait_until(lambda: client.answers > enough, 30, "answers")
 
     def test_a_life(self) -> None:
         """Stale pidfile, start, double start, reload, logs rotated under load, stop."""
@@ -71,13 +71,13 @@ class InitScript(CommandCase):
         before = descendants(pid)
         self.assertEqual(self.service("reload"), 0)
         log, errors = self.prefix.logs / "slave_access.log", self.prefix.logs / "slave_error.log"
-        wait_until(lambda: set(descendants(pid)) - set(before), 15, "new worker")
-        wait_until(lambda: not set(descendants(pid)) & set(before), 15, "end of the old one")
+        wait_until(lambda: set(descendants(pid)) - set(before), 30, "new worker")
+        wait_until(lambda: not set(descendants(pid)) & set(before), 30, "end of the old one")
         for number in range(2):
             log.rename(f"{log}.{number}")
             errors.rename(f"{errors}.{number}")
             self.assertEqual(self.service("reopen"), 0)
-            wait_until(log.exists, 5, "new log")
+            wait_until(log.exists, 30, "new log")
             self.await_answers(client)
         client.stop()
         self.assertEqual(client.failures, [])

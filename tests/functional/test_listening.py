@@ -8,11 +8,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from twisted.trial.unittest import SynchronousTestCase
-
 from tests.support import rawhttp
 from tests.support.processes import Daemon, descendants, free_ports, wait_until
 from tests.support.processes import imagefarm as start_imagefarm
+from tests.support.stages import StagedCase
 
 ADDRESS = "PROXY TCP4 192.0.2.1 192.0.2.9 51000 443\r\n"
 
@@ -24,7 +23,7 @@ def listening(port: int) -> int:
     return sum(w[1].endswith(f":{port:04X}") and w[3] == "0A" for w in words)
 
 
-class ListeningTests(SynchronousTestCase):
+class ListeningTests(StagedCase):
     def setUp(self) -> None:
         self.here = Path(tempfile.mkdtemp(prefix="listening-"))
         self.addCleanup(shutil.rmtree, self.here, ignore_errors=True)
@@ -49,12 +48,12 @@ class ListeningTests(SynchronousTestCase):
 
     def log(self, count: int) -> list[str]:
         path = self.here / "access.log"
-        wait_until(lambda: len(path.read_text().splitlines()) >= count, 5, "log lines")
+        wait_until(lambda: len(path.read_text().splitlines()) >= count, 30, "log lines")
         return path.read_text().splitlines()
 
     def errors(self, text: str) -> None:
         log = self.here / "error.log"
-        wait_until(lambda: text in log.read_text(), 5, f"{text!r} in the error log")
+        wait_until(lambda: text in log.read_text(), 30, f"{text!r} in the error log")
 
     def test_a_socket_for_each_worker(self) -> None:
         daemon = self.start(

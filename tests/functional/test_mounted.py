@@ -14,7 +14,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
-from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.trial.unittest import TestCase
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
@@ -24,6 +24,7 @@ from imagefarm.config.errors import ConfigurationError
 from imagefarm.process.directives import MainSettings
 from tests.support import mounts, rawhttp
 from tests.support.processes import free_ports, imagefarm
+from tests.support.stages import StagedCase
 
 BIG = bytes(range(256)) * 20_000
 MTIME = "Tue, 14 Nov 2023 22:13:20 GMT"
@@ -73,7 +74,7 @@ class Echo(Resource):
         return b" ".join((request.method, request.uri, framing, request.content.read()))
 
 
-class Mounted(TestCase):
+class Mounted(StagedCase, TestCase):
     timeout = 30
 
     def setUp(self) -> None:
@@ -319,7 +320,7 @@ class Mounted(TestCase):
         yield self.client(script)
 
 
-class Deployed(SynchronousTestCase):
+class Deployed(StagedCase):
     """The directive in a daemon's configuration."""
 
     def setUp(self) -> None:

@@ -11,11 +11,10 @@ from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
 
-from twisted.trial.unittest import SynchronousTestCase
-
 from tests.support import rawhttp
 from tests.support.dns import Nameserver
 from tests.support.processes import Daemon, free_ports, imagefarm, wait_until
+from tests.support.stages import StagedCase
 
 VALID = 1.0
 #: Requests a second, and from how many connections.
@@ -93,7 +92,7 @@ class Load:
         return Counter(found for when, found in self.answers if when > moment)
 
 
-class Names(SynchronousTestCase):
+class Names(StagedCase):
     def setUp(self) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="names-"))
         self.addCleanup(shutil.rmtree, self.directory, ignore_errors=True)
@@ -192,7 +191,7 @@ class Names(SynchronousTestCase):
         self.names.set("slaves.example", FIRST)
         self.names.start()
         for target in ("/", "/variable"):
-            wait_until(lambda target=target: self.get(target).status == 200, 5, "recovery")
+            wait_until(lambda target=target: self.get(target).status == 200, 30, "recovery")
         self.names.silent = True
         with Load(self.port, "/") as load, Load(self.port, "/variable") as other:
             time.sleep(VALID + 2.5)

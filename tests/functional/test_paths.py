@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import socket
 
-from twisted.trial.unittest import SkipTest, SynchronousTestCase
+from twisted.trial.unittest import SkipTest
 
 from tests.support import farm, rawhttp
+from tests.support.stages import Cleanup, StagedCase, shared
 
 SECRET = b"what nobody may read"
 
@@ -72,12 +72,10 @@ MALFORMED = (
 )
 
 
-@functools.cache
-def served() -> farm.Prefix:
-    """A slave over a tree of traps; lives until the end."""
-    import atexit
-
-    prefix = farm.temporary_prefix()
+@shared
+def served(cleanup: Cleanup) -> farm.Prefix:
+    """A slave over a tree of traps."""
+    prefix = farm.temporary_prefix(cleanup)
     outer = prefix.directory / "outer"
     root = outer / "root"
     (root / "images").mkdir(parents=True)
@@ -103,12 +101,12 @@ def served() -> farm.Prefix:
     config = CONFIG.format(root=root, port=prefix.ports.slave1)
     prefix.write("paths.conf", config)
     daemon = prefix.start("slave", ports=[prefix.ports.slave1], config="paths.conf")
-    atexit.register(daemon.stop)
+    cleanup(daemon.stop)
     daemon.started()
     return prefix
 
 
-class Paths(SynchronousTestCase):
+class Paths(StagedCase):
     def setUp(self) -> None:
         self.prefix = served()
         self.root = self.prefix.directory / "outer" / "root"
@@ -202,7 +200,7 @@ class Paths(SynchronousTestCase):
             self.assertEqual(answer.body, b"")
 
 
-class ThroughTheFarm(SynchronousTestCase):
+class ThroughTheFarm(StagedCase):
     """The same on the whole way: master, slave, resizer."""
 
     def setUp(self) -> None:

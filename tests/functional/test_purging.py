@@ -9,11 +9,11 @@ import tempfile
 from pathlib import Path
 
 from PIL import Image
-from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import rawhttp
 from tests.support.farm import Prefix
 from tests.support.processes import wait_until
+from tests.support.stages import StagedCase
 
 TOKEN = "0123456789abcdef"
 
@@ -24,7 +24,7 @@ def draw(path: Path, colour: str) -> None:
     path.with_suffix(".new").rename(path)
 
 
-class PurgingTests(SynchronousTestCase):
+class PurgingTests(StagedCase):
     def setUp(self) -> None:
         directory = Path(tempfile.mkdtemp(prefix="imagefarm-purging-"))
         self.addCleanup(shutil.rmtree, directory, True)

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import socket
 
-from twisted.trial.unittest import SynchronousTestCase
-
 from tests.support import farm
 from tests.support.certificates import self_signed
 from tests.support.processes import accepts
+from tests.support.stages import StagedCase
 
 EVENTS = "error_log logs/error.log;\npid logs/x.pid;\nevents { }\n"
 
 
-class Refusals(SynchronousTestCase):
+class Refusals(StagedCase):
     """Each case starts a role that must not come up."""
 
     def setUp(self) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
-import functools
 import shutil
 import socket
 import statistics
@@ -11,11 +9,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from twisted.trial.unittest import SynchronousTestCase
-
 from tests.support import rawhttp
 from tests.support.processes import Daemon, free_ports, imagefarm, wait_until
 from tests.support.slow import Stalled, connect
+from tests.support.stages import Cleanup, StagedCase, shared
 
 #: Every timeout in the configuration below, in seconds.
 TIMEOUT = 1.0
@@ -102,11 +99,11 @@ class Server:
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
-@functools.cache
-def server(connections: int) -> Server:
-    """Started by the first test that wants it, stopped at the end."""
+@shared
+def server(cleanup: Cleanup, connections: int) -> Server:
+    """Started by the first test that wants it."""
     made = Server(connections)
-    atexit.register(made.stop)
+    cleanup(made.stop)
     return made
 
 
@@ -130,7 +127,7 @@ class Client:
         self._sock.close()
 
 
-class SlowClients(SynchronousTestCase):
+class SlowClients(StagedCase):
     def setUp(self) -> None:
         self.server = server(CONNECTIONS)
 
@@ -178,7 +175,7 @@ class SlowClients(SynchronousTestCase):
         stalled = self.stall(BODY, CHUNKS)
         stalled.wait(10)
         self.assert_cut_off(stalled, TIMEOUT, TIMEOUT)
-        wait_until(lambda: len(self.server.statuses("/hole")) == before + 2, 5, "log lines")
+        wait_until(lambda: len(self.server.statuses("/hole")) == before + 2, 30, "log lines")
         self.assertEqual(self.server.statuses("/hole")[before:], ["408", "408"])
 
     def test_body_in_drops(self) -> None:
@@ -248,7 +245,7 @@ class SlowClients(SynchronousTestCase):
         self.assertLess(statistics.median(client.seconds), 3 * alone + 0.002)
 
 
-class TooMany(SynchronousTestCase):
+class TooMany(StagedCase):
     def test_worker_connections(self) -> None:
         """More than that are closed as they come; those that are there don't notice."""
         port = server(FEW).port
@@ -269,7 +266,7 @@ class TooMany(SynchronousTestCase):
             with rawhttp.connect(port) as sock:
                 return _answers(sock)
 
-        wait_until(room, 5, "room for one more")
+        wait_until(room, 30, "room for one more")
 
 
 def _answers(sock: socket.socket) -> bool:

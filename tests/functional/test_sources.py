@@ -5,11 +5,10 @@ from __future__ import annotations
 import struct
 import zlib
 
-from twisted.trial.unittest import SynchronousTestCase
-
 from tests.support import farm
 from tests.support.farmsite import noise
 from tests.support.processes import descendants
+from tests.support.stages import StagedCase
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
@@ -32,7 +31,7 @@ def gif_bomb(frames: int) -> bytes:
     return screen + frame * frames + b";"
 
 
-class Sources(SynchronousTestCase):
+class Sources(StagedCase):
     def setUp(self) -> None:
         self.prefix = farm.parts().prefix
         self.images = self.prefix.images

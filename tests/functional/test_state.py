@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from twisted.trial.unittest import SynchronousTestCase
-
 from tests.support import rawhttp
 from tests.support.farm import temporary_prefix
 from tests.support.processes import free_ports
+from tests.support.stages import StagedCase
 
 TOKEN = "0123456789abcdefghij"
 CONF = """
@@ -27,9 +26,9 @@ http {{
 """
 
 
-class StateTests(SynchronousTestCase):
+class StateTests(StagedCase):
     def setUp(self) -> None:
-        self.prefix = temporary_prefix()
+        self.prefix = temporary_prefix(self.addCleanup)
         self.http, self.peer, self.control = free_ports(3)
         self.prefix.write("token", TOKEN).chmod(0o600)
         self.state = self.prefix.directory / "state" / "back.conf"

@@ -5,8 +5,6 @@ Nobody holds them: see `tests.support.streams`.
 
 from __future__ import annotations
 
-import atexit
-import functools
 import os
 import shutil
 import socket
@@ -20,10 +18,10 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from twisted.trial.unittest import SynchronousTestCase
-
 from tests.support import rawhttp
+from tests.support.acceptor import Acceptor
 from tests.support.processes import Daemon, descendants, free_ports, imagefarm, wait_until
+from tests.support.stages import Cleanup, StagedCase, shared
 from tests.support.streams import Checker, pieces
 
 GIGABYTE = 1 << 30
@@ -94,29 +92,23 @@ http {{
 """
 
 
-class Closing:
+class Closing(Acceptor):
     """A server that reads some of a request and closes."""
 
-    def __init__(self) -> None:
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
-        threading.Thread(target=self._run, daemon=True).start()
-
-    def _run(self) -> None:
-        while True:
-            sock, _ = self._listener.accept()
-            with sock:
-                sock.recv(1000)
+    def serve(self, client: socket.socket) -> None:
+        client.recv(1000)
 
 
 class Site:
-    def __init__(self) -> None:
+    def __init__(self, cleanup: Cleanup) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="imagefarm-streaming-"))
-        atexit.register(shutil.rmtree, self.directory, True)
+        cleanup(shutil.rmtree, self.directory, True)
         (self.directory / "logs").mkdir()
         (self.directory / "file").touch()
         self.port, self.http, self.fastcgi = free_ports(3)
         self.closing = Closing()
+        self.closing.open()
+        cleanup(self.closing.close)
         config = self.directory / "master.conf"
         config.write_text(
             CONFIGURATION.format(
@@ -131,11 +123,11 @@ class Site:
             [self.http, self.fastcgi],
             {"PYTHONPATH": str(root)},
         ).started()
-        atexit.register(origin.stop)
+        cleanup(origin.stop)
         self.master = imagefarm(
             "master", self.directory, "--config", str(config), ports=[self.port]
         ).started()
-        atexit.register(self.master.stop)
+        cleanup(self.master.stop)
         rawhttp.exchange(self.port, rawhttp.request("/on/requests"))
         (self.worker,) = descendants(self.master.pid)
         self.idle = self.memory()
@@ -175,19 +167,19 @@ class Site:
         return (self.directory / "logs" / "error.log").read_text()
 
 
-@functools.cache
-def site() -> Site:
-    return Site()
+@shared
+def site(cleanup: Cleanup) -> Site:
+    return Site(cleanup)
 
 
-class StreamingCase(SynchronousTestCase):
+class StreamingCase(StagedCase):
     def setUp(self) -> None:
         self.site = site()
 
     def tearDown(self) -> None:
         """Nothing is left of it, whatever happened."""
-        wait_until(lambda: self.site.active() == 0, 10, "idle origin")
-        wait_until(lambda: not self.site.temporary(), 10, "end of temporary files")
+        wait_until(lambda: self.site.active() == 0, 30, "idle origin")
+        wait_until(lambda: not self.site.temporary(), 30, "end of temporary files")
         self.assertEqual(self.site.left(), [])
 
     @contextmanager
@@ -318,8 +310,8 @@ class SlowTests(StreamingCase):
         for target in ("/on/bytes", "/fcgi/bytes"):
             with self.watched():
                 sock = self.connect(f"{target}/{MEDIUM}")
-                wait_until(self.site.temporary, 10, "temporary file")
-                wait_until(lambda: self.site.active() == 0, 10, "end of the upstream's part")
+                wait_until(self.site.temporary, 30, "temporary file")
+                wait_until(lambda: self.site.active() == 0, 30, "end of the upstream's part")
                 time.sleep(0.1)
                 checker = self.receive(sock, MEDIUM)
             self.assertEqual((checker.count, checker.good), (MEDIUM, True))
@@ -329,7 +321,7 @@ class SlowTests(StreamingCase):
         for target in ("/off/bytes", "/nofile/bytes", "/nowhere/bytes"):
             with self.watched():
                 sock = self.connect(f"{target}/{ENDLESS}")
-                wait_until(self.site.active, 10, "request")
+                wait_until(self.site.active, 30, "request")
                 time.sleep(0.3)
                 self.assertEqual((self.site.active(), self.site.temporary()), (1, []), target)
                 checker = self.receive(sock, ENDLESS)
@@ -338,7 +330,7 @@ class SlowTests(StreamingCase):
 
     def test_the_limit_is_kept(self) -> None:
         sock = self.connect(f"/limited/bytes/{ENDLESS}")
-        wait_until(lambda: LIMIT in self.site.temporary(), 10, "full temporary file")
+        wait_until(lambda: LIMIT in self.site.temporary(), 30, "full temporary file")
         time.sleep(0.1)
         self.assertEqual((self.site.active(), self.site.temporary()), (1, [LIMIT]))
         checker = self.receive(sock, ENDLESS)
@@ -350,7 +342,7 @@ class SlowTests(StreamingCase):
     def test_the_upstream_may_say_so(self) -> None:
         for target, said, active, size in (("/on", "no", 1, ENDLESS), ("/off", "yes", 0, MEDIUM)):
             sock = self.connect(f"{target}/bytes/{size}?field=X-Accel-Buffering:%20{said}")
-            wait_until(partial(self.is_active, active), 10, "state")
+            wait_until(partial(self.is_active, active), 30, "state")
             time.sleep(0.2)
             self.assertEqual(self.site.active(), active)
             self.assertEqual(self.receive(sock, size).count, size)
@@ -372,11 +364,11 @@ class BrokenTests(StreamingCase):
                 if read:
                     self.receive(sock, read)
                 else:
-                    wait_until(self.site.active, 10, "request")
+                    wait_until(self.site.active, 30, "request")
                 if reset:
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 sock.close()
-                wait_until(lambda: self.site.active() == 0, 10, "end of the upstream's work")
+                wait_until(lambda: self.site.active() == 0, 30, "end of the upstream's work")
 
     def test_a_client_that_leaves_its_upload(self) -> None:
         for target in ("/on/upload", "/off/upload", "/fcgi/upload"):

@@ -8,11 +8,11 @@ import os
 import sys
 
 from attrs import frozen
-from twisted.trial.unittest import SynchronousTestCase
 
 from imagefarm import command
 from imagefarm.app.tools import COMMANDS
 from tests.functional.test_dialects import SRC, served
+from tests.support.stages import StagedCase
 
 SIZES = ("-s", "w=90&fmt=png", "-s", "w=80")
 
@@ -36,7 +36,7 @@ def run(*words: str, given: str = "") -> Done:
     return Done(status, out.getvalue(), err.getvalue())
 
 
-class Commands(SynchronousTestCase):
+class Commands(StagedCase):
     def test_they_are_commands_of_imagefarm(self) -> None:
         for name in COMMANDS:
             with contextlib.redirect_stdout(io.StringIO()) as out:
@@ -44,7 +44,7 @@ class Commands(SynchronousTestCase):
             self.assertIn(f"usage: imagefarm {name}", out.getvalue())
 
 
-class Sign(SynchronousTestCase):
+class Sign(StagedCase):
     def sign(self, *words: str) -> Done:
         return run("sign", "-c", str(served().conf("resizer.conf")), *words)
 
@@ -75,7 +75,7 @@ class Sign(SynchronousTestCase):
             self.assertIn(line, done.stderr)
 
 
-class Warm(SynchronousTestCase):
+class Warm(StagedCase):
     def warm(self, *words: str, given: str = "") -> Done:
         url = f"http://127.0.0.1:{served().ports.http}/resize"
         return run("warm", "-u", url, *SIZES, *words, given=given)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
-import functools
 import hashlib
 import os
 import shutil
@@ -15,11 +13,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from twisted.trial.unittest import SkipTest, SynchronousTestCase
+from twisted.trial.unittest import SkipTest
 
 from tests.support import rawhttp, tools
+from tests.support.acceptor import Acceptor
 from tests.support.certificates import self_signed
 from tests.support.processes import Daemon, free_ports, imagefarm, wait_until
+from tests.support.stages import Cleanup, StagedCase, shared
 
 IDLE = 1
 TIMEOUT = 20.0
@@ -52,49 +52,35 @@ http {{
 ASK = "Connection: keep-alive, Upgrade", "Upgrade: test"
 
 
-class Peer:
+class Peer(Acceptor):
     """Switches to a protocol of a test's choice, if asked to; else it answers with the head."""
 
     def __init__(self) -> None:
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
         self.speak: Callable[[socket.socket, bytes], None] = lambda sock, early: None
         self.early = b""
         self.force = False
-        threading.Thread(target=self._accept, daemon=True).start()
 
-    def _accept(self) -> None:
-        while True:
-            sock, _ = self._listener.accept()
-            threading.Thread(target=self._serve, args=(sock,), daemon=True).start()
-
-    def _serve(self, sock: socket.socket) -> None:
+    def serve(self, client: socket.socket) -> None:
         data = b""
-        try:
-            with sock:
-                while True:
-                    while b"\r\n\r\n" not in data:
-                        more = sock.recv(65536)
-                        if not more:
-                            return
-                        data += more
-                    head, _, data = data.partition(b"\r\n\r\n")
-                    if b"\r\nupgrade: test" in head.lower() or self.force:
-                        sock.sendall(
-                            b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\n"
-                            b"Upgrade: test\r\nX-Peer: yes\r\n\r\n" + self.early
-                        )
-                        self.speak(sock, data)
-                        return
-                    sock.sendall(
-                        b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(head), head)
-                    )
-        except OSError:
-            pass
+        while True:
+            while b"\r\n\r\n" not in data:
+                more = client.recv(65536)
+                if not more:
+                    return
+                data += more
+            head, _, data = data.partition(b"\r\n\r\n")
+            if b"\r\nupgrade: test" in head.lower() or self.force:
+                client.sendall(
+                    b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\n"
+                    b"Upgrade: test\r\nX-Peer: yes\r\n\r\n" + self.early
+                )
+                self.speak(client, data)
+                return
+            client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(head), head))
 
 
-@functools.cache
-def websocket_server() -> int:
+@shared
+def websocket_server(cleanup: Cleanup) -> int:
     """An echo server of the ``websockets`` library; 0 without it."""
     try:
         from websockets.sync.server import serve
@@ -107,17 +93,20 @@ def websocket_server() -> int:
 
     server = serve(echo, "127.0.0.1", 0, max_size=None)
     threading.Thread(target=server.serve_forever, daemon=True).start()
+    cleanup(server.shutdown)
     port: int = server.socket.getsockname()[1]
     return port
 
 
 class Site:
-    def __init__(self) -> None:
+    def __init__(self, cleanup: Cleanup) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="imagefarm-tunnel-"))
-        atexit.register(shutil.rmtree, self.directory, True)
+        cleanup(shutil.rmtree, self.directory, True)
         (self.directory / "logs").mkdir()
         self_signed(self.directory, "cert")
         self.peer = Peer()
+        self.peer.open()
+        cleanup(self.peer.close)
         self.port, self.tls = free_ports(2)
         config = self.directory / "master.conf"
         config.write_text(
@@ -129,7 +118,7 @@ class Site:
         self.daemon: Daemon = imagefarm(
             "master", self.directory, "--config", str(config), ports=[self.port]
         ).started()
-        atexit.register(self.daemon.stop)
+        cleanup(self.daemon.stop)
 
     def line(self, target: str) -> str | None:
         """The access log's last line for ``target``."""
@@ -139,12 +128,12 @@ class Site:
         )
 
 
-@functools.cache
-def site() -> Site:
-    return Site()
+@shared
+def site(cleanup: Cleanup) -> Site:
+    return Site(cleanup)
 
 
-class TunnelCase(SynchronousTestCase):
+class TunnelCase(StagedCase):
     def setUp(self) -> None:
         self.site = site()
         self.peer = self.site.peer
@@ -175,7 +164,7 @@ class TunnelCase(SynchronousTestCase):
         return data
 
     def logged(self, target: str) -> str:
-        wait_until(lambda: self.site.line(target), 5, f"log line of {target}")
+        wait_until(lambda: self.site.line(target), 30, f"log line of {target}")
         return self.site.line(target) or ""
 
 

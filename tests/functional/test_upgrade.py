@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 
+from tests.functional.test_commands import QUICK_SECONDS
 from tests.functional.test_reload import Client, ReloadCase
 from tests.support.processes import Daemon, descendants, running, wait_until
 
@@ -47,7 +48,7 @@ class Upgrades(ReloadCase):
             client.stop()
         self.assertEqual([failure for client in clients for failure in client.failures], [])
         os.kill(new, signal.SIGTERM)
-        wait_until(lambda: not running(new), 10, "end")
+        wait_until(lambda: not running(new), 30, "end")
         self.assertFalse(self.pidfile.exists())
 
     def test_rolled_back(self) -> None:
@@ -56,10 +57,10 @@ class Upgrades(ReloadCase):
         self.configure(2)
         new = self.upgrade(daemon)
         daemon.signal(signal.SIGWINCH)
-        wait_until(lambda: {self.version() for _ in range(10)} == {"2"}, 10, "new workers only")
+        wait_until(lambda: {self.version() for _ in range(10)} == {"2"}, 30, "new workers only")
         self.configure(1)
         os.kill(new, signal.SIGQUIT)
-        wait_until(lambda: not self.oldbin.exists(), 15, "pidfile's name")
+        wait_until(lambda: not self.oldbin.exists(), 30, "pidfile's name")
         self.assertEqual(self.pid_in(self.pidfile), daemon.pid)
         self.assertEqual(self.version(), "1")
         self.assertIn("the new program exited with status 0, the old one goes on", self.errors())
@@ -72,8 +73,8 @@ class Upgrades(ReloadCase):
         wait_until(lambda: "the old one goes on" in self.errors(), 30, "end of the new program")
         self.assertIn("the new program exited with status 1, the old one goes on", self.errors())
         self.assertIn('unknown directive "wrong"', daemon.output.read_text())
-        wait_until(lambda: not self.oldbin.exists(), 5, "pidfile's name")
+        wait_until(lambda: not self.oldbin.exists(), 30, "pidfile's name")
         self.assertEqual(self.pid_in(self.pidfile), daemon.pid)
         self.assertEqual(self.version(), "1")
-        self.assertLess(self.end(daemon), 5)
+        self.assertLess(self.end(daemon), QUICK_SECONDS)
         self.assertFalse(self.pidfile.exists())

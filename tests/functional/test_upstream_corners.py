@@ -4,9 +4,6 @@ disk that is full, checks of servers whose names move.
 
 from __future__ import annotations
 
-import atexit
-import contextlib
-import functools
 import json
 import queue
 import resource
@@ -15,20 +12,19 @@ import shutil
 import socket
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 from typing import Any
 
-from twisted.trial.unittest import SynchronousTestCase
-
 from imagefarm.fastcgi import records as fcgi
 from tests.support import rawhttp
+from tests.support.acceptor import Acceptor
 from tests.support.dns import Nameserver
 from tests.support.load import is_body
 from tests.support.processes import Daemon, descendants, free_ports, imagefarm, wait_until
 from tests.support.sick import good
 from tests.support.slave import Slave
+from tests.support.stages import Cleanup, StagedCase, shared
 from tests.support.streams import Checker, pieces
 
 #: What a file of the master's may have when the disk is full.
@@ -77,33 +73,24 @@ http {{
 """
 
 
-class Patient:
+class Patient(Acceptor):
     """Answers, but where ``wait`` is asked for looks first whether anybody still wants it."""
 
     def __init__(self, protocol: str) -> None:
         self._protocol = protocol
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
         #: "connected", "asked", and then "left" or "stayed".
         self.seen: queue.Queue[str] = queue.Queue()
-        threading.Thread(target=self._run, daemon=True).start()
 
-    def _run(self) -> None:
-        while True:
-            sock, _ = self._listener.accept()
-            self.seen.put("connected")
-            threading.Thread(target=self._serve, args=(sock,), daemon=True).start()
-
-    def _serve(self, sock: socket.socket) -> None:
-        with sock, contextlib.suppress(ConnectionError):
-            while target := self._read(sock):
-                if "wait" in target:
-                    self.seen.put("asked")
-                    if select.select([sock], [], [], 0.4)[0]:
-                        self.seen.put("left")
-                        return
-                    self.seen.put("stayed")
-                sock.sendall(good(self._protocol, target))
+    def serve(self, client: socket.socket) -> None:
+        self.seen.put("connected")
+        while target := self._read(client):
+            if "wait" in target:
+                self.seen.put("asked")
+                if select.select([client], [], [], 0.4)[0]:
+                    self.seen.put("left")
+                    return
+                self.seen.put("stayed")
+            client.sendall(good(self._protocol, target))
 
     def _read(self, sock: socket.socket) -> str:
         """What is asked for; empty at the end."""
@@ -123,18 +110,21 @@ class Patient:
 
 
 class Stage:
-    def __init__(self) -> None:
+    def __init__(self, cleanup: Cleanup) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="corners-"))
-        atexit.register(shutil.rmtree, self.directory, True)
+        cleanup(shutil.rmtree, self.directory, True)
         (self.directory / "logs").mkdir()
         self.patient, self.app = Patient("http"), Patient("fastcgi")
+        for patient in (self.patient, self.app):
+            patient.open()
+            cleanup(patient.close)
         self.names = Nameserver()
         self.names.set("slaves.example", FIRST, SECOND)
         self.names.start()
-        atexit.register(self.names.stop)
+        cleanup(self.names.stop)
         self.port, http, fastcgi, slave = free_ports(4)
         self.slaves = {
-            address: Slave(address, atexit.register, (address, slave))
+            address: Slave(address, cleanup, (address, slave))
             for address in (FIRST, SECOND, THIRD)
         }
         self.slave = slave
@@ -144,7 +134,7 @@ class Stage:
             [http, fastcgi],
             {"PYTHONPATH": str(Path(__file__).parents[2])},
         )
-        atexit.register(origin.stop)
+        cleanup(origin.stop)
         config = self.directory / "master.conf"
         config.write_text(
             CONFIGURATION.format(
@@ -154,7 +144,7 @@ class Stage:
         )  # fmt: skip
         words = ("--config", str(config))
         self.master = imagefarm("master", self.directory, *words, ports=[self.port])
-        atexit.register(self.master.stop)
+        cleanup(self.master.stop)
         origin.started()
         self.master.started()
 
@@ -167,13 +157,13 @@ class Stage:
         return (self.directory / "logs" / "error.log").read_text()
 
 
-@functools.cache
-def stage() -> Stage:
+@shared
+def stage(cleanup: Cleanup) -> Stage:
     """Set up by the first test that wants it."""
-    return Stage()
+    return Stage(cleanup)
 
 
-class GoneTests(SynchronousTestCase):
+class GoneTests(StagedCase):
     def play(self, place: str, patient: Patient, expected: str, *, half: bool) -> None:
         """Leave while an answer is made. What is like it has been learnt before."""
         made = stage()
@@ -209,7 +199,7 @@ class GoneTests(SynchronousTestCase):
             self.play("appgo", stage().app, "stayed", half=half)
 
 
-class FullDiskTests(SynchronousTestCase):
+class FullDiskTests(StagedCase):
     def setUp(self) -> None:
         self.stage = stage()
         (pid,) = descendants(self.stage.master.pid)
@@ -223,7 +213,7 @@ class FullDiskTests(SynchronousTestCase):
         for place in ("full", "appfull"):
             with rawhttp.connect(self.stage.port) as sock:
                 sock.sendall(rawhttp.request(f"/{place}/bytes/{MEDIUM}", "Connection: close"))
-                wait_until(lambda: "(27: File too large)" in self.news(), 10, "complaint")
+                wait_until(lambda: "(27: File too large)" in self.news(), 30, "complaint")
                 self.logged = len(self.stage.log())
                 data = b""
                 while b"\r\n\r\n" not in data:
@@ -262,7 +252,7 @@ class FullDiskTests(SynchronousTestCase):
         return self.stage.log()[self.logged :]
 
 
-class CheckedNamesTests(SynchronousTestCase):
+class CheckedNamesTests(StagedCase):
     def setUp(self) -> None:
         self.stage = stage()
         self.slaves = self.stage.slaves
@@ -276,7 +266,7 @@ class CheckedNamesTests(SynchronousTestCase):
     def await_states(self, **states: str) -> None:
         named = {"first": FIRST, "second": SECOND, "third": THIRD}
         expected = {named[name]: state for name, state in states.items()}
-        wait_until(lambda: self.states() == expected, 10, f"{expected}")
+        wait_until(lambda: self.states() == expected, 30, f"{expected}")
 
     def answers(self) -> set[str]:
         answers = [self.stage.get("/named") for _ in range(12)]
@@ -295,7 +285,7 @@ class CheckedNamesTests(SynchronousTestCase):
         self.await_states(second="unhealthy", third="up")
         self.assertEqual(self.answers(), {THIRD})
         self.assertEqual(self.slaves[SECOND].asked, asked)
-        wait_until(lambda: self.slaves[THIRD].checked > 2, 5, "checks of the new one")
+        wait_until(lambda: self.slaves[THIRD].checked > 2, 30, "checks of the new one")
         checked = self.slaves[FIRST].checked
         self.slaves[SECOND].mode, self.slaves[THIRD].mode = "good", "error"
         self.await_states(second="up", third="unhealthy")

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from attrs import frozen
-from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import farmsite, rawhttp, tools
 from tests.support.processes import Daemon, free_ports
 from tests.support.processes import imagefarm as start_imagefarm
+from tests.support.stages import StagedCase
 
 from .upstream.application import END, STDERR, STDOUT, Application, record, whole
 
@@ -226,7 +226,7 @@ class Side:
         return answer.status, sorted(pair for pair in pairs if pair[0] not in made), answer.body
 
 
-class ApplicationTests(SynchronousTestCase):
+class ApplicationTests(StagedCase):
     def test_same(self) -> None:
         program = tools.nginx()
         directory = Path(tempfile.mkdtemp(prefix="applications-"))

@@ -6,15 +6,14 @@ import contextlib
 import shutil
 import socket
 import tempfile
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from twisted.trial.unittest import SynchronousTestCase
-
 from tests.support import farmsite, rawhttp, tools
+from tests.support.acceptor import Acceptor
 from tests.support.processes import Daemon, free_ports
 from tests.support.processes import imagefarm as start_imagefarm
+from tests.support.stages import StagedCase
 
 from .upstream.bad import REUSED, VECTORS, Vector
 
@@ -39,7 +38,7 @@ http {{
 NEXT = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nnext"
 
 
-class BadServer:
+class BadServer(Acceptor):
     """Answers a connection's first request with the vector, and all after it with `NEXT`."""
 
     def __init__(self, vector: Vector) -> None:
@@ -47,34 +46,20 @@ class BadServer:
         #: Connections that got a request after the vector was sent on them.
         self.reused = 0
         self._first = True
-        self._sock = socket.create_server(("127.0.0.1", 0))
-        self.port = self._sock.getsockname()[1]
-        threading.Thread(target=self._run, daemon=True).start()
+        self.open()
 
-    def close(self) -> None:
-        self._sock.close()
-
-    def _run(self) -> None:
-        while True:
-            try:
-                client, _ = self._sock.accept()
-            except OSError:
+    def serve(self, client: socket.socket) -> None:
+        client.settimeout(20)
+        bad, self._first = self._first, False
+        spoiled = False
+        while request := client.recv(65536):
+            if b"\r\n\r\n" not in request:
+                continue
+            self.reused += spoiled
+            client.sendall(self.vector.data if bad else NEXT)
+            if bad and not self.vector.open:
                 return
-            client.settimeout(20)
-            first, self._first = self._first, False
-            threading.Thread(target=self._serve, args=(client, first), daemon=True).start()
-
-    def _serve(self, client: socket.socket, bad: bool) -> None:
-        with client, contextlib.suppress(OSError):
-            spoiled = False
-            while request := client.recv(65536):
-                if b"\r\n\r\n" not in request:
-                    continue
-                self.reused += spoiled
-                client.sendall(self.vector.data if bad else NEXT)
-                if bad and not self.vector.open:
-                    return
-                spoiled, bad = spoiled or bad, False
+            spoiled, bad = spoiled or bad, False
 
 
 class Side:
@@ -133,7 +118,7 @@ def outcome(data: bytes) -> str:
     return f"{status} {body!r}" + ("" if whole else " cut")
 
 
-class BadUpstreamTests(SynchronousTestCase):
+class BadUpstreamTests(StagedCase):
     def test_table(self) -> None:
         program = tools.nginx()
         directory = Path(tempfile.mkdtemp(prefix="bad-upstreams-"))

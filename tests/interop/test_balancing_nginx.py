@@ -13,12 +13,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from twisted.trial.unittest import SynchronousTestCase
-
 from imagefarm.proxy.group import GRACE
 from tests.support import farmsite, rawhttp, tools
 from tests.support.processes import Daemon, free_ports
 from tests.support.processes import imagefarm as start_imagefarm
+from tests.support.stages import StagedCase
 
 SERVERS = r"""
 worker_processes 1;
@@ -176,7 +175,7 @@ class Side:
     held: list[socket.socket]
 
 
-class BalancingTests(SynchronousTestCase):
+class BalancingTests(StagedCase):
     maxDiff = None
 
     def setUp(self) -> None:

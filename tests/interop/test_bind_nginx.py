@@ -6,16 +6,15 @@ import re
 import shutil
 import socket
 import tempfile
-import threading
 from pathlib import Path
-
-from twisted.trial.unittest import SynchronousTestCase
 
 from imagefarm.fastcgi import records as fcgi
 from tests.support import farmsite, rawhttp, tools
+from tests.support.acceptor import Acceptor
 from tests.support.certificates import self_signed
 from tests.support.processes import Daemon, free_ports
 from tests.support.processes import imagefarm as start_imagefarm
+from tests.support.stages import StagedCase
 
 SERVERS = """
 worker_processes 1; error_log logs/servers.log; pid logs/servers.pid;
@@ -97,30 +96,21 @@ VALUES = {
 }  # fmt: skip
 
 
-def fastcgi_server() -> socket.socket:
-    """An application that says who asks."""
-    sock = socket.create_server(("127.0.0.1", 0))
+class Application(Acceptor):
+    """FastCGI; says who asks."""
 
-    def serve() -> None:
-        while True:
-            try:
-                client, address = sock.accept()
-            except OSError:
-                return
-            with client:
-                client.recv(65536)
-                text = f"Content-Type: text/plain\r\n\r\n{address[0]} {address[1]} 1".encode()
-                client.sendall(
-                    fcgi.encode_stream(fcgi.RecordType.STDOUT, 1, text)
-                    + fcgi.encode_record(fcgi.RecordType.STDOUT, 1)
-                    + fcgi.encode_end(1, 0, fcgi.ProtocolStatus.REQUEST_COMPLETE)
-                )
-
-    threading.Thread(target=serve, daemon=True).start()
-    return sock
+    def serve(self, client: socket.socket) -> None:
+        client.recv(65536)
+        host, port = client.getpeername()
+        text = f"Content-Type: text/plain\r\n\r\n{host} {port} 1".encode()
+        client.sendall(
+            fcgi.encode_stream(fcgi.RecordType.STDOUT, 1, text)
+            + fcgi.encode_record(fcgi.RecordType.STDOUT, 1)
+            + fcgi.encode_end(1, 0, fcgi.ProtocolStatus.REQUEST_COMPLETE)
+        )
 
 
-class BindTests(SynchronousTestCase):
+class BindTests(StagedCase):
     def setUp(self) -> None:
         self.program = tools.nginx()
         self.directory = Path(tempfile.mkdtemp(prefix="bind-"))
@@ -145,7 +135,8 @@ class BindTests(SynchronousTestCase):
         servers = SERVERS.format(
             plain=plain, secure=secure, directory=self.directory, certificate=certificate, key=key
         )
-        application = fastcgi_server()
+        application = Application()
+        application.open()
         self.addCleanup(application.close)
         passing = {
             "plain": f"proxy_pass http://127.0.0.1:{plain};",
@@ -154,7 +145,7 @@ class BindTests(SynchronousTestCase):
             "unix": f"proxy_pass http://unix:{self.directory}/u.sock:/;",
             "two": "proxy_pass http://two;",
             "kept": "proxy_pass http://kept;",
-            "fastcgi": f"fastcgi_pass 127.0.0.1:{application.getsockname()[1]};",
+            "fastcgi": f"fastcgi_pass 127.0.0.1:{application.port};",
         }
         daemons = [self.start("servers", servers, plain)]
         own = free_ports(2)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import http.server
 import shutil
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +17,6 @@ from typing import Any
 from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
-from twisted.trial.unittest import SynchronousTestCase
 
 from imagefarm.cache.directives import CacheSettings
 from imagefarm.cache.handler import CachingHandler
@@ -29,7 +27,9 @@ from imagefarm.http.dates import format_http
 from imagefarm.http.headers import Headers
 from imagefarm.http.message import Peer, Request, RequestHead, Response, discard
 from tests.support import rawhttp, tools
+from tests.support.acceptor import HttpServer
 from tests.support.processes import Daemon, free_ports
+from tests.support.stages import StagedCase
 
 NOW = time.time()
 LATER, PAST = format_http(NOW + 1000).decode(), format_http(NOW - 1000).decode()
@@ -218,17 +218,13 @@ class Origin(http.server.BaseHTTPRequestHandler):
         pass
 
 
-class CacheTests(SynchronousTestCase):
+class CacheTests(StagedCase):
     def setUp(self) -> None:
         program = tools.nginx()
         self.directory = Path(tempfile.mkdtemp(prefix="imagefarm-interop-"))
         self.addCleanup(shutil.rmtree, self.directory, True)
-        origin = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Origin)
-        thread = threading.Thread(target=origin.serve_forever, args=(0.05,))
-        thread.start()
-        self.addCleanup(thread.join)
-        self.addCleanup(origin.server_close)
-        self.addCleanup(origin.shutdown)
+        origin = HttpServer(Origin)
+        self.addCleanup(origin.close)
         (self.port,) = free_ports(1)
         file = self.directory / "nginx.conf"
         file.write_text(CONFIGURATION.format(port=self.port, origin=origin.server_port))

@@ -10,16 +10,17 @@ import shutil
 import tempfile
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 from attrs import frozen
-from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import rawhttp, tools
+from tests.support.acceptor import HttpServer
 from tests.support.farm import temporary_prefix
 from tests.support.processes import Daemon, free_ports
+from tests.support.stages import StagedCase
 
 #: nginx counts whole seconds: what is valid for one has expired after two.
 EXPIRES = 2.1
@@ -240,10 +241,8 @@ http {{
 )
 
 
-class Origin(ThreadingHTTPServer):
+class Origin(HttpServer):
     """Answers ``/PLACE/N`` as the N-th case says, one answer after another, and remembers."""
-
-    daemon_threads = True
 
     def __init__(self) -> None:
         self.asked: dict[str, list[tuple[str, ...]]] = {}
@@ -272,20 +271,13 @@ class Origin(ThreadingHTTPServer):
             def log_message(self, format: str, *args: Any) -> None:
                 pass
 
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.thread = threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True)
-        self.thread.start()
-
-    def close(self) -> None:
-        self.shutdown()
-        self.server_close()
-        self.thread.join()
+        super().__init__(Handler)
 
 
 Side = tuple[Origin, int, Daemon]
 
 
-class ConductTests(SynchronousTestCase):
+class ConductTests(StagedCase):
     def nginx(self, origin: Origin, port: int) -> Daemon:
         directory = Path(tempfile.mkdtemp(prefix="imagefarm-interop-"))
         self.addCleanup(shutil.rmtree, directory, True)
@@ -295,7 +287,7 @@ class ConductTests(SynchronousTestCase):
         return Daemon(command, directory / "out", [port])
 
     def ours(self, origin: Origin, port: int) -> Daemon:
-        prefix = temporary_prefix()
+        prefix = temporary_prefix(self.addCleanup)
         prefix.write("cache.conf", OURS.format(port=port, origin=origin.server_port))
         return prefix.start("master", ports=[port], config="cache.conf")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import select
 import shutil
 import socket
@@ -12,12 +11,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from twisted.trial.unittest import SynchronousTestCase
-
 from imagefarm.fastcgi import records as fcgi
 from tests.support import farmsite, rawhttp, tools
+from tests.support.acceptor import Acceptor
 from tests.support.processes import Daemon, free_ports
 from tests.support.processes import imagefarm as start_imagefarm
+from tests.support.stages import StagedCase
 
 from .upstream.recorder import read_request
 
@@ -42,40 +41,26 @@ http {{
 PATIENCE = 0.4
 
 
-class Slow:
+class Slow(Acceptor):
     """Answers after `PATIENCE`, if it is not left before; ``seen`` says which."""
 
     def __init__(self, answer: Callable[[bytes], bytes]) -> None:
         self._answer = answer
         self.seen: list[str] = []
         self.asked = threading.Semaphore(0)
-        self._sock = socket.create_server(("127.0.0.1", 0))
-        self.port = self._sock.getsockname()[1]
-        threading.Thread(target=self._run, daemon=True).start()
+        self.open()
 
-    def close(self) -> None:
-        self._sock.close()
-
-    def _run(self) -> None:
-        while True:
-            try:
-                client, _ = self._sock.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
-
-    def _serve(self, client: socket.socket) -> None:
+    def serve(self, client: socket.socket) -> None:
         client.settimeout(10)
-        with client, contextlib.suppress(OSError):
-            request = read_request(client) if self._answer is http else client.recv(65536)
-            self.asked.release()
-            end = time.monotonic() + PATIENCE
-            while (left := end - time.monotonic()) > 0:
-                if select.select([client], [], [], left)[0] and ended(client):
-                    self.seen.append("left")
-                    return
-            self.seen.append("answered")
-            client.sendall(self._answer(request))
+        request = read_request(client) if self._answer is http else client.recv(65536)
+        self.asked.release()
+        end = time.monotonic() + PATIENCE
+        while (left := end - time.monotonic()) > 0:
+            if select.select([client], [], [], left)[0] and ended(client):
+                self.seen.append("left")
+                return
+        self.seen.append("answered")
+        client.sendall(self._answer(request))
 
 
 def ended(client: socket.socket) -> bool:
@@ -98,7 +83,7 @@ def fastcgi(request: bytes) -> bytes:
     )
 
 
-class ClientAbortTests(SynchronousTestCase):
+class ClientAbortTests(StagedCase):
     def setUp(self) -> None:
         program = tools.nginx()
         self.directory = Path(tempfile.mkdtemp(prefix="abort-"))

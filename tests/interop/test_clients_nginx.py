@@ -15,12 +15,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from twisted.trial.unittest import SynchronousTestCase
-
 from imagefarm.process.certificate import ensure_self_signed
 from tests.support import farmsite, rawhttp, tools
 from tests.support.processes import Daemon, free_ports
 from tests.support.processes import imagefarm as start_imagefarm
+from tests.support.stages import StagedCase
 
 CONFIGURATION = r"""
 worker_processes 1;
@@ -286,7 +285,7 @@ def tls(sock: socket.socket, sni: str | None) -> ssl.SSLSocket:
     return context.wrap_socket(sock, server_hostname=sni)
 
 
-class ClientTests(SynchronousTestCase):
+class ClientTests(StagedCase):
     """One nginx, one imagefarm; nginx's answer first in each difference."""
 
     maxDiff = None

@@ -7,9 +7,8 @@ import re
 import subprocess
 from pathlib import Path
 
-from twisted.trial.unittest import SynchronousTestCase
-
 from imagefarm.config.lexer import lex_all
+from tests.support.stages import StagedCase
 from tests.support.tools import nginx
 
 TEXTS = 250
@@ -21,7 +20,7 @@ _EMERG = re.compile(r"\[emerg\] [^:]*: (.*?) in [^\n]*/x\.conf:(\d+)\n", re.DOTA
 _WORD = re.compile(r'invalid event type "(.*)"', re.DOTALL)
 
 
-class Syntax(SynchronousTestCase):
+class Syntax(StagedCase):
     """``use`` is the directive because nginx's error repeats the word that it has read."""
 
     def setUp(self) -> None:

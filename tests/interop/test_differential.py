@@ -13,12 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from twisted.trial.unittest import SynchronousTestCase
-
 import imagefarm
 from tests.support import farmsite, rawhttp, tools
 from tests.support.processes import Daemon
 from tests.support.processes import imagefarm as start_imagefarm
+from tests.support.stages import StagedCase
 
 from .corpus import Case, cases
 
@@ -173,7 +172,7 @@ class Imagefarm(Side):
             daemon.started()
 
 
-class DifferentialTests(SynchronousTestCase):
+class DifferentialTests(StagedCase):
     """One pair of farms for all cases."""
 
     def setUp(self) -> None:

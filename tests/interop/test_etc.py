@@ -6,15 +6,14 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from twisted.trial.unittest import SynchronousTestCase
-
 from imagefarm.process.certificate import ensure_self_signed
+from tests.support.stages import StagedCase
 from tests.support.tools import nginx
 
 ETC = Path(__file__).resolve().parent.parent.parent / "imagefarm" / "etc"
 
 
-class EtcTests(SynchronousTestCase):
+class EtcTests(StagedCase):
     def setUp(self) -> None:
         self.nginx = nginx()
         self.prefix = Path(self.mktemp()).resolve()

@@ -40,6 +40,7 @@ from imagefarm.http.upstream import Outgoing, Timeouts, UpstreamError
 from imagefarm.proxy.groups import Groups
 from tests.support import farmsite, rawhttp, tools
 from tests.support.processes import free_ports
+from tests.support.stages import StagedCase
 
 LARGE = hashlib.sha256(b"x").digest() * 100_000
 
@@ -78,7 +79,7 @@ def read(response: Response, delay: float = 0.0) -> Deferred[bytes]:
     return collected.done
 
 
-class InteropCase(TestCase):
+class InteropCase(StagedCase, TestCase):
     def setUp(self) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="imagefarm-fastcgi-"))
         self.addCleanup(shutil.rmtree, self.directory)

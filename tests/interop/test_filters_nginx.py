@@ -9,11 +9,10 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from twisted.trial.unittest import SynchronousTestCase
-
 from tests.support import farmsite, rawhttp, tools
 from tests.support.processes import Daemon, free_ports
 from tests.support.processes import imagefarm as start_imagefarm
+from tests.support.stages import StagedCase
 
 DATE = "Tue, 14 Nov 2023 22:13:20 GMT"
 #: The settings of locations, each at ``/NUMBER/``.
@@ -112,7 +111,7 @@ class Side:
         return answer.status, found, body
 
 
-class FiltersTests(SynchronousTestCase):
+class FiltersTests(StagedCase):
     """One nginx, one imagefarm, all combinations."""
 
     def test_same(self) -> None:

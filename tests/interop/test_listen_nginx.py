@@ -7,13 +7,13 @@ import subprocess
 from pathlib import Path
 
 from twisted.internet.task import Clock
-from twisted.trial.unittest import SynchronousTestCase
 
 from imagefarm.app.configuration import Options, read
 from imagefarm.app.web import WebWork
 from imagefarm.config.errors import ConfigurationError
 from imagefarm.process.directives import MainSettings
 from tests.support import tools
+from tests.support.stages import StagedCase
 
 #: The insides of server blocks.
 LISTENS = (
@@ -74,7 +74,7 @@ LISTENS = (
 _SAID = re.compile(r"\[(emerg|warn)\] \d+#\d+: (.*?)(?: in \S+/x\.conf:\d+)?\n")
 
 
-class ListenTests(SynchronousTestCase):
+class ListenTests(StagedCase):
     def setUp(self) -> None:
         self.nginx = tools.nginx()
         self.prefix = Path(self.mktemp()).absolute()

@@ -10,12 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from twisted.trial.unittest import SynchronousTestCase
-
 from tests.support import farmsite, rawhttp, tools
 from tests.support.dns import Nameserver
 from tests.support.processes import Daemon, free_ports
 from tests.support.processes import imagefarm as start_imagefarm
+from tests.support.stages import StagedCase
 
 from .upstream.recorder import Recorder
 
@@ -211,7 +210,7 @@ def _play(side: Side) -> list[Any]:
     return [scenario(side) for scenario in SCENARIOS]
 
 
-class NamesTests(SynchronousTestCase):
+class NamesTests(StagedCase):
     def test_same(self) -> None:
         directory = Path(tempfile.mkdtemp(prefix="names-"))
         self.addCleanup(shutil.rmtree, directory, ignore_errors=True)

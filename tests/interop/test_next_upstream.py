@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import shutil
 import socket
 import tempfile
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from twisted.trial.unittest import SynchronousTestCase
-
 from tests.support import farmsite, rawhttp, tools
+from tests.support.acceptor import Acceptor
 from tests.support.processes import Daemon, free_ports
 from tests.support.processes import imagefarm as start_imagefarm
+from tests.support.stages import StagedCase
 
 from .upstream.recorder import read_request
 
@@ -80,37 +78,23 @@ ANSWERS = {
 }
 
 
-class Server:
+class Server(Acceptor):
     """Gives one answer to each connection and closes it; without one it says nothing."""
 
     def __init__(self, answer: bytes | None) -> None:
         self._answer = answer
-        self._sock = socket.create_server(("127.0.0.1", 0))
-        self.port = self._sock.getsockname()[1]
-        threading.Thread(target=self._run, daemon=True).start()
+        self.open()
 
-    def close(self) -> None:
-        self._sock.close()
-
-    def _run(self) -> None:
-        while True:
-            try:
-                client, _ = self._sock.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
-
-    def _serve(self, client: socket.socket) -> None:
+    def serve(self, client: socket.socket) -> None:
         client.settimeout(10)
-        with client, contextlib.suppress(OSError):
-            read_request(client)
-            if self._answer is None:
-                client.recv(65536)
-            else:
-                client.sendall(self._answer)
+        read_request(client)
+        if self._answer is None:
+            client.recv(65536)
+        else:
+            client.sendall(self._answer)
 
 
-class NextUpstreamTests(SynchronousTestCase):
+class NextUpstreamTests(StagedCase):
     def setUp(self) -> None:
         program = tools.nginx()
         directory = Path(tempfile.mkdtemp(prefix="next-upstream-"))

@@ -9,12 +9,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from twisted.trial.unittest import SynchronousTestCase
-
 import imagefarm
 from tests.support import farmsite, rawhttp, tools
 from tests.support.processes import Daemon, free_ports
 from tests.support.processes import imagefarm as start_imagefarm
+from tests.support.stages import StagedCase
 
 from .routing.section import FILES
 from .routing.table import DIFFERENT, configuration, requests
@@ -84,7 +83,7 @@ class Site:
         )
 
 
-class RewriteTests(SynchronousTestCase):
+class RewriteTests(StagedCase):
     """One nginx, one imagefarm, all requests."""
 
     def setUp(self) -> None:

@@ -10,18 +10,17 @@ import os
 import shutil
 import socket
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from twisted.trial.unittest import SynchronousTestCase
-
 from tests.support import farmsite, rawhttp, tools
+from tests.support.acceptor import Acceptor
 from tests.support.processes import Daemon, free_ports
 from tests.support.processes import imagefarm as start_imagefarm
+from tests.support.stages import StagedCase
 
 SIZE = 120_000
 #: At 30k a second nginx takes three seconds and we four.
@@ -93,42 +92,24 @@ http {{
 """
 
 
-class Raw:
+class Raw(Acceptor):
     """A server of HTTP/1.0 whose answers end with the connection."""
 
-    def __init__(self) -> None:
-        self._sock = socket.create_server(("127.0.0.1", 0))
-        self.port = self._sock.getsockname()[1]
-        threading.Thread(target=self._run, daemon=True).start()
-
-    def _run(self) -> None:
-        while True:
-            try:
-                client, _ = self._sock.accept()
-            except OSError:
-                return
-            if b"/drip" in (data := client.recv(65536)):
-                threading.Thread(target=self._drip, args=(client, data), daemon=True).start()
-                continue
-            with client:
-                client.sendall(b"HTTP/1.0 200 OK\r\n\r\n" + b"r" * SIZE)
+    def serve(self, client: socket.socket) -> None:
+        if b"/drip" in (data := client.recv(65536)):
+            self._drip(client, data)
+        else:
+            client.sendall(b"HTTP/1.0 200 OK\r\n\r\n" + b"r" * SIZE)
 
     def _drip(self, client: socket.socket, data: bytes) -> None:
         """Ten bytes in two seconds, the first with the head unless it is to be late."""
         name = data.split()[1].decode()
-        with client:
-            try:
-                if "late" in name:
-                    time.sleep(1)
-                client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n")
-                for _ in range(10):
-                    client.sendall(b"d")
-                    time.sleep(0.2)
-            except OSError:
-                pass
-
-    def close(self) -> None:
-        self._sock.close()
+        if "late" in name:
+            time.sleep(1)
+        client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n")
+        for _ in range(10):
+            client.sendall(b"d")
+            time.sleep(0.2)
 
 
 class Site:
@@ -369,7 +350,7 @@ SCENARIOS: dict[str, Scenario] = {
 }
 
 
-class SendingTests(SynchronousTestCase):
+class SendingTests(StagedCase):
     """One nginx, one imagefarm, all scenarios."""
 
     def test_same(self) -> None:
@@ -378,6 +359,7 @@ class SendingTests(SynchronousTestCase):
         self.addCleanup(shutil.rmtree, directory, ignore_errors=True)
         directory.chmod(0o755)
         raw = Raw()
+        raw.open()
         self.addCleanup(raw.close)
         theirs, ours = (Site(directory / name, raw.port) for name in ("nginx", "imagefarm"))
         daemons: list[Daemon] = [

@@ -9,11 +9,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from twisted.trial.unittest import SynchronousTestCase
-
 from tests.support import farmsite, rawhttp, tools
 from tests.support.processes import descendants, free_ports
 from tests.support.processes import imagefarm as start_imagefarm
+from tests.support.stages import StagedCase
 from tests.support.streams import Checker, pieces
 
 LARGE = 48 << 20
@@ -60,7 +59,7 @@ http {{
 """
 
 
-class NginxSlaveTests(SynchronousTestCase):
+class NginxSlaveTests(StagedCase):
     def setUp(self) -> None:
         program = tools.nginx()
         self.directory = Path(tempfile.mkdtemp(prefix="slaves-nginx-"))

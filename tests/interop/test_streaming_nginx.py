@@ -17,13 +17,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from twisted.trial.unittest import SynchronousTestCase
-
 from tests.functional.test_streaming import Closing
 from tests.functional.test_tunnel import Peer
 from tests.support import rawhttp, tools
 from tests.support.processes import Daemon, free_ports
 from tests.support.processes import imagefarm as start_imagefarm
+from tests.support.stages import StagedCase
 from tests.support.streams import Checker
 
 #: More than the kernel's buffers on loopback hold.
@@ -107,12 +106,14 @@ class Site:
         self.directory = directory
         (directory / "logs").mkdir(parents=True)
         self.port, self.http, fastcgi = free_ports(3)
-        self.peer = Peer()
+        self.peer, self.closing = Peer(), Closing()
+        self.peer.open()
+        self.closing.open()
         self.config = directory / "server.conf"
         self.config.write_text(
             CONFIGURATION.format(
                 directory=directory, port=self.port, http=self.http, peer=self.peer.port,
-                closing=Closing().port,
+                closing=self.closing.port,
             )
         )  # fmt: skip
         self.origin = Daemon(
@@ -287,7 +288,7 @@ SCENARIOS: dict[str, Scenario] = {
 }
 
 
-class StreamingTests(SynchronousTestCase):
+class StreamingTests(StagedCase):
     def setUp(self) -> None:
         nginx = tools.nginx()
         directory = Path(tempfile.mkdtemp(prefix="imagefarm-streaming-nginx-"))
@@ -295,7 +296,8 @@ class StreamingTests(SynchronousTestCase):
         directory.chmod(0o755)
         self.theirs, self.ours = Site(directory / "nginx"), Site(directory / "imagefarm")
         for site in (self.theirs, self.ours):
-            self.addCleanup(site.origin.stop)
+            for stop in (site.peer.close, site.closing.close, site.origin.stop):
+                self.addCleanup(stop)
             site.origin.started()
         words = ["-p", str(self.theirs.directory), "-c", str(self.theirs.config)]
         daemon = Daemon(

@@ -6,8 +6,6 @@ connections to the slaves kept open.
 
 from __future__ import annotations
 
-import atexit
-import functools
 import io
 import shutil
 import tempfile
@@ -16,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import farmsite, rawhttp, tools
 from tests.support.processes import Daemon
 from tests.support.processes import imagefarm as start_imagefarm
+from tests.support.stages import Cleanup, StagedCase, shared
 
 #: What the farm's own script did, with GD.
 RESIZE = """<?php
@@ -128,14 +126,14 @@ class OurSlaves(Farm):
         return self.nginx(self.site.master, self.site.ports.http, self.site.ports.https)
 
 
-@functools.cache
-def running(kind: type[Farm]) -> Farm:
-    """The farm of that kind: started by the first test that wants it, stopped at the end."""
+@shared
+def running(cleanup: Cleanup, kind: type[Farm]) -> Farm:
+    """The farm of that kind: started by the first test that wants it."""
     directory = Path(tempfile.mkdtemp(prefix="swaps-"))
-    atexit.register(shutil.rmtree, directory, True)
+    cleanup(shutil.rmtree, directory, True)
     directory.chmod(0o755)
     farm = kind(directory / "farm")
-    atexit.register(farm.stop)
+    cleanup(farm.stop)
     farm.started()
     return farm
 
@@ -236,9 +234,9 @@ class Swaps:
         self.assertIn(self.get("/resize.php?src=/photo.jpg&w=61").status, (502, 504))
 
 
-class OurMasterTests(Swaps, SynchronousTestCase):
+class OurMasterTests(Swaps, StagedCase):
     kind = OurMaster
 
 
-class OurSlavesTests(Swaps, SynchronousTestCase):
+class OurSlavesTests(Swaps, StagedCase):
     kind = OurSlaves

@@ -12,12 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from twisted.trial.unittest import SynchronousTestCase
-
 from tests.support import farmsite, rawhttp, tools
 from tests.support.certificates import self_signed
 from tests.support.processes import free_ports
 from tests.support.processes import imagefarm as start_imagefarm
+from tests.support.stages import StagedCase
 from tests.support.tlsclient import Client, trusting
 
 SIZE = 3_000_000
@@ -249,7 +248,7 @@ SCENARIOS: dict[str, Scenario] = {
 }
 
 
-class TlsTests(SynchronousTestCase):
+class TlsTests(StagedCase):
     def setUp(self) -> None:
         here = Path(tempfile.mkdtemp(prefix="tls-"))
         self.addCleanup(shutil.rmtree, here, ignore_errors=True)

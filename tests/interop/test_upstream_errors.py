@@ -9,13 +9,13 @@ import tempfile
 from pathlib import Path
 
 from twisted.internet import reactor
-from twisted.trial.unittest import SynchronousTestCase
 
 from imagefarm.config.errors import ConfigurationError
 from imagefarm.proxy.groups import Groups
 from imagefarm.proxy.handler import ProxyPass
 from imagefarm.proxy.settings import ProxySettings
 from tests.proxy.support import load, load_location
+from tests.support.stages import StagedCase
 from tests.support.tools import nginx
 
 #: Each inside ``http``.
@@ -82,7 +82,7 @@ TARGETS = (
 _EMERG = re.compile(r"\[emerg\] [^:]*: (.*) in [^\n]*/x\.conf:\d+\n")
 
 
-class Errors(SynchronousTestCase):
+class Errors(StagedCase):
     def setUp(self) -> None:
         self.nginx = nginx()
         self.directory = Path(tempfile.mkdtemp(prefix="errors-"))

@@ -9,11 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from twisted.trial.unittest import SynchronousTestCase
-
 from tests.support import farmsite, rawhttp, tools
 from tests.support.processes import Daemon, free_ports
 from tests.support.processes import imagefarm as start_imagefarm
+from tests.support.stages import StagedCase
 
 from .upstream.cases import CASES, DIFFERENT, SERVER, Case
 from .upstream.recorder import Recorder
@@ -140,7 +139,7 @@ class Side:
         return "now" if dated or (name == "etag" and len(value) > 12) else value
 
 
-class UpstreamTests(SynchronousTestCase):
+class UpstreamTests(StagedCase):
     """One nginx, one imagefarm, all cases."""
 
     def test_same(self) -> None:

@@ -8,12 +8,11 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from twisted.trial.unittest import SynchronousTestCase
-
 from tests.support import farmsite, rawhttp, tools
 from tests.support.certificates import Authority
 from tests.support.processes import Daemon, free_ports
 from tests.support.processes import imagefarm as start_imagefarm
+from tests.support.stages import StagedCase
 
 SERVERS = """
 worker_processes 1;
@@ -168,7 +167,7 @@ class Certificates:
         return f"?name=a.example&file={self.free}"
 
 
-class TlsTests(SynchronousTestCase):
+class TlsTests(StagedCase):
     def setUp(self) -> None:
         program = tools.nginx()
         self.directory = Path(tempfile.mkdtemp(prefix="upstream-tls-"))

@@ -10,15 +10,14 @@ import re
 import shutil
 import socket
 import tempfile
-import threading
 import time
 from pathlib import Path
 
-from twisted.trial.unittest import SynchronousTestCase
-
 from tests.support import farmsite, rawhttp, tools
+from tests.support.acceptor import Acceptor
 from tests.support.processes import Daemon, free_ports
 from tests.support.processes import imagefarm as start_imagefarm
+from tests.support.stages import StagedCase
 
 
 def _words(text: str) -> list[str]:
@@ -105,7 +104,7 @@ PROXY = (
 )
 
 
-class Raw:
+class Raw(Acceptor):
     """An upstream."""
 
     answers = {
@@ -118,25 +117,11 @@ class Raw:
         b"/short": b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nfour",
     }
 
-    def __init__(self) -> None:
-        self._sock = socket.create_server(("127.0.0.1", 0))
-        self.port = self._sock.getsockname()[1]
-        threading.Thread(target=self._run, daemon=True).start()
-
-    def _run(self) -> None:
-        while True:
-            try:
-                client, _ = self._sock.accept()
-            except OSError:
-                return
-            with client:
-                data = b""
-                while b"\r\n\r\n" not in data:
-                    data += client.recv(65536)
-                client.sendall(self.answers[data.split(b" ")[1]])
-
-    def close(self) -> None:
-        self._sock.close()
+    def serve(self, client: socket.socket) -> None:
+        data = b""
+        while b"\r\n\r\n" not in data:
+            data += client.recv(65536)
+        client.sendall(self.answers[data.split(b" ")[1]])
 
 
 class Side:
@@ -305,7 +290,7 @@ DIFFERENT = {
 }  # fmt: skip
 
 
-class VariablesTests(SynchronousTestCase):
+class VariablesTests(StagedCase):
     """One nginx, one imagefarm."""
 
     maxDiff = None
@@ -315,6 +300,7 @@ class VariablesTests(SynchronousTestCase):
         self.addCleanup(shutil.rmtree, directory, ignore_errors=True)
         directory.chmod(0o755)
         raw = Raw()
+        raw.open()
         self.addCleanup(raw.close)
         theirs, ours = (Side(directory / name, raw.port) for name in ("nginx", "imagefarm"))
         daemons: list[Daemon] = [

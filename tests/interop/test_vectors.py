@@ -9,14 +9,13 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from twisted.trial.unittest import SynchronousTestCase
-
 from tests.http.vectors import ALL
 from tests.support import farmsite, tools, vectors
 from tests.support.processes import Daemon, free_ports, imagefarm
+from tests.support.stages import StagedCase
 
 
-class VectorTests(SynchronousTestCase):
+class VectorTests(StagedCase):
     def setUp(self) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="vectors-"))
         self.addCleanup(shutil.rmtree, self.directory, ignore_errors=True)

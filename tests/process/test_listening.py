@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import socket
 from pathlib import Path
 
@@ -12,24 +10,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from imagefarm.process.listening import Listening
 from imagefarm.process.sockets import Endpoint, ListenError, open_socket
-from tests.support.descriptors import keep_garbage
+from tests.support.descriptors import descriptors, keep_garbage
 
 LOOPBACK = Endpoint("127.0.0.1")
-
-
-def descriptors() -> int:
-    """How many sockets this process listens on.
-
-    Not all sockets: servers that other tests have started in threads take connections whenever
-    they like.
-    """
-    count = 0
-    for name in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(OSError):
-            if os.readlink(f"/proc/self/fd/{name}").startswith("socket:"):
-                with socket.socket(fileno=os.dup(int(name))) as sock:
-                    count += sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-    return count
 
 
 class ListeningTests(SynchronousTestCase):

@@ -41,7 +41,7 @@ class CacheCase(SynchronousTestCase):
     @property
     def kept(self) -> int:
         """Descriptors that are open now."""
-        return descriptors() - self.before
+        return len(descriptors()) - len(self.before)
 
     def path(self, name: str) -> bytes:
         return os.fsencode(self.root / name)

@@ -9,10 +9,11 @@ import threading
 import time
 from collections import Counter
 from contextlib import ExitStack
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
+from .acceptor import HttpServer
 from .farm import temporary_prefix
 from .processes import descendants, free_ports, wait_until
 
@@ -66,11 +67,8 @@ def body_of(path: str) -> bytes:
     return digest * (100 + digest[0] * 8)
 
 
-class Origin(ThreadingHTTPServer):
+class Origin(HttpServer):
     """Counts, and answers paths with ``held`` in them when it is told to."""
-
-    request_queue_size = 512
-    daemon_threads = True
 
     def __init__(self) -> None:
         self.asked: Counter[str] = Counter()
@@ -99,18 +97,11 @@ class Origin(ThreadingHTTPServer):
             def log_message(self, format: str, *args: Any) -> None:
                 pass
 
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.thread = threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True)
-        self.thread.start()
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A killed worker's connection breaks: that is the point."""
+        super().__init__(Handler)
 
     def close(self) -> None:
         self.release.set()
-        self.shutdown()
-        self.server_close()
-        self.thread.join()
+        super().close()
 
 
 def holder(file: Path) -> int | None:

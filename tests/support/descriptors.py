@@ -9,17 +9,13 @@ import os
 from twisted.trial.unittest import SynchronousTestCase
 
 
-def descriptors() -> int:
-    """How many files this process has open.
-
-    Not sockets and their kin: servers that other tests have started in threads take connections
-    whenever they like.
-    """
-    count = 0
+def descriptors() -> dict[int, str]:
+    """What this process has open, by number."""
+    found = {}
     for name in os.listdir("/proc/self/fd"):
         with contextlib.suppress(FileNotFoundError):  # the one that the list was read from
-            count += os.readlink(f"/proc/self/fd/{name}").startswith("/")
-    return count
+            found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
+    return found
 
 
 def keep_garbage(case: SynchronousTestCase) -> None:

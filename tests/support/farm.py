@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import atexit
-import functools
 import os
 import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from . import rawhttp
 from .processes import Daemon, descendants, imagefarm, running, twistd, wait_until
+from .stages import Cleanup, shared
 
 SHIPPED = Path(__file__).parents[2] / "etc"
 REPOSITORY = Path(__file__).parents[2]
@@ -147,19 +146,19 @@ def end_farm(daemon: Daemon) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-def temporary_prefix(cleanup: Callable[..., object] = atexit.register) -> Prefix:
+def temporary_prefix(cleanup: Cleanup) -> Prefix:
     """A prefix in a directory that ``cleanup`` (a test's ``addCleanup``) removes."""
     directory = Path(tempfile.mkdtemp(prefix="imagefarm-functional-"))
     cleanup(shutil.rmtree, directory, True)
     return Prefix(directory)
 
 
-@functools.cache
-def supervised() -> tuple[Prefix, Daemon]:
-    """A farm that is started by the first test that wants it, and stopped at the end."""
-    prefix = temporary_prefix()
+@shared
+def supervised(cleanup: Cleanup) -> tuple[Prefix, Daemon]:
+    """A farm that is started by the first test that wants it."""
+    prefix = temporary_prefix(cleanup)
     daemon = start_farm(prefix)
-    atexit.register(end_farm, daemon)
+    cleanup(end_farm, daemon)
     return prefix, daemon
 
 
@@ -217,10 +216,10 @@ def write_samples(root: Path) -> None:
     write_files(root, {name: FILES[name] for name in names})
 
 
-@functools.cache
-def parts() -> Parts:
+@shared
+def parts(cleanup: Cleanup) -> Parts:
     """The parts of a farm with quick time-outs, started by the first test that wants them."""
-    prefix = temporary_prefix()
+    prefix = temporary_prefix(cleanup)
     write_samples(prefix.images)
     prefix.edit(
         "master.conf",
@@ -228,6 +227,6 @@ def parts() -> Parts:
         ("max_fails=1 fail_timeout=2s", "max_fails=1 fail_timeout=1s"),
     )
     made = Parts(prefix)
-    atexit.register(made.stop)
+    cleanup(made.stop)
     made.start()
     return made

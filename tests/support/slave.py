@@ -5,8 +5,10 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
+
+from .acceptor import HttpServer
 
 #: What a check asks for; other requests are clients'.
 CHECK = "/health"
@@ -41,16 +43,8 @@ class Slave:
             def log_message(self, format: str, *args: Any) -> None:
                 pass
 
-        class Server(ThreadingHTTPServer):
-            daemon_threads = True
-            request_queue_size = 128
-
-            def handle_error(self, request: Any, client_address: Any) -> None:
-                pass  # the master has gone away from us: that is what is tested
-
-        self.server = Server(address, Handler)
+        self.server = HttpServer(Handler, address)
         self.port: int = self.server.server_address[1]
-        threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
         cleanup(self.close)
 
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
@@ -73,5 +67,4 @@ class Slave:
 
     def close(self) -> None:
         self.release.set()
-        self.server.shutdown()
-        self.server.server_close()
+        self.server.close()

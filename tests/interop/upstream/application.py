@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import struct
-import threading
 from typing import Any
+
+from tests.support.acceptor import Acceptor
 
 SECONDS = 10.0
 STDOUT, STDERR, END, PARAMS, STDIN = 6, 7, 3, 4, 5
@@ -23,41 +23,25 @@ def whole(stdout: bytes, stderr: bytes = b"") -> bytes:
     return complaint + record(STDOUT, stdout) + record(STDOUT) + record(END, bytes(8))
 
 
-class Application:
+class Application(Acceptor):
     """On a port of its own, or at ``path``; one request a connection."""
 
     def __init__(self, path: str = "") -> None:
         self.answer = b""
         self.seen: list[Any] = []
-        if path:
-            self._sock = socket.socket(socket.AF_UNIX)
-            self._sock.bind(path)
-            self._sock.listen()
-        else:
-            self._sock = socket.create_server(("127.0.0.1", 0))
-        self.port = 0 if path else self._sock.getsockname()[1]
-        threading.Thread(target=self._run, daemon=True).start()
-
-    def close(self) -> None:
-        self._sock.close()
+        self.open(path)
 
     def take(self) -> list[Any]:
         """The keep flag, the parameters and the body of each request since the last time."""
         seen, self.seen = self.seen, []
         return seen
 
-    def _run(self) -> None:
-        while True:
-            try:
-                client, _ = self._sock.accept()
-            except OSError:
-                return
-            client.settimeout(SECONDS)
-            with client, contextlib.suppress(OSError):
-                request = _read(client)
-                if request is not None:
-                    self.seen.append(request)
-                    client.sendall(self.answer)
+    def serve(self, client: socket.socket) -> None:
+        client.settimeout(SECONDS)
+        request = _read(client)
+        if request is not None:
+            self.seen.append(request)
+            client.sendall(self.answer)
 
 
 def _read(client: socket.socket) -> Any:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import socket
-import threading
+
+from tests.support.acceptor import Acceptor
 
 SECONDS = 10.0
 
 
-class Recorder:
+class Recorder(Acceptor):
     """On a port of its own, or at ``path``. After each answer the connection is closed."""
 
     def __init__(self, path: str = "") -> None:
@@ -17,35 +17,19 @@ class Recorder:
         self.seen: list[bytes] = []
         #: Connections that were asked a second time, or sent more than was asked.
         self.again = 0
-        if path:
-            self._sock = socket.socket(socket.AF_UNIX)
-            self._sock.bind(path)
-            self._sock.listen()
-        else:
-            self._sock = socket.create_server(("127.0.0.1", 0))
-        self.port = 0 if path else self._sock.getsockname()[1]
-        threading.Thread(target=self._run, daemon=True).start()
-
-    def close(self) -> None:
-        self._sock.close()
+        self.open(path)
 
     def take(self) -> list[bytes]:
         """What was sent since the last time."""
         seen, self.seen = self.seen, []
         return seen
 
-    def _run(self) -> None:
-        while True:
-            try:
-                client, _ = self._sock.accept()
-            except OSError:
-                return
-            client.settimeout(SECONDS)
-            with client, contextlib.suppress(OSError):
-                request = read_request(client)
-                if request:
-                    self.seen.append(request)
-                    client.sendall(self.answer)
+    def serve(self, client: socket.socket) -> None:
+        client.settimeout(SECONDS)
+        request = read_request(client)
+        if request:
+            self.seen.append(request)
+            client.sendall(self.answer)
 
 
 def read_request(client: socket.socket) -> bytes:
