@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import socket
 import tempfile
-import threading
 import time
-from collections import Counter
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+
+from twisted.trial.unittest import SkipTest
 
 from tests.support import rawhttp
 from tests.support.dns import Nameserver
+from tests.support.load import Load, make_body
 from tests.support.processes import Daemon, free_ports, imagefarm, wait_until
 from tests.support.stages import StagedCase
 
 VALID = 1.0
-#: Requests a second, and from how many connections.
-RATE, CLIENTS = 600, 6
+#: Requests a second that are offered, and at least offered.
+RATE, LEAST = 600, 500
+#: What a busy machine may add to the time in which a change is noticed, in seconds.
+SLACK = 3.0
+#: What is asked for: below ``/``, and below ``/variable``.
+FILES = tuple(f"{number}.jpg" for number in range(20))
 #: Two of the machine's own addresses, the same port on each.
 FIRST, SECOND, THIRD = "127.0.0.1", "127.0.0.2", "127.0.0.3"
 MASTER = """
-events {{ }}
+events {{ worker_connections 4096; }}
 error_log logs/error.log info;
 http {{
     access_log off;
@@ -36,7 +43,7 @@ http {{
     server {{
         listen 127.0.0.1:{port};
         location / {{ proxy_pass http://slaves; proxy_connect_timeout 2s; }}
-        location /variable {{
+        location /variable/ {{
             set $slave slaves.example;
             proxy_pass http://$slave:{slave};
         }}
@@ -44,52 +51,19 @@ http {{
 }}
 """
 SLAVE = """
-events {{ }}
+events {{ worker_connections 4096; }}
 error_log logs/error.log;
 http {{
     access_log off;
     keepalive_requests 1000000;
-    server {{ listen {address}:{port}; location / {{ return 200 "{address}"; }} }}
+    types {{ image/jpeg jpg; }}
+    server {{
+        listen {address}:{port};
+        add_header X-Slave {address};
+        location / {{ root files; }}
+    }}
 }}
 """
-
-
-class Load:
-    """Clients that ask at a steady rate; ``answers`` has moments, and statuses with bodies."""
-
-    def __init__(self, port: int, target: str) -> None:
-        self._port = port
-        self._request = rawhttp.request(target)
-        self._end = threading.Event()
-        self.answers: list[tuple[float, str]] = []
-        self._threads = [threading.Thread(target=self._ask, args=(n,)) for n in range(CLIENTS)]
-
-    def __enter__(self) -> Load:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *reason: object) -> None:
-        self._end.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _ask(self, number: int) -> None:
-        sock = rawhttp.connect(self._port)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        due = time.monotonic() + number / RATE
-        with sock:
-            while not self._end.is_set():
-                time.sleep(max(0.0, due - time.monotonic()))
-                due += CLIENTS / RATE
-                sock.sendall(self._request)
-                data = sock.recv(65536)
-                found = data[9:12].decode() + " " + data.rpartition(b"\r\n\r\n")[2].decode()
-                self.answers.append((time.monotonic(), found))
-
-    def since(self, moment: float) -> Counter[str]:
-        """What was answered after ``moment``."""
-        return Counter(found for when, found in self.answers if when > moment)
 
 
 class Names(StagedCase):
@@ -101,10 +75,17 @@ class Names(StagedCase):
         self.slave, self.port = free_ports(2)
         self.names = self.stack.enter_context(Nameserver())
         self.slaves: dict[str, Daemon] = {}
+        #: The least that any load asked for, a second.
+        self.offered = math.inf
 
     def start(self, role: str, name: str, text: str, port: int) -> Daemon:
         directory = self.directory / name
         (directory / "logs").mkdir(parents=True)
+        for target in ("/", "/variable/"):
+            folder = directory / "files" / target[1:]
+            folder.mkdir(parents=True, exist_ok=True)
+            for file in FILES:
+                (folder / file).write_bytes(make_body(target + file, 1000))
         (directory / "server.conf").write_text(text)
         daemon = imagefarm(role, directory, "--config", str(directory / "server.conf"))
         self.stack.callback(daemon.stop)
@@ -132,7 +113,7 @@ class Names(StagedCase):
         daemon.ports = (self.port,)
         daemon.started()
 
-    def get(self, target: str = "/") -> rawhttp.Answer:
+    def get(self, target: str) -> rawhttp.Answer:
         answer = rawhttp.exchange(self.port, rawhttp.request(target, "Connection: close"))
         assert answer is not None
         return answer
@@ -140,60 +121,87 @@ class Names(StagedCase):
     def log(self) -> str:
         return (self.directory / "master" / "logs" / "error.log").read_text()
 
-    def assert_moved(self, load: Load, swapped: float, gone: str, here: set[str]) -> None:
-        """Every answer good, none from ``gone`` once the time is over, some from the others."""
-        self.assertEqual(
-            {found for _, found in load.answers if not found.startswith("200 ")}, set()
-        )
-        # A busy machine may not keep up, but must not have stood still.
-        seconds = load.answers[-1][0] - load.answers[0][0]
-        self.assertGreater(len(load.answers) / seconds, RATE / 3)
-        after = load.since(swapped + VALID + 1)
-        self.assertNotIn(f"200 {gone}", after)
-        self.assertEqual(set(after), {f"200 {address}" for address in here})
+    @contextmanager
+    def load(self, target: str, rate: float = RATE) -> Iterator[Load]:
+        """The load goes on; all its answers are good."""
+        with Load(self.port, rate, [target + name for name in FILES]) as load:
+            wait_until(lambda: load.count() > rate / 2, what="answers")
+            yield load
+        self.offered = min(self.offered, load.offered * RATE / rate)
+        # "too many" are requests that were not made: the machine is too slow.
+        bad = {answer.outcome for answer in load.answers} - {"too many"}
+        self.assertEqual({o for o in bad if not o.startswith("good ")}, set(), self.log()[-4000:])
+
+    def say_rate(self) -> None:
+        """Skip, at a test's end, where too little was asked for to show what it is to show."""
+        if self.offered < LEAST:
+            raise SkipTest(
+                f"none failed, but this machine asked for {self.offered:.0f} a second only"
+            )
+
+    def await_slave(self, target: str, address: str) -> float:
+        """When it is there that clients are sent."""
+        wait_until(
+            lambda: self.get(target + FILES[0]).header("x-slave") == address,
+            VALID + 1 + SLACK, f"answer of {address}",
+        )  # fmt: skip
+        return time.monotonic()
+
+    def peers(self, load: Load, begin: float = 0.0, end: float = math.inf) -> set[str]:
+        """Who answered what was asked for between two moments."""
+        return {
+            answer.outcome.removeprefix("good ")
+            for answer in load.answers
+            if begin < answer.asked < end and answer.outcome != "too many"
+        }
+
+    def move(self, target: str, before: set[str], after: set[str]) -> None:
+        """Let the name have other addresses. Nothing goes to the old ones then."""
+        (gone,), new = before - after, after - before
+        with self.load(target) as load:
+            swapped = time.monotonic()
+            self.names.set("slaves.example", *sorted(after))
+            if before & after:
+                self.slaves[gone].kill()
+            moved = self.await_slave(target, *new)
+            goal = load.count() + RATE // 2
+            wait_until(lambda: load.count() > goal, what="more answers")
+        self.assertEqual(self.peers(load, end=swapped), before)
+        self.assertEqual(self.peers(load, moved), after)
 
     def test_addresses_are_swapped(self) -> None:
         """One that keeps running, named in both ways; then one of two, which is killed."""
         self.start_slaves(FIRST, SECOND, THIRD)
         self.names.set("slaves.example", FIRST)
         self.start_master()
-        for target, before, after in (("/", FIRST, SECOND), ("/variable", SECOND, FIRST)):
-            with Load(self.port, target) as load:
-                wait_until(lambda load=load: len(load.answers) > 300, what="answers")
-                self.assertEqual(set(load.since(0)), {f"200 {before}"})
-                self.names.set("slaves.example", after)
-                swapped = time.monotonic()
-                time.sleep(VALID + 1.3)
-            self.assert_moved(load, swapped, before, {after})
+        self.move("/", {FIRST}, {SECOND})
+        self.move("/variable/", {SECOND}, {FIRST})
         self.assertIn(
             f'addresses of slaves.example:{self.slave} in upstream "slaves": '
             f"{SECOND}:{self.slave}; new: {SECOND}:{self.slave}; gone: {FIRST}:{self.slave}",
             self.log(),
         )
         self.names.set("slaves.example", FIRST, SECOND)
-        wait_until(lambda: self.get().body == SECOND.encode(), what="answer of the second")
-        with Load(self.port, "/") as load:
-            wait_until(lambda: len(load.answers) > 300, what="answers")
-            self.assertEqual(set(load.since(0)), {f"200 {FIRST}", f"200 {SECOND}"})
-            self.names.set("slaves.example", SECOND, THIRD)
-            self.slaves[FIRST].kill()
-            swapped = time.monotonic()
-            time.sleep(VALID + 1.3)
-        self.assert_moved(load, swapped, FIRST, {SECOND, THIRD})
+        for address in (FIRST, SECOND):
+            self.await_slave("/", address)
+        self.move("/", {FIRST, SECOND}, {SECOND, THIRD})
+        self.say_rate()
 
     def test_the_nameserver_is_away(self) -> None:
         """At the start, then it comes; then it goes for good and nobody notices."""
         self.start_slaves(FIRST)
         self.names.stop()
         self.start_master()
-        for target in ("/", "/variable"):
-            self.assertEqual(self.get(target).status, 502)
+        for target in ("/", "/variable/"):
+            self.assertEqual(self.get(target + FILES[0]).status, 502)
         self.names.set("slaves.example", FIRST)
         self.names.start()
-        for target in ("/", "/variable"):
-            wait_until(lambda target=target: self.get(target).status == 200, 30, "recovery")
-        self.names.silent = True
-        with Load(self.port, "/") as load, Load(self.port, "/variable") as other:
-            time.sleep(VALID + 2.5)
-        self.assertEqual(set(load.since(0)) | set(other.since(0)), {f"200 {FIRST}"})
-        self.assertIn("its old addresses stay", self.log())
+        for target in ("/", "/variable/"):
+            self.await_slave(target, FIRST)
+        with self.load("/", RATE / 2) as load, self.load("/variable/", RATE / 2) as other:
+            self.names.silent = True
+            wait_until(lambda: "its old addresses stay" in self.log(), what="notice")
+            goal = other.count() + RATE // 2
+            wait_until(lambda: other.count() > goal, what="more answers")
+        self.assertEqual(self.peers(load) | self.peers(other), {FIRST})
+        self.say_rate()

@@ -1,8 +1,9 @@
 """A steady load in a process of its own, whatever the server does: an open loop.
 
 Run as a program, ``python -m tests.support.load PORT RATE TARGET...``, it asks for the targets in
-turn, RATE times a second, on kept connections: on one that is free, or else on a new one. A line
-on its stdin ends it, and it writes what it has seen. `Load` is that process for a test.
+turn, RATE times a second, on kept connections: on one that is free, or else on a new one. For a
+line on its stdin it writes how many answers it has seen, and when stdin ends it ends, and writes
+all that it has seen. `Load` is that process for a test.
 
 Each body names its target and carries its own digest (`make_body`), so that nothing but the whole
 right one counts as good.
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import select
 import socket
 import subprocess
@@ -138,10 +140,14 @@ class _Generator:
                 self._offer(now)
             wait = started + (self._count + 1) / self._rate - now
             for number, _ in self._poll.poll(max(0.0, wait)):
-                if number == 0:
+                if number:
+                    self._read(number)
+                elif os.read(0, 100):
+                    sys.stdout.write(f"{len(self._answers)}\n")
+                    sys.stdout.flush()
+                else:
                     self._finish(started)
                     return
-                self._read(number)
 
     def _offer(self, now: float) -> None:
         target = self._targets[self._count % len(self._targets)]
@@ -224,9 +230,17 @@ class Load:
         )
         return self
 
+    def count(self) -> int:
+        """The number of answers so far."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(b"\n")
+        self._process.stdin.flush()
+        return int(self._process.stdout.readline())
+
     def __exit__(self, *reason: object) -> None:
         try:
-            output, _ = self._process.communicate(b"\n", timeout=3 * PATIENCE)
+            output, _ = self._process.communicate(timeout=3 * PATIENCE)
         finally:
             self._process.kill()
             self._process.wait()
