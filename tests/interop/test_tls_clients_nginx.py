@@ -14,12 +14,12 @@ from attrs import frozen
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
-from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import farmsite, rawhttp, tools
 from tests.support.certificates import Authority
 from tests.support.processes import free_ports, wait_until
 from tests.support.processes import imagefarm as start_imagefarm
+from tests.support.stages import StagedCase
 
 VARIABLES = (
     "ssl_protocol", "ssl_cipher", "ssl_ciphers", "ssl_curves", "ssl_curve", "ssl_server_name",
@@ -266,7 +266,7 @@ def _lines(found: list[Any]) -> list[str]:
     return [line for each in found for line in str(each).split("\\n")]
 
 
-class ClientTests(SynchronousTestCase):
+class ClientTests(StagedCase):
     def setUp(self) -> None:
         here = Path(tempfile.mkdtemp(prefix="tls-clients-"))
         self.addCleanup(shutil.rmtree, here, ignore_errors=True)
