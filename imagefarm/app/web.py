@@ -26,8 +26,10 @@ from imagefarm.fastcgi.directives import FastCGISettings
 from imagefarm.fastcgi.handler import FastCGIPass
 from imagefarm.http.accesslog import LogFiles
 from imagefarm.http.factory import HttpFactory
+from imagefarm.http.filters.slice import SLICE
 from imagefarm.http.message import Handler
 from imagefarm.http.requestlog import RequestLogs
+from imagefarm.http.slicing import Slicing
 from imagefarm.http.timers import TimerWheel
 from imagefarm.http.tls_variables import OF_HELLO
 from imagefarm.http.transfer import head_settings, transfer_settings
@@ -212,7 +214,7 @@ class WebWork:
         self._temporary.update(settings.streaming.directories)
         handler = ProxyPass(settings, self.groups)
         self.management.plan(scope, handler.group, handler)
-        return self._cached("proxy", scope, handler, settings.ignore_headers)
+        return self._sliced(scope, self._cached("proxy", scope, handler, settings.ignore_headers))
 
     def _fastcgi(self, scope: Scope) -> Content | None:
         settings = FastCGISettings.from_scope(scope, self.prefix)
@@ -223,7 +225,13 @@ class WebWork:
         constant = settings.address.constant is not None
         group = self._named_group(scope, settings.address) if constant else None
         self.management.plan(scope, group, handler)
-        return self._cached("fastcgi", scope, handler, settings.ignore_headers)
+        cached = self._cached("fastcgi", scope, handler, settings.ignore_headers)
+        return self._sliced(scope, cached)
+
+    @staticmethod
+    def _sliced(scope: Scope, handler: Handler) -> Content:
+        size = scope[SLICE]
+        return Slicing(handler, size) if size else handler
 
     def _named_group(self, scope: Scope, address: Template) -> Group:
         """The group of a ``fastcgi_pass`` without variables."""
@@ -245,7 +253,7 @@ class WebWork:
 
     def _cached(
         self, prefix: str, scope: Scope, handler: Handler, ignore: frozenset[bytes]
-    ) -> Content:
+    ) -> Handler:
         default = variables(self.clock).compile("$scheme$proxy_host$request_uri")
         settings = CacheSettings.from_scope(
             prefix, scope, default_key=default if prefix == "proxy" else None,

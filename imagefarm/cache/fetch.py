@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.python.failure import Failure
 
 from imagefarm.http.dates import format_http
+from imagefarm.http.filters.slice import VARIABLE as SLICE_RANGE
 from imagefarm.http.headers import Headers
 from imagefarm.http.message import (
     BodyStream,
@@ -243,6 +244,7 @@ class Fetch:
             self.zone.now(),
             strict=settings.rfc9111,
             authorized=b"authorization" in self.request.head.headers,
+            part=bool(self.request.variables.get(SLICE_RANGE)),
         )
 
     def _identity(self, source: bytes) -> bytes:
@@ -290,16 +292,18 @@ class Fetch:
         body = response.body
         if isinstance(body, FileBody | PartsBody):
             return None  # it comes from a local file: a copy would gain nothing
+        headers = response.headers.copy()
+        headers.remove(b"accept-ranges")  # ours to say
+        response = attrs.evolve(
+            response, headers=headers, ranges=response.status == 200, single_range=True
+        )
         entry = self._entry(response, verdict)
         digest = self.zone.place(entry, self.digest)
         if isinstance(body, bytes):
             if not self.zone.store(entry, digest, body):
                 return None
             self._land(Landing.STORED)
-            ranges = response.status == 200
-            return attrs.evolve(
-                response, mtime=entry.last_modified, ranges=ranges, conditional=True
-            )
+            return attrs.evolve(response, mtime=entry.last_modified, conditional=True)
         return self._stream(response, body, entry, digest)
 
     def _stream(

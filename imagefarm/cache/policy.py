@@ -194,14 +194,16 @@ def storable(
     *,
     strict: bool = False,
     authorized: bool = False,
+    part: bool = False,
 ) -> Storable | None:
     """Whether an upstream's answer may be stored, and for how long.
 
     ``headers`` as the upstream sent them; ``ignored`` has the lower-case names of
     ``*_ignore_headers``. ``strict`` is ``*_cache_rfc9111``; ``authorized``: the request had
-    Authorization. None: it must not be stored.
+    Authorization; ``part``: a part was asked for, and is stored as such (``slice``). None: it
+    must not be stored.
     """
-    if status < 200 or status in _NEVER:
+    if status < 200 or (status in _NEVER and not (part and status == 206)):
         return None
     if SET_COOKIE not in ignored and SET_COOKIE in headers:
         return None

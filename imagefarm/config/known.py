@@ -136,7 +136,7 @@ UNSAFE: Final = _names(
     override_charset perl perl_modules perl_require perl_set port_in_redirect post_action
     random_index real_ip_header real_ip_recursive recursive_error_pages return rewrite root
     satisfy secure_link secure_link_md5 secure_link_secret send_timeout server server_name
-    server_name_in_redirect server_tokens set set_real_ip_from slice source_charset
+    server_name_in_redirect server_tokens set set_real_ip_from source_charset
     split_clients ssi ssi_last_modified ssi_silent_errors ssi_types ssl ssl_certificate
     ssl_certificate_key ssl_ciphers ssl_client_certificate ssl_conf_command ssl_crl
     ssl_ecdh_curve ssl_ech_file ssl_ocsp ssl_ocsp_responder ssl_password_file

@@ -20,6 +20,7 @@ from imagefarm import __version__
 from imagefarm.config.variables import Getter, Template, VariableTable, encode
 
 from .dates import cached, format_iso8601, format_log
+from .filters.slice import VARIABLE, slice_range
 from .lookup import Lookup, Stability, Variable, field
 from .message import ForwardedPeer, Peer, Request
 from .outcome_variables import OUTCOME, OUTCOME_PREFIXES, seconds
@@ -300,6 +301,7 @@ _FIXED: Final[Mapping[str, Lookup]] = {
     **{name: _tcp_info(word) for name, word in _TCP_INFO.items()},
     **OUTCOME,
     **TLS,
+    VARIABLE: slice_range,
     "uri": lambda request: request.uri or None,
 }
 

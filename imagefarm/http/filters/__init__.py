@@ -20,7 +20,7 @@ from imagefarm.http.conditional import IfModifiedSince
 from imagefarm.http.errorpages import MSIE_PADDING
 from imagefarm.http.message import Request, Response
 
-from . import charset, gzip, headers, not_modified, range
+from . import charset, gzip, headers, not_modified, range, slice
 from .gzip import GzipSettings
 from .headers import AddHeader, Expires, Kind
 from .mediatypes import MediaTypes
@@ -32,6 +32,7 @@ DIRECTIVES: Final[tuple[AnyRow, ...]] = (
     *charset.DIRECTIVES,
     *gzip.DIRECTIVES,
     *range.DIRECTIVES,
+    *slice.DIRECTIVES,
 )
 
 _CHARSET_TYPES: Final = charset.CHARSET_TYPES.default
@@ -57,6 +58,7 @@ class FilterSettings:
     override_charset: bool = False
     gzip: GzipSettings = _NO_GZIP
     max_ranges: int | None = None
+    slice: int = 0
     msie_padding: bool = True
     clock: Callable[[], float] = time.time
     later: Later | None = None
@@ -80,6 +82,7 @@ class FilterSettings:
             override_charset=scope[charset.OVERRIDE_CHARSET],
             gzip=GzipSettings.from_scope(scope),
             max_ranges=scope[range.MAX_RANGES],
+            slice=scope[slice.SLICE],
             msie_padding=scope[MSIE_PADDING],
             clock=clock,
             later=later,

@@ -33,6 +33,7 @@ from imagefarm.http.ranges import (
 )
 
 from . import charset
+from .slice import Sliced
 from .streams import SliceStream
 
 MAX_RANGES: Final = Row[int | None](
@@ -163,6 +164,8 @@ def cut(body: Body, start: int, length: int) -> Body:
         return body[start : start + length]
     if isinstance(body, FileBody):
         return FileBody(body.file, body.offset + start, length)
+    if isinstance(body, Sliced):
+        return body.part(start, length)
     if not isinstance(body, PartsBody):
         return SliceStream(body, start, length)
     pieces: list[bytes | FileBody] = []

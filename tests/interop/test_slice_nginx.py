@@ -1,0 +1,303 @@
+"""``slice``: the same configuration and requests on real nginx and on us.
+
+Compared are status, headers, body, what the upstream was asked, and what the error log says.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support import rawhttp, tools
+from tests.support.farm import temporary_prefix
+from tests.support.processes import Daemon, free_ports, wait_until
+
+BODY = bytes(number * 7 % 251 for number in range(10_050))
+DATE = "Sun, 06 Nov 1994 08:49:37 GMT"
+RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+
+#: What is asked of each place, one after another; answers are cached in some of them.
+ASKED: tuple[tuple[str, ...], ...] = (
+    (),
+    ("Range: bytes=1500-2600",),
+    ("Range: bytes=0-0",),
+    ("Range: bytes=-100",),
+    ("Range: bytes=-3000",),
+    ("Range: bytes=9000-",),
+    ("Range: bytes=10049-20000",),
+    ("Range: bytes=10050-",),
+    ("Range: bytes= 3000-3001",),
+    ("Range: bytes=5-2",),
+    ("Range: bytes=2000-1000",),
+    ("Range: bytes=0-1,5000-5001",),
+    ("Range: lines=3000-",),
+    ("Range: bytes=99999999999999999999-",),
+    ('If-None-Match: "1"',),
+    ('If-None-Match: "2"',),
+    (f"If-Modified-Since: {DATE}",),
+    ("Range: bytes=4000-4001", 'If-Range: "1"'),
+    ("Range: bytes=4000-4001", 'If-Range: "2"'),
+    ("Range: bytes=4000-4001", f"If-Range: {DATE}"),
+    ("HEAD",),
+    ("HEAD", "Range: bytes=4000-4001"),
+)
+#: What the upstream does wrong: `Origin` knows how.
+WRONG = (
+    "whole", "missing", "unknown", "shifted", "long", "junk", "none", "etags", "untagged-then",
+    "fails-then", "moved-then",
+)  # fmt: skip
+SAID = re.compile(r"[a-z ]+(?: \d+)? in slice response(?:: \d+-\d+)?")
+
+LOCATIONS = """
+        proxy_cache_path cache levels=1:2 keys_zone=zone:1m;
+        add_header X-Cache $upstream_cache_status always;
+        add_header X-Slice $slice_range;
+        slice 1000;
+        server {{
+            listen 127.0.0.1:{port};
+            location / {{
+                proxy_pass http://127.0.0.1:{origin};
+                proxy_set_header Range $slice_range;
+            }}
+            location /cached/ {{
+                proxy_pass http://127.0.0.1:{origin};
+                proxy_set_header Range $slice_range;
+                proxy_cache zone;
+                proxy_cache_key $uri$slice_range;
+                proxy_cache_valid 200 206 1h;
+            }}
+            location /same/ {{
+                proxy_pass http://127.0.0.1:{origin};
+                proxy_set_header Range $slice_range;
+                proxy_cache zone;
+                proxy_cache_key $uri;
+                proxy_cache_valid 200 206 1h;
+            }}
+            location /unused/ {{ proxy_pass http://127.0.0.1:{origin}; }}
+            location /off/ {{
+                slice 0;
+                proxy_pass http://127.0.0.1:{origin};
+                proxy_set_header Range $slice_range;
+            }}
+            location /set/ {{
+                set $part $slice_range;
+                proxy_pass http://127.0.0.1:{origin};
+                proxy_set_header Range $part;
+            }}
+            location /ranges-off/ {{
+                max_ranges 0;
+                proxy_pass http://127.0.0.1:{origin};
+                proxy_set_header Range $slice_range;
+            }}
+            location /page/ {{
+                proxy_pass http://127.0.0.1:{origin};
+                proxy_set_header Range $slice_range;
+                proxy_intercept_errors on;
+                error_page 404 /page.html;
+            }}
+            location = /page.html {{ return 200 page; }}
+        }}
+"""
+PLACES = ("plain", "cached", "unused", "off")
+NGINX = (
+    """
+daemon off; master_process off; pid nginx.pid; error_log error.log;
+events {{ }}
+http {{
+        access_log off;
+        proxy_temp_path t1; client_body_temp_path t2; fastcgi_temp_path t3;
+        uwsgi_temp_path t4; scgi_temp_path t5;
+"""
+    + LOCATIONS
+    + "}}\n"
+)
+OURS = (
+    """
+worker_processes 1; pid logs/master.pid; error_log logs/error.log;
+events {{ }}
+http {{
+        access_log off;
+"""
+    + LOCATIONS
+    + "}}\n"
+)
+
+
+class Origin(ThreadingHTTPServer):
+    """Ranges of `BODY`; the last part of the path says what is wrong with them."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        self.asked: dict[str, list[tuple[str, ...]]] = {}
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                seen = server.asked.setdefault(self.path, [])
+                names = "Range", "If-Range", "If-None-Match", "If-Modified-Since"
+                seen.append((self.command, *(self.headers.get(name) or "-" for name in names)))
+                answer = server.answer(self.path.rsplit("/", 1)[1], len(seen), self.headers)
+                self.send_response_only(answer[0])
+                for name, value in answer[1].items():
+                    self.send_header(name, value)
+                self.send_header("Content-Length", str(len(answer[2])))
+                self.end_headers()
+                if self.command != "HEAD":
+                    self.wfile.write(answer[2])
+
+            do_HEAD = do_GET
+
+            def log_message(self, format: str, *args: Any) -> None:
+                pass
+
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.thread = threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True)
+        self.thread.start()
+
+    @staticmethod
+    def answer(what: str, number: int, asked: Any) -> tuple[int, dict[str, str], bytes]:
+        fields = {
+            "Content-Type": "image/x-raw", "Last-Modified": DATE, "ETag": '"1"',
+            "Accept-Ranges": "bytes",
+        }  # fmt: skip
+        match = RANGE.fullmatch(asked.get("Range") or "")
+        if what == "whole" or match is None or not match[1]:
+            return 200, fields, BODY
+        if what == "missing":
+            return 404, {}, b"none"
+        start, end = int(match[1]), int(match[2] or len(BODY)) + 1
+        if start >= len(BODY):
+            return 416, {"Content-Range": f"bytes */{len(BODY)}"}, b"beyond"
+        if number > 1 and what == "fails-then":
+            return 500, {}, b"sorry"
+        part = BODY[start : end + (what == "long")]
+        start += what == "shifted" or (number > 1 and what == "moved-then")
+        total = "*" if what == "unknown" else len(BODY)
+        unit = "lines" if what == "junk" else "bytes"
+        said = f"{unit} {start}-{start + len(part) - 1}/{total}"
+        fields |= {"Content-Range": said, "ETag": f'"{number if what == "etags" else 1}"'}
+        if what == "none":
+            del fields["Content-Range"]
+        if number > 1 and what == "untagged-then":
+            del fields["ETag"]
+        return 206, fields, part
+
+    def close(self) -> None:
+        self.shutdown()
+        self.server_close()
+        self.thread.join()
+
+
+class Side:
+    """One server, its origin and its error log."""
+
+    def __init__(self, daemon: Daemon, origin: Origin, port: int, log: Path) -> None:
+        self.daemon, self.origin, self.port, self.log = daemon, origin, port, log
+
+    def said(self) -> list[str]:
+        """What the error log says about slices."""
+        return SAID.findall(self.log.read_text()) if self.log.exists() else []
+
+    def ask(self, path: str, *fields: str) -> tuple[Any, ...]:
+        """The answer, or how far it came, and what the origin was asked for it."""
+        method, fields = ("HEAD", fields[1:]) if fields[:1] == ("HEAD",) else ("GET", fields)
+        seen = self.origin.asked.setdefault(path, [])
+        before = len(seen)
+        data = rawhttp.request(path, *fields, "Connection: close", method=method)
+        with rawhttp.connect(self.port) as sock:
+            sock.sendall(data)
+            reader = rawhttp.Reader(sock)
+            try:
+                answer = reader.answer(method)
+            except AssertionError:
+                # Cut off in the middle: how much was sent before is the kernel's affair.
+                return (reader.raw.partition(b"\r\n")[0], "cut off", seen[before:])
+        if answer is None:
+            return (None, seen[before:])
+        names = (
+            "content-type", "content-length", "content-range", "accept-ranges", "etag",
+            "last-modified", "x-cache", "x-slice",
+        )  # fmt: skip
+        told = {name: value for name in names if (value := answer.header(name)) is not None}
+        if answer.status == 416:
+            # The page has another version; nginx adds what `add_header` says twice.
+            told.pop("content-length")
+            told = {name: value.partition(", ")[0] for name, value in told.items()}
+        body = answer.body if answer.status < 300 else b""
+        return (answer.status, told, body, seen[before:])
+
+
+class SliceTests(SynchronousTestCase):
+    maxDiff = None
+
+    def setUp(self) -> None:
+        self.sides = []
+        ports = free_ports(2)
+        for make, port in zip((self.nginx, self.ours), ports, strict=True):
+            origin = Origin()
+            self.addCleanup(origin.close)
+            daemon, log = make(origin, port)
+            self.addCleanup(daemon.stop)
+            self.sides.append(Side(daemon, origin, port, log))
+        for side in self.sides:
+            side.daemon.started()
+
+    def nginx(self, origin: Origin, port: int) -> tuple[Daemon, Path]:
+        directory = Path(tempfile.mkdtemp(prefix="imagefarm-interop-"))
+        self.addCleanup(shutil.rmtree, directory, True)
+        file = directory / "nginx.conf"
+        file.write_text(NGINX.format(port=port, origin=origin.server_port))
+        command = [tools.nginx(), "-p", str(directory), "-c", str(file)]
+        return Daemon(command, directory / "out", [port]), directory / "error.log"
+
+    def ours(self, origin: Origin, port: int) -> tuple[Daemon, Path]:
+        prefix = temporary_prefix(self.addCleanup)
+        prefix.write("slice.conf", OURS.format(port=port, origin=origin.server_port))
+        daemon = prefix.start("master", ports=[port], config="slice.conf")
+        return daemon, prefix.logs / "error.log"
+
+    def compare(self, path: str, *fields: str) -> tuple[Any, ...]:
+        theirs, ours = (side.ask(path, *fields) for side in self.sides)
+        if theirs[0] is None and len(theirs[-1]) > 1:
+            # The head was held back until there is more, and never sent.
+            theirs = (b"HTTP/1.1 200 OK", "cut off", theirs[-1])
+        if theirs != ours:
+            self.differ.append(
+                f"{path} {fields}\n  nginx {_short(theirs)}\n  ours  {_short(ours)}"
+            )
+        return theirs
+
+    def test_same(self) -> None:
+        self.differ: list[str] = []
+        for place in PLACES:
+            for fields in ASKED:
+                self.compare(f"/{place}/good", *fields)
+        for place in ("plain", "cached"):
+            for what in WRONG:
+                self.compare(f"/{place}/{what}")
+                self.compare(f"/{place}/{what}", "Range: bytes=3000-3999")
+        self.assertEqual(self.compare("/same/good")[1], "cut off")
+        self.compare("/set/good")
+        self.compare("/set/good", "Range: bytes=1500-1600")
+        self.compare("/page/missing")
+        self.compare("/ranges-off/good")
+        self.assertEqual(self.differ, [], "\n".join(self.differ))
+        theirs, ours = self.sides
+        self.assertGreater(len(theirs.said()), 10)
+        wait_until(lambda: len(ours.said()) >= len(theirs.said()), what="the error log")
+        self.assertEqual(ours.said(), theirs.said())
+
+
+def _short(answer: tuple[Any, ...]) -> str:
+    return " ".join(
+        f"<{len(part)} bytes {part[:8].hex()}>" if isinstance(part, bytes) else repr(part)
+        for part in answer
+    )
