@@ -13,7 +13,7 @@ from typing import Any
 from PIL import Image, ImageChops, ImageCms, ImageDraw, ImageFilter, ImageFont, ImageOps
 
 from .samples_page import PAGE
-from .zoom_page import ZOOM_PAGE
+from .zoom_page import ZOOM_PAGE, openseadragon
 
 Colour = tuple[int, int, int]
 Size = tuple[int, int]
@@ -281,6 +281,7 @@ FILES: tuple[tuple[str, Callable[[], bytes]], ...] = (
         "theme/micro/common/img/player/profile_thmb_default.gif",
         _profile((120, 126, 134), "GIF"),
     ),
+    ("openseadragon.min.js", openseadragon),
     ("zoom.html", ZOOM_PAGE.encode),
     ("index.html", PAGE.encode),
 )

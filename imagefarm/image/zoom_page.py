@@ -1,44 +1,73 @@
-"""The page that zooms into a picture: OpenSeadragon over our IIIF Image API."""
+"""The page that zooms into a picture: OpenSeadragon over our IIIF Image API.
+
+OpenSeadragon 6.1.1 (BSD) is shipped with the page, as its makers publish it: a farm need not reach
+the internet.
+"""
 
 from __future__ import annotations
 
+from importlib import resources
 from typing import Final
 
-#: OpenSeadragon (BSD) is not part of this repository: the browser fetches this version, and takes
-#: nothing else for it (Subresource Integrity).
-VERSION: Final = "6.1.1"
-INTEGRITY: Final = "sha384-KKly+4vqqBHitr2XfNKWa3+0asIVpzYs2HijkM/zz0X6rgnyLuQEVERX9HqkM5/P"
-_BASE = f"https://cdn.jsdelivr.net/npm/openseadragon@{VERSION}/build/openseadragon/"
-
-_SCRIPT = """
-const source = new URLSearchParams(location.search).get("src") || "photos/landscape.jpg";
+_SCRIPT: Final = """
+const asked = new URLSearchParams(location.search);
+const source = asked.get("src") || "photos/landscape.jpg";
 const service = "/iiif/" + encodeURIComponent(source.replace(/^\\/+/, ""));
-OpenSeadragon({
+const viewer = OpenSeadragon({
   id: "picture",
-  prefixUrl: "%simages/",
   tileSources: service + "/info.json",
   maxZoomPixelRatio: 4,
   showNavigator: true,
+  zoomInButton: "in",
+  zoomOutButton: "out",
+  homeButton: "home",
+  showFullPageControl: false,
 });
-document.querySelector("a").href = service + "/info.json";
+const state = document.getElementById("state");
+viewer.addHandler("open-failed", (event) => { state.textContent = event.message; });
+viewer.addHandler("open", () => {
+  if (asked.has("zoom")) viewer.viewport.zoomTo(Number(asked.get("zoom")), null, true);
+  const size = viewer.world.getItemAt(0).getContentSize();
+  state.textContent = size.x + " x " + size.y;
+});
+document.getElementById("name").textContent = source;
+document.getElementById("info").href = service + "/info.json";
 """.strip()
 
-#: The page, complete HTML; ``?src=PATH`` chooses the picture.
+#: The page, complete HTML; ``?src=PATH`` chooses the picture, ``&zoom=NUMBER`` how
+#: near it is to begin with (1: as wide as the window).
 ZOOM_PAGE: Final = f"""<!DOCTYPE html>
 <html lang="en">
 <meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
+<meta name="viewport" content="width=device-width, initial-scale=1">
 <title>imagefarm: zoom</title>
 <style>
-body {{ margin: 0; font: 14px/2 system-ui, sans-serif; }}
-#picture {{ width: 100vw; height: calc(100vh - 2rem); background: #222; }}
-p {{ height: 2rem; margin: 0 1rem; }}
+body {{ margin: 0; display: flex; flex-direction: column; height: 100vh; height: 100dvh;
+       font: 15px/1.4 system-ui, sans-serif; color: #eee; background: #181818; }}
+#picture {{ flex: 1; min-height: 0; }}
+nav {{ display: flex; flex-wrap: wrap; gap: .5rem 1rem; align-items: center;
+      padding: .5rem 1rem; }}
+button {{ min-width: 2.75rem; min-height: 2.75rem; font: inherit; font-size: 1.2rem;
+         color: inherit; background: #333; border: 1px solid #555; border-radius: .4rem; }}
+a {{ color: #9cf; }}
+#name {{ overflow-wrap: anywhere; }}
 </style>
 <div id="picture"></div>
-<p><a href="/iiif/">info.json</a> of <code>zoom.html?src=PATH</code></p>
-<script src="{_BASE}openseadragon.min.js" integrity="{INTEGRITY}" crossorigin="anonymous"></script>
+<nav>
+<span><button id="in" aria-label="zoom in">+</button>
+<button id="out" aria-label="zoom out">&minus;</button>
+<button id="home" aria-label="the whole picture">&#x2302;</button></span>
+<span id="name"></span> <span id="state"></span> <a id="info" href="/iiif/">info.json</a>
+</nav>
+<script src="/openseadragon.min.js"></script>
 <script>
-{_SCRIPT % _BASE}
+{_SCRIPT}
 </script>
 </html>
 """
+
+
+def openseadragon() -> bytes:
+    """The script that the page loads."""
+    place = resources.files("imagefarm") / "assets" / "openseadragon" / "openseadragon.min.js"
+    return place.read_bytes()
