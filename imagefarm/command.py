@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import signal
 import ssl
 import sys
@@ -28,6 +29,7 @@ from imagefarm.config.parse import parse_file
 from imagefarm.process import pidfile
 from imagefarm.process.console import FOREGROUND
 from imagefarm.process.directives import DAEMON, ERROR_LOG, PID
+from imagefarm.process.sockets import INHERITED, INHERITED_BY_NGINX
 
 SIGNALS: Final[Mapping[str, signal.Signals]] = {
     "stop": signal.SIGTERM,
@@ -199,16 +201,18 @@ def _signal(line: Line, program: str) -> int:
     return 0
 
 
-def _start(line: Line, program: str) -> NoReturn:
+def _start(line: Line, program: str, given: Sequence[str]) -> NoReturn:
+    """Be the daemon. As nginx does it: who was given sockets has been started by one already."""
     from twisted.scripts.twistd import run
 
     options, loaded = _complete(line, program)
     words = [*FOREGROUND, "--umask=022", "imagefarm", options.role]
-    if loaded.root[DAEMON]:
+    if loaded.root[DAEMON] and not os.environ.keys() & {INHERITED, INHERITED_BY_NGINX}:
         words.remove("-n")
     words += ["--config", options.config, "--prefix", options.prefix]
     for setting in options.settings:
         words += ["--set", setting]
+    words += ["--program", shlex.join([os.path.abspath(program), *given])]
     sys.argv = ["twistd", *words]
     run()
     sys.exit(0)
@@ -241,7 +245,7 @@ def main(arguments: Sequence[str] | None = None) -> Any:
             return _test(line, program)
         if "s" in line.values:
             return _signal(line, program)
-        _start(line, program)
+        _start(line, program, words)
     except Usage as error:
         _say(str(error))
     except CannotStart as error:

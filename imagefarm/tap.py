@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import sys
 from typing import Any, NoReturn
 
@@ -27,6 +28,7 @@ class RoleOptions(usage.Options):
         ["root", "r", None, "Serve files from this directory."],
         ["port", None, None, "Listen on this port instead of the configuration's."],
         ["tls-port", None, None, "The same for TLS."],
+        ["program", None, "", "What USR2 starts, quoted as for a shell. Default: this role."],
     ]
     optFlags = [["check", None, "Check the configuration as a start would, and exit."]]
     compData = usage.Completions(
@@ -63,6 +65,7 @@ class RoleOptions(usage.Options):
             root=os.path.abspath(self["root"]) if self["root"] else None,
             port=self._number("port"),
             tls_port=self._number("tls-port"),
+            program=tuple(shlex.split(self["program"])),
         )
 
 

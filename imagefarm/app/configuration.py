@@ -38,7 +38,10 @@ SHIPPED: Final = os.path.join(os.path.dirname(os.path.dirname(__file__)), "etc")
 
 @frozen
 class Options:
-    """What the command line says. Paths are absolute; ``root`` and the ports are optional."""
+    """What the command line says. Paths are absolute; ``root`` and the ports are optional.
+
+    ``program`` is what USR2 starts, if that is not the same role with the same options.
+    """
 
     role: str
     config: str
@@ -47,6 +50,7 @@ class Options:
     root: str | None = None
     port: int | None = None
     tls_port: int | None = None
+    program: tuple[str, ...] = ()
 
 
 def directive_table() -> DirectiveTable:

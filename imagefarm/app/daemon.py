@@ -16,11 +16,12 @@ from twisted.internet.defer import Deferred, DeferredList
 
 from imagefarm.http.transport import LEAN
 from imagefarm.process.child import supervision
+from imagefarm.process.console import detach
 from imagefarm.process.listening import Change, Listening
 from imagefarm.process.loop import spare_the_collector, streamline
 from imagefarm.process.pidfile import PidFile
 from imagefarm.process.privileges import Credentials, resolve
-from imagefarm.process.sockets import INHERITED
+from imagefarm.process.sockets import INHERITED, inherited_from_nginx
 from imagefarm.process.systemd import Notifier, inherited
 
 from .chronicle import Chronicle
@@ -43,10 +44,16 @@ class DaemonService(Service):
     """
 
     def __init__(self, reactor: Any, options: Options, rebuild: Callable[[], Plan]) -> None:
+        # An nginx that starts us by USR2 holds all signals back, and this survives execve().
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
         self._reactor = reactor
         self._rebuild = rebuild
         self._supervision = supervision(os.environ)
-        given = os.environ.pop(INHERITED, "") or inherited(os.environ, os.getpid())
+        sockets = (
+            os.environ.pop(INHERITED, ""),
+            inherited_from_nginx(os.environ),
+            inherited(os.environ, os.getpid()),
+        )
         self._notifier = Notifier(os.environ, os.getpid())
         #: As it was when we started: a new program is started in it.
         self._environment = dict(os.environ)
@@ -60,8 +67,12 @@ class DaemonService(Service):
             self._pidfile = PidFile(plan.main.pid, warn)
             self._pidfile.check()
         self._credentials = resolve(plan.main.user, warn, os.geteuid())
+        #: The program that has started us by USR2, if one has.
+        self._predecessor = os.getppid() if sockets[0] or sockets[1] else None
+        #: nginx's stderr is its error log, which is for us to write only until we have our own.
+        self._silent = bool(sockets[1] and not sockets[0] and plan.main.daemon)
         self._listening = Listening()
-        self._listening.adopt(given)
+        self._listening.adopt(next(filter(None, sockets), ""))
         change = self._open(plan)
         self._journal = Journal()
         self._chronicle = Chronicle()
@@ -139,6 +150,8 @@ class DaemonService(Service):
             self._supervision.say_ready()
         self._notifier.ready(os.getpid())
         notice("ready")
+        if self._silent:
+            detach()
 
     def _orphaned(self) -> None:
         notice("the supervisor is gone, stopping")
@@ -325,11 +338,10 @@ class DaemonService(Service):
             return
         if self._stopping or self._quitting or self._upgrade.under_way:
             return
-        sockets = {e: self._change_of(e) for e in self._plan.endpoints}
-        self._upgrade.start(sockets, self._pidfile)
-
-    def _change_of(self, endpoint: Any) -> Any:
-        return self._listening.inherit()[str(endpoint)]
+        if self._predecessor == os.getppid():
+            warn(f"signal USR2: end process {self._predecessor} first, which has started us")
+            return
+        self._upgrade.start(self._listening.inherit(), self._pidfile)
 
     def _restored(self) -> None:
         """The new program has failed: we go on."""

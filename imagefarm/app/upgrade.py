@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from twisted.internet.protocol import ProcessProtocol
@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 
 from imagefarm.process.children import how_it_ended
 from imagefarm.process.pidfile import PidFile, PidFileError
-from imagefarm.process.sockets import Endpoint, hand_over
+from imagefarm.process.sockets import INHERITED_BY_NGINX, hand_over
 
 from .configuration import Options
 from .logs import fault, notice
@@ -23,6 +23,8 @@ OLD: Final = ".oldbin"
 
 def command_line(options: Options) -> tuple[str, ...]:
     """How the same role is started with the same configuration, in the foreground."""
+    if options.program:
+        return options.program
     words = [sys.executable, "-m", "imagefarm.process", "-n", "--pidfile=", "imagefarm"]
     words += [options.role, "--config", options.config, "--prefix", options.prefix]
     for setting in options.settings:
@@ -61,8 +63,11 @@ class Upgrade:
         #: Whether there is a new program.
         self.under_way = False
 
-    def start(self, sockets: Mapping[Endpoint, socket.socket], pidfile: PidFile | None) -> None:
-        """Start the new program, and give it the name of our pidfile."""
+    def start(self, sockets: Sequence[tuple[str, socket.socket]], pidfile: PidFile | None) -> None:
+        """Start the new program, and give it the name of our pidfile.
+
+        If that program is nginx it finds the sockets as if nginx had started it.
+        """
         notice("changing binary")
         try:
             if pidfile is not None:
@@ -73,12 +78,16 @@ class Upgrade:
         self._pidfile = pidfile
         inheritance = hand_over(sockets)
         fds: dict[int, int] = {0: 0, 1: 1, 2: 2, **inheritance.fds}
+        for_nginx = "".join(f"{number};" for number in inheritance.fds)
+        environment = {
+            **self._environment, **inheritance.environment, INHERITED_BY_NGINX: for_nginx,
+        }  # fmt: skip
         try:
             self._reactor.spawnProcess(
                 _NewProgram(self._ended),
                 self._command[0],
                 self._command,
-                {**self._environment, **inheritance.environment},
+                environment,
                 childFDs=fds,
             )
         except OSError as error:

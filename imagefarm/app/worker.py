@@ -136,7 +136,7 @@ class _Worker:
         given, plan, reactor = self.given, self.given.plan, self.reactor
         plan.logs.open()
         plan.logs.attach(reactor)
-        sockets = adopt(given.sockets)
+        sockets = dict(adopt(given.sockets))
         boards = Boards(
             Board(given.shared), Board(given.journal), Ledger(given.ledger, fold), given.number
         )

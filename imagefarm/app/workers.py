@@ -45,7 +45,7 @@ class Workers:
         )
 
     def _spec(self, number: int) -> ChildSpec:
-        inheritance = hand_over(self.change.of_worker(number))
+        inheritance = hand_over(self.change.of_worker(number).items())
         spare = max(inheritance.fds, default=READY_FD) + 1
         shared = (self._board, self.journal, self.ledger)
         numbers = range(spare, spare + len(shared))

@@ -37,3 +37,11 @@ class Console:
 #: The twistd options of a role that runs in the foreground, supervised or not. The empty
 #: --pidfile is twistd's own, which would lie in the current directory.
 FOREGROUND = ("-n", "--pidfile=", f"--logger={Console.__module__}.{Console.__qualname__}")
+
+
+def detach() -> None:
+    """Let go of stdin, stdout and stderr, as a daemon does."""
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+    os.close(null)

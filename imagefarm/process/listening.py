@@ -46,7 +46,14 @@ class Listening:
 
     def adopt(self, text: str) -> None:
         """Take over what another program has handed to us. Raises `ListenError`."""
-        self._sockets.update(adopt(text))
+        clones: list[Sockets] = []
+        for name, sock in adopt(text):
+            free = next((some for some in (self._sockets, *clones) if name not in some), None)
+            if free is None:
+                free = {}
+                clones.append(free)
+            free[name] = sock
+        self._clones = tuple(clones)
 
     def prepare(self, endpoints: Sequence[Endpoint], workers: int) -> Change:
         """Open what is not open yet. Raises `ListenError` that names every failure."""
@@ -104,9 +111,9 @@ class Listening:
                     sock.close()
         self._sockets, self._clones = {}, ()
 
-    def inherit(self) -> Mapping[str, socket.socket]:
-        """What a new program takes over: all but clones, which it makes itself."""
-        return dict(self._sockets)
+    def inherit(self) -> list[tuple[str, socket.socket]]:
+        """What a new program takes over."""
+        return [pair for some in (self._sockets, *self._clones) for pair in some.items()]
 
 
 def _adjust(sock: socket.socket, endpoint: Endpoint) -> None:

@@ -6,13 +6,15 @@ import contextlib
 import os
 import socket
 import stat
-from collections.abc import Iterable, Mapping
-from typing import Final
+from collections.abc import Iterable, Mapping, MutableMapping
+from typing import Any, Final
 
 from attrs import frozen
 
 #: The environment variable that names inherited sockets: ``ADDRESS=FD;ADDRESS=FD;``.
 INHERITED: Final = "IMAGEFARM_SOCKETS"
+#: nginx's own, ``FD;FD;``: which socket is which is seen from its address.
+INHERITED_BY_NGINX: Final = "NGINX"
 #: nginx's default on Linux.
 DEFAULT_BACKLOG: Final = 511
 
@@ -161,23 +163,53 @@ class Inheritance:
     fds: Mapping[int, int]
 
 
-def hand_over(sockets: Mapping[Endpoint, socket.socket], first: int = 4) -> Inheritance:
+def hand_over(
+    sockets: Iterable[tuple[Endpoint | str, socket.socket]], first: int = 4
+) -> Inheritance:
     """Number ``sockets`` from ``first`` on for a child (0 to 3 are the supervisor's)."""
     fds: dict[int, int] = {}
     names: list[str] = []
-    for number, (endpoint, sock) in enumerate(sockets.items(), first):
+    for number, (endpoint, sock) in enumerate(sockets, first):
         fds[number] = sock.fileno()
         names.append(f"{endpoint}={number};")
     return Inheritance({INHERITED: "".join(names)}, fds)
 
 
-def adopt(text: str) -> dict[str, socket.socket]:
-    """The sockets that `hand_over` described in ``text``, by the endpoint's string form.
+def endpoint_name(sock: socket.socket) -> str:
+    """What `Endpoint` calls a listening socket's address."""
+    address: Any = sock.getsockname()
+    if sock.family == socket.AF_UNIX:
+        return f"unix:{address}"
+    host, port = address[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
-    Raises `ListenError` for a malformed entry or a number that is no listening socket; then
-    none is kept.
+
+def described(numbers: Iterable[int]) -> str:
+    """Sockets that somebody else has opened for us, as `adopt` wants to have them.
+
+    What is no stream socket is left alone.
     """
-    adopted: dict[str, socket.socket] = {}
+    found = []
+    for fd in numbers:
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(fd)) as sock:
+            if sock.type == socket.SOCK_STREAM:
+                found.append(f"{endpoint_name(sock)}={fd};")
+    return "".join(found)
+
+
+def inherited_from_nginx(environment: MutableMapping[str, str]) -> str:
+    """The sockets of an nginx that was told by USR2 to start us (``ngx_exec_new_binary``)."""
+    text = environment.pop(INHERITED_BY_NGINX, "").replace(":", ";")
+    return described(int(word) for word in text.split(";") if word.isdecimal())
+
+
+def adopt(text: str) -> list[tuple[str, socket.socket]]:
+    """The sockets that `hand_over` described in ``text``, with the endpoint's string form.
+
+    With ``reuseport`` an endpoint has several. Raises `ListenError` for a malformed entry or a
+    number that is no listening socket; then none is kept.
+    """
+    adopted: list[tuple[str, socket.socket]] = []
     try:
         for entry in filter(None, text.split(";")):
             name, _, number = entry.rpartition("=")
@@ -185,7 +217,7 @@ def adopt(text: str) -> dict[str, socket.socket]:
                 raise ListenError([f'invalid inherited socket "{entry}"'])
             try:
                 sock = socket.socket(fileno=int(number))
-                adopted[name] = sock
+                adopted.append((name, sock))
                 listening = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
             except OSError as error:
                 raise _failed(f'inherited socket "{entry}"', error) from error
@@ -194,7 +226,7 @@ def adopt(text: str) -> dict[str, socket.socket]:
             sock.setblocking(False)
             sock.set_inheritable(False)
     except ListenError:
-        for sock in adopted.values():
+        for _, sock in adopted:
             sock.close()
         raise
     return adopted

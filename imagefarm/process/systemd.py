@@ -7,38 +7,23 @@ descriptors from 3 on, so no library is needed.
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 import time
-from collections.abc import MutableMapping
-from typing import Any, Final
+from collections.abc import Mapping, MutableMapping
+from typing import Final
+
+from .sockets import described
 
 FIRST_FD: Final = 3
 #: The variables of systemd's that name this very process, or what it was given.
 _OWN: Final = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "WATCHDOG_PID")
 
 
-def endpoint_name(sock: socket.socket) -> str:
-    """What `Endpoint` calls a listening socket's address."""
-    address: Any = sock.getsockname()
-    if sock.family == socket.AF_UNIX:
-        return f"unix:{address}"
-    host, port = address[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def inherited(environment: MutableMapping[str, str], pid: int, first: int = FIRST_FD) -> str:
-    """The sockets that systemd listens on for us, as `sockets.adopt` wants to have them.
-
-    What is no listening stream socket is left alone.
-    """
-    found = []
-    if environment.get("LISTEN_PID") == str(pid):
-        for fd in range(first, first + int(environment.get("LISTEN_FDS", "0"))):
-            with contextlib.suppress(OSError), socket.socket(fileno=os.dup(fd)) as sock:
-                if sock.type == socket.SOCK_STREAM:
-                    found.append(f"{endpoint_name(sock)}={fd};")
-    return "".join(found)
+def inherited(environment: Mapping[str, str], pid: int, first: int = FIRST_FD) -> str:
+    """The sockets that systemd listens on for us, as `sockets.adopt` wants to have them."""
+    if environment.get("LISTEN_PID") != str(pid):
+        return ""
+    return described(range(first, first + int(environment.get("LISTEN_FDS", "0"))))
 
 
 class Notifier:

@@ -58,7 +58,7 @@ class Service(ReloadCase):
         daemon.signal(signal.SIGHUP)
         told(b"RELOADING=1")
         told(b"READY=1")
-        self.assertEqual(self.version(), "2")
+        self.await_version("2")
         self.configure(3, "wrong 1;")
         daemon.signal(signal.SIGHUP)
         told(b"RELOADING=1")

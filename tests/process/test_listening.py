@@ -108,6 +108,21 @@ class ListeningTests(SynchronousTestCase):
         self.listening.commit(self.listening.prepare([], 1))
         self.assertFalse(path.exists())
 
+    def test_adopted_clones(self) -> None:
+        """Each of an address's sockets has its own queue: none is lost, however many there are."""
+        here = evolve(LOOPBACK, reuseport=True)
+        first = open_socket(here)
+        here = evolve(here, port=first.getsockname()[1])
+        others = [open_socket(here) for _ in range(2)]
+        self.listening.adopt("".join(f"{here}={s.detach()};" for s in (first, *others)))
+        self.assertEqual([name for name, _ in self.listening.inherit()], [str(here)] * 3)
+        change = self.listening.prepare([here], 3)
+        self.assertEqual(change.new, ())
+        self.listening.commit(change)
+        change = self.listening.prepare([here], 4)
+        self.assertEqual(len(change.new), 1)
+        self.listening.commit(change)
+
     def test_adopted(self) -> None:
         """Another program's sockets are used; what is not wanted is closed."""
         wanted, other = open_socket(LOOPBACK), open_socket(LOOPBACK)

@@ -10,10 +10,12 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from imagefarm.process.sockets import (
     INHERITED,
+    INHERITED_BY_NGINX,
     Endpoint,
     ListenError,
     adopt,
     hand_over,
+    inherited_from_nginx,
     open_socket,
 )
 
@@ -144,15 +146,24 @@ class OpenTests(SynchronousTestCase):
 class InheritanceTests(SynchronousTestCase):
     def test_handed_over_and_adopted(self) -> None:
         sock = open_socket(LOOPBACK)
-        inheritance = hand_over({LOOPBACK: sock}, first=7)
+        inheritance = hand_over([(LOOPBACK, sock)], first=7)
         self.assertEqual(inheritance.environment, {INHERITED: "127.0.0.1:0=7;"})
         self.assertEqual(inheritance.fds, {7: sock.fileno()})
         # What the child does, where the number is the descriptor's own.
-        adopted = adopt(f"127.0.0.1:0={sock.fileno()};")["127.0.0.1:0"]
+        [(name, adopted)] = adopt(f"127.0.0.1:0={sock.fileno()};")
+        self.assertEqual(name, "127.0.0.1:0")
         self.assertEqual(adopted.getsockname(), sock.getsockname())
         self.assertFalse(adopted.get_inheritable())
         sock.detach()
         adopted.close()
+
+    def test_from_nginx(self) -> None:
+        """Numbers alone; what is no socket is left alone."""
+        with open_socket(LOOPBACK) as sock, open("/dev/null", "rb") as other:
+            environment = {INHERITED_BY_NGINX: f"{sock.fileno()};{other.fileno()}:x;"}
+            address = f"127.0.0.1:{sock.getsockname()[1]}"
+            self.assertEqual(inherited_from_nginx(environment), f"{address}={sock.fileno()};")
+            self.assertEqual((environment, inherited_from_nginx(environment)), ({}, ""))
 
     def test_no_such_descriptor(self) -> None:
         error = self.assertRaises(ListenError, adopt, "a:1=9999;")
@@ -165,11 +176,11 @@ class InheritanceTests(SynchronousTestCase):
             sock.detach()
 
     def test_empty(self) -> None:
-        self.assertEqual(adopt(""), {})
+        self.assertEqual(adopt(""), [])
 
     @given(st.text(alphabet="a:=;x", max_size=20))
     def test_malformed(self, text: str) -> None:
         if text.strip(";"):
             self.assertRaises(ListenError, adopt, text)
         else:
-            self.assertEqual(adopt(text), {})
+            self.assertEqual(adopt(text), [])

@@ -1,12 +1,13 @@
 """A steady load in a process of its own, whatever the server does: an open loop.
 
-Run as a program, ``python -m tests.support.load PORT RATE TARGET...``, it asks for the targets in
-turn, RATE times a second, on kept connections: on one that is free, or else on a new one. For a
-line on its stdin it writes how many answers it has seen, and when stdin ends it ends, and writes
-all that it has seen. `Load` is that process for a test.
+Run as a program, ``python -m tests.support.load PORT RATE KEPT TARGET...``, it asks for the
+targets in turn, RATE times a second, on kept connections: on one that is free, or else on a new
+one; KEPT times on each (0: for as long as the server likes). For a line on its stdin it writes
+how many answers it has seen, and when stdin ends it ends, and writes all that it has seen. `Load`
+is that process for a test.
 
 Each body names its target and carries its own digest (`make_body`), so that nothing but the whole
-right one counts as good.
+right one counts as good; where the target has a query, a whole JPEG does.
 """
 
 from __future__ import annotations
@@ -54,6 +55,8 @@ def make_body(target: str, size: int) -> bytes:
 
 def is_body(body: bytes, target: str) -> bool:
     """Whether it is the whole body for the target."""
+    if "?" in target:
+        return body.startswith(b"\xff\xd8") and body.endswith(b"\xff\xd9")
     digest, rest = body[:40], body[40:]
     named = rest.startswith(target.encode() + b"\n")
     return named and hashlib.sha1(rest).hexdigest().encode() == digest
@@ -72,11 +75,17 @@ class _Client:
         self.asked = 0.0
         self.pieces: list[bytes] = []
         self.missing = -1
+        self.requests = 0
+        #: Whether there is no other request after this.
+        self.last = False
 
-    def ask(self, target: str, now: float) -> None:
+    def ask(self, target: str, now: float, kept: int) -> None:
         self.target, self.asked = target, now
         self.pieces, self.missing = [], -1
-        self.sock.send(f"GET {target} HTTP/1.1\r\nHost: h\r\n\r\n".encode())
+        self.requests += 1
+        self.last = self.requests == kept
+        close = "Connection: close\r\n" if self.last else ""
+        self.sock.send(f"GET {target} HTTP/1.1\r\nHost: h\r\n{close}\r\n".encode())
 
     def read(self) -> str:
         """The outcome of its request, or nothing yet."""
@@ -97,6 +106,7 @@ class _Client:
             fields = dict(
                 line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:] if b": " in line
             )
+            self.last = self.last or fields.get(b"connection") == b"close"
             self.missing = int(fields.get(b"content-length", -1)) - len(body)
             self.pieces = [head, body]
         else:
@@ -118,8 +128,8 @@ class _Client:
 class _Generator:
     """The loop."""
 
-    def __init__(self, port: int, rate: float, targets: list[str]) -> None:
-        self._port, self._rate, self._targets = port, rate, targets
+    def __init__(self, port: int, rate: float, kept: int, targets: list[str]) -> None:
+        self._port, self._rate, self._kept, self._targets = port, rate, kept, targets
         self._poll = select.epoll()
         self._free: list[_Client] = []
         self._busy: dict[int, _Client] = {}
@@ -155,7 +165,7 @@ class _Generator:
         while self._free:
             client = self._free.pop()
             try:
-                client.ask(target, now)
+                client.ask(target, now, self._kept)
             except OSError:
                 self._drop(client)  # the server has closed it while it was idle
                 continue
@@ -167,7 +177,7 @@ class _Generator:
         client = _Client(self._port)
         self._poll.register(client.sock, select.EPOLLIN)
         self._busy[client.sock.fileno()] = client
-        client.ask(target, now)
+        client.ask(target, now, self._kept)
 
     def _read(self, number: int) -> None:
         client = self._busy.get(number)
@@ -185,7 +195,7 @@ class _Generator:
         now = time.monotonic()
         self._answers.append(Answer(client.asked, now - client.asked, client.target, outcome))
         del self._busy[number]
-        if outcome in ("broken", "no answer", "excess"):
+        if client.last or outcome in ("broken", "no answer", "excess"):
             self._drop(client)
         else:
             self._free.append(client)
@@ -211,11 +221,11 @@ class Load:
     """The process. After the ``with`` there are ``answers``.
 
     ``offered`` is the number of requests a second that were made, ``awake`` the share of the time
-    in which it could make any.
+    in which it could make any. ``kept`` is how often each connection is used, 0 for ever.
     """
 
-    def __init__(self, port: int, rate: float, targets: Sequence[str]) -> None:
-        self._command = [str(port), str(rate), *targets]
+    def __init__(self, port: int, rate: float, targets: Sequence[str], kept: int = 0) -> None:
+        self._command = [str(port), str(rate), str(kept), *targets]
         self.answers: list[Answer] = []
         self.offered = 0.0
         self.awake = 1.0
@@ -252,4 +262,4 @@ class Load:
 
 
 if __name__ == "__main__":
-    _Generator(int(sys.argv[1]), float(sys.argv[2]), sys.argv[3:]).run()
+    _Generator(int(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3]), sys.argv[4:]).run()
