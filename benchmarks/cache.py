@@ -1,4 +1,4 @@
-"""The response cache: hits against nginx's fastcgi_cache, a million entries, limits, eviction.
+"""The response cache: hits against nginx's fastcgi_cache, herds, a million entries, limits.
 
 .venv/bin/python -m benchmarks.cache [--pairs N] [--seconds N] [--scale N] [CASE ...]
 """
@@ -10,6 +10,7 @@ import contextlib
 import http.client
 import os
 import random
+import socket
 import socketserver
 import struct
 import sys
@@ -24,6 +25,7 @@ from twisted.internet.task import Clock
 
 from benchmarks.cases import Effort
 from benchmarks.helpers import Helper
+from benchmarks.herd import stampede
 from benchmarks.pairs import alternate
 from benchmarks.report import Line, Outcome, Wanted, throughput
 from benchmarks.servers import Server, directory
@@ -45,9 +47,11 @@ SMALL = 200
 #: The limit that fillers run against, and the size of what they store.
 LIMIT, FILL = 256 << 20, 16 << 10
 FILLERS = 4
+#: Clients that ask for one key at once.
+HERD = 200
 
 _CONFIG = """
-worker_processes 1;
+worker_processes {workers};
 pid {pid};
 error_log {directory}/logs/{name}.error.log;
 events {{ worker_connections 2560; }}
@@ -65,6 +69,14 @@ http {{
             fastcgi_cache bench;
             fastcgi_cache_key $uri;
             fastcgi_cache_valid 200 7d;
+        }}
+        location /herd/ {{
+            proxy_pass http://127.0.0.1:{upstream};
+            proxy_cache bench;
+            proxy_cache_key $uri;
+            proxy_cache_valid 200 7d;
+            proxy_cache_lock on;
+            proxy_cache_lock_timeout 30s;
         }}
     }}
 }}
@@ -110,14 +122,16 @@ def _upstream() -> Iterator[int]:
 
 
 @contextmanager
-def _running(kind: str, path: Path, upstream: int) -> Iterator[Server]:
+def _running(kind: str, path: Path, upstream: int, workers: int = 1) -> Iterator[Server]:
     (port,) = free_ports(1)
     pidfile, config = path / f"logs/{kind}.pid", path / f"{kind}.conf"
     for folder in ("logs", f"cache-{kind}", f"temp-{kind}"):
         (path / folder).mkdir(exist_ok=True)
         (path / folder).chmod(0o777)
     config.write_text(
-        _CONFIG.format(directory=path, name=kind, port=port, upstream=upstream, pid=pidfile)
+        _CONFIG.format(
+            directory=path, name=kind, port=port, upstream=upstream, pid=pidfile, workers=workers
+        )
     )
     if kind == "nginx":
         daemon = farmsite.nginx(nginx(), path, config, [port])
@@ -203,6 +217,30 @@ def million(effort: Effort, scale: int) -> Iterator[Outcome]:
         names=("loaded", "loading"),
     )  # fmt: skip
     yield _bound("bytes an entry", "memory of the manager", entry, 120.0)
+
+
+def waiters(effort: Effort, _scale: int) -> Iterator[Outcome]:
+    """200 simultaneous requests for a cold key, 4 workers: one goes on; when do all have it?"""
+    herds = []
+    with (
+        directory() as path,
+        socket.create_server(("127.0.0.1", 0), backlog=HERD) as origin,
+        _running("imagefarm", path, origin.getsockname()[1], workers=4) as server,
+    ):
+        for _ in range(effort.pairs * 4):
+            herds.append(stampede(server.port, origin, HERD, os.urandom(SIZE)))
+    asked, right = sum(herd.asked for herd in herds), sum(herd.right for herd in herds)
+    faults = (asked != len(herds)) + (right != HERD * len(herds))
+    lines = []
+    for share, what in ((1.0, "the last, ms"), (0.5, "half of them, ms"), (0.9, "90 %, ms")):
+        times = sorted(sorted(h.arrivals)[int(HERD * share) - 1] * 1e3 for h in herds)
+        middle, most = times[len(times) // 2], 20.0
+        lines.append(Line(what, most, middle, middle / most, times[0] / most, times[-1] / most))
+    yield Outcome(
+        f"{HERD} requests for a cold key", Wanted(1.0, at_most=True), lines,
+        [f"{len(herds)} herds, {asked} requests to the origin, {right} right answers"],
+        faults, names=("at most", "imagefarm"),
+    )  # fmt: skip
 
 
 def _bound(what: str, title: str, value: float, most: float) -> Outcome:
@@ -331,8 +369,8 @@ def eviction(_effort: Effort, scale: int) -> Iterator[Outcome]:
 
 
 CASES: dict[str, Callable[[Effort, int], Iterator[Outcome]]] = {
-    "hit": hit, "shuffled": shuffled, "million": million, "overshoot": overshoot,
-    "eviction": eviction,
+    "hit": hit, "shuffled": shuffled, "waiters": waiters, "million": million,
+    "overshoot": overshoot, "eviction": eviction,
 }  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from imagefarm.http.headers import Headers
 from imagefarm.http.message import Body, FileBody, Request, Response
 
 from .directives import CacheSettings
+from .entry import Entry
 from .policy import age
 from .purge import Purger
 from .store import Found
@@ -32,11 +33,28 @@ def from_file(
     now: float,
     how: bytes = b"",
 ) -> Response:
-    """The answer in an open cache file, which it takes over.
+    """The answer in an open cache file, which it takes over; the rest as for `from_entry`."""
+    entry = found.entry
+    body: Body = FileBody(found.file, found.body_offset, entry.body_length)
+    if not entry.body_length:
+        found.file.close()
+        body = b""
+    return from_entry(settings, request, entry, body, status, now, how)
+
+
+def from_entry(
+    settings: CacheSettings,
+    request: Request,
+    entry: Entry,
+    body: Body,
+    status: bytes,
+    now: float,
+    how: bytes = b"",
+) -> Response:
+    """The answer to ``request`` that ``entry`` and its body make.
 
     ``status`` is for ``$upstream_cache_status``; ``how`` replaces "hit" in Cache-Status.
     """
-    entry = found.entry
     request.outcome.cache_status = status
     # $upstream_http_NAME of a hit is what the upstream said then (nginx).
     request.outcome.upstream_headers = Headers(entry.headers)
@@ -49,10 +67,6 @@ def from_file(
     if settings.status_header:
         how = how or b"hit"
         headers.add(b"Cache-Status", b"imagefarm; %b; ttl=%d" % (how, entry.expires - now))
-    body: Body = FileBody(found.file, found.body_offset, entry.body_length)
-    if not entry.body_length:
-        found.file.close()
-        body = b""
     return Response(
         entry.status,
         headers,

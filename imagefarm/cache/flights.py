@@ -15,6 +15,7 @@ from attrs import Factory, define
 from twisted.internet.defer import Deferred
 
 from .locks import Landing, Lock, Locks, Watch
+from .portion import Portion
 from .upkeep import Clock
 
 #: The most requests that wait for one key; more go to the upstream themselves.
@@ -23,7 +24,7 @@ MAX_WAITERS: Final = 10_000
 MAX_FLIGHTS: Final = 4096
 #: Seconds between two looks at other processes' fillers, and the share of one key in it: the
 #: looking never takes more than a few percent of the time.
-INTERVAL: Final = 0.004
+INTERVAL: Final = 0.002
 _EACH: Final = 50e-6
 #: Seconds between two looks at the age of our own fillers.
 _IDLE: Final = 0.1
@@ -67,6 +68,8 @@ class Flights:
         self._flights: dict[bytes, _Flight] = {}
         self._landings: deque[tuple[bytes, Landing, bool]] = deque()
         self._landing = False
+        #: What those who are just being told have in common, once one of them has read it.
+        self.portion: Portion | None = None
 
     def __len__(self) -> int:
         return len(self._flights)
@@ -187,6 +190,7 @@ class Flights:
         self._settle(key, flight)
         for waiter in told:
             waiter.callback(landing)
+        self.portion = None
 
     def _promote(self, flight: _Flight) -> None:
         flight.leaders += 1

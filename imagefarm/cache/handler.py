@@ -19,12 +19,13 @@ from twisted.python.failure import Failure
 
 from imagefarm.http.message import Handler, OpenFile, Outcome, Request, Response, discard
 
-from .answers import forwarded, from_file, purged
+from .answers import forwarded, from_entry, from_file, purged
 from .directives import CacheSettings
 from .entry import MAX_KEY
 from .fetch import Fetch
 from .locks import Landing
 from .policy import beyond, fresh, invalidates, may_serve_stale, truthy
+from .portion import Portion, portion
 from .store import Found
 from .zone import Zone
 
@@ -32,6 +33,8 @@ from .zone import Zone
 _MAX_WAITS: Final = 3
 #: The client has gone (nginx's status in the log); nobody will see this answer.
 _GONE: Final = 499
+#: What Cache-Status says to those who waited for another request's answer (RFC 9211 2.6).
+_COLLAPSED: Final = b"fwd=miss; collapsed"
 
 
 @frozen(eq=False)
@@ -103,8 +106,12 @@ class CachingHandler:
         zone = self.zone
         digest, found = zone.find(key, request.head.headers, self.settings.follow)
         if found is not None and fresh(found.entry, zone.now()):
+            if waits:
+                zone.flights.portion = shared = portion(found, self.settings.follow)
+                if shared is not None:
+                    return self._serve_shared(request, shared)
             zone.counters.hits += 1
-            return self._serve(request, found, b"HIT", b"fwd=miss; collapsed" if waits else b"")
+            return self._serve(request, found, b"HIT", _COLLAPSED if waits else b"")
         if found is not None and stale:
             zone.counters.stale += 1
             return self._serve(request, found, b"STALE")
@@ -230,6 +237,11 @@ class CachingHandler:
         """The wait is over."""
         request, key = asked.request, asked.key
         if landing in (Landing.STORED, Landing.STALE):
+            shared = self.zone.flights.portion
+            if shared is not None and shared.suits(
+                key, request.head.headers, self.settings.follow
+            ):
+                return self._serve_shared(request, shared)
             return self.answer(request, key, asked.waits + 1, stale=landing is Landing.STALE)
         again = self._with_stale(asked)
         return self._lead(again) if landing is Landing.LEAD else self._fetch(again)
@@ -244,6 +256,13 @@ class CachingHandler:
 
     def _serve(self, request: Request, found: Found, status: bytes, how: bytes = b"") -> Response:
         return from_file(self.settings, request, found, status, self.zone.now(), how)
+
+    def _serve_shared(self, request: Request, shared: Portion) -> Response:
+        zone, entry, body = self.zone, shared.entry, shared.body
+        zone.counters.hits += 1
+        return from_entry(
+            self.settings, request, entry, body, b"HIT", zone.now(), _COLLAPSED
+        )  # fmt: skip
 
     def _fetch(
         self,

@@ -5,7 +5,7 @@ the process dies, however it dies. How the filling ended is told in the file's p
 which a full disk can't refuse, before the file is removed: whoever has it open can still read
 them. No verdict and no lock means that the filler was killed or has given up.
 
-Waiters ask every few milliseconds, one fstat and one flock for each key that somebody waits
+Waiters ask every other millisecond, one fstat and one flock for each key that somebody waits
 for. inotify would save that; but its instances are few for each user (128 by default) and it is
 silent on some file systems, so the asking would be needed all the same.
 """

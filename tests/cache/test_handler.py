@@ -5,9 +5,10 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
+from imagefarm.cache import portion
 from imagefarm.cache.entry import MAX_KEY, Entry
 from imagefarm.cache.policy import ValidTime
-from imagefarm.cache.store import digest_of
+from imagefarm.cache.store import Directory, Found, digest_of
 from imagefarm.http.headers import Headers
 from imagefarm.http.message import FileBody, OpenFile, Response, discard
 from imagefarm.http.upstream import Fault, NoLivePeers, UpstreamError
@@ -241,6 +242,47 @@ class SingleFlightTests(ZoneCase):
         self.assertEqual({read(self.now(answer)) for answer in answers}, {b"once"})
         self.assertEqual((self.zone.counters.stored, self.zone.counters.hits), (1, 49))
         self.assertEqual(len(self.zone.flights), 0)
+
+    def test_the_file_is_read_once_for_all(self) -> None:
+        looked: list[bytes] = []
+        directory = self.zone.directory
+
+        def opening(digest: bytes) -> Found | None:
+            looked.append(digest)
+            return Directory.open(directory, digest)
+
+        for size, opened in ((portion.MOST, 1), (portion.MOST + 1, 9)):
+            cold: Deferred[Response] = Deferred()
+            handler = self.make_handler(Upstream(cold))
+            target = b"/%d" % size
+            answers = [handler(request(target)) for _ in range(10)]
+            looked.clear()
+            patch = self.patch(directory, "open", opening)
+            cold.callback(image(b"x" * size))
+            patch.restore()
+            self.assertEqual(len(looked), opened)
+            self.assertEqual({len(read(self.now(answer))) for answer in answers}, {size})
+            self.assertIsNone(self.zone.flights.portion)
+
+    def test_who_waited_tells_so(self) -> None:
+        cold: Deferred[Response] = Deferred()
+        handler = self.make_handler(Upstream(cold))
+        answers = [handler(request()) for _ in range(3)]
+        cold.callback(image(b"x", (b"ETag", b'"e"')))
+        for answer in map(self.now, answers[1:]):
+            self.assertEqual(answer.headers.first(b"etag"), b'"e"')
+            said = answer.headers.first(b"cache-status")
+            self.assertEqual(said, b"imagefarm; fwd=miss; collapsed; ttl=60")
+            self.assertEqual((answer.ranges, answer.conditional), (True, True))
+
+    def test_variants_are_not_shared(self) -> None:
+        cold: Deferred[Response] = Deferred()
+        vary = (b"Vary", b"Accept")
+        handler = self.make_handler(Upstream(cold, image(b"webp", vary)))
+        kinds = (b"avif", b"avif", b"webp", b"avif", b"webp")
+        answers = [handler(request(b"/a", (b"Accept", kind))) for kind in kinds]
+        cold.callback(image(b"avif", vary))
+        self.assertEqual(tuple(read(self.now(answer)) for answer in answers), kinds)
 
     def test_unstorable_is_not_shared(self) -> None:
         cold: Deferred[Response] = Deferred()
