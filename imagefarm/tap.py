@@ -131,7 +131,8 @@ def makeService(options: Any) -> IService:
     settings = options.subOptions.options
     try:
         if options.subOptions["check"]:
-            check(settings, reactor)
+            for problem in check(settings, reactor).warnings:
+                sys.stderr.write(f"imagefarm: [warn] {problem}\n")
             sys.stderr.write(f"imagefarm: configuration file {settings.config} is fine\n")
             sys.exit(0)
         return make_service(settings, reactor)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from imagefarm.config.errors import Invalid
+from imagefarm.config.errors import Invalid, Problem
 from imagefarm.config.loader import Loaded
 from imagefarm.image.directives import ResizerSettings
 from imagefarm.process.directives import MainSettings, farm_members
+from imagefarm.process.limits import too_few_files
 from imagefarm.process.sockets import Endpoint
 from imagefarm.resources import directives as rows
 from imagefarm.resources.listen import parse_address
@@ -45,7 +46,7 @@ def web(loaded: Loaded, options: Options, reactor: Any, bases: Bases) -> Plan:
 
     work = make(reactor, Boards())
     endpoints = tuple(gate.endpoint for gate in work.gates)
-    warnings = (*loaded.warnings, *dict.fromkeys(work.warnings))
+    warnings = (*loaded.warnings, *dict.fromkeys(work.warnings), *_limits(main))
     return Plan(options.prefix, main, warnings, endpoints, logs, work, make, certificates)
 
 
@@ -90,3 +91,9 @@ def farm(loaded: Loaded, options: Options, reactor: Any) -> Plan:
         options.prefix, main, loaded.warnings, (), ErrorLogs(main, options.prefix), work,
         lambda reactor, boards: work, hang_up=work.hang_up,
     )  # fmt: skip
+
+
+def _limits(main: MainSettings) -> list[Problem]:
+    """A warning, if the workers may have more connections than descriptors."""
+    text = too_few_files(main.worker_connections, main.worker_rlimit_nofile)
+    return [] if text is None else [Problem(text, "", 0)]

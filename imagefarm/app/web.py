@@ -28,6 +28,7 @@ from imagefarm.http.accesslog import LogFiles
 from imagefarm.http.factory import HttpFactory
 from imagefarm.http.filters.slice import SLICE
 from imagefarm.http.message import Handler
+from imagefarm.http.places import Places
 from imagefarm.http.requestlog import RequestLogs
 from imagefarm.http.slicing import Slicing
 from imagefarm.http.timers import TimerWheel
@@ -92,6 +93,7 @@ class WebWork:
     #: Where we stand among them.
     place: Place = field(factory=Place)
     certificates: Certificates = field(factory=Certificates)
+    places: Places = field(init=False)
     groups: Groups = field(init=False)
     management: Management = field(init=False)
     zones: dict[str, Zone] = field(init=False)
@@ -122,7 +124,8 @@ class WebWork:
         }
         self._wheel = TimerWheel(self.reactor)
         self.instance = Instance(self.reactor, self, self.place, self.clock)
-        self.groups = Groups(self.reactor)
+        self.places = Places(self.main.worker_connections, self.reactor.seconds)
+        self.groups = Groups(self.reactor, self.places)
         self.logs = LogFiles(
             self.reactor,
             variables(self.clock),
@@ -130,7 +133,7 @@ class WebWork:
             self.clock,
         )
         for block in http:
-            make = partial(Groups.from_scope, block, self.reactor)
+            make = partial(Groups.from_scope, block, self.reactor, self.places)
             self.groups = self._tolerate(make) or self.groups
             self.warnings += self.groups.warnings
         self.management = Management(self.reactor, http, self.groups, self.clock)
@@ -311,7 +314,7 @@ class WebWork:
             wheel=self._wheel,
             serials=self._serials,
             now=self.clock,
-            max_connections=self.main.worker_connections,
+            places=self.places,
             # Of a Unix socket's clients ``api`` wants to know whose they are.
             asks_socket=where.address[0].startswith("unix:")
             or needs_socket(self.loaded.variables, wildcard=where.wildcard),

@@ -196,14 +196,21 @@ class HttpConnection(Passing):
         return "writing"
 
     @property
-    def idle_since(self) -> float:
+    def waiting_since(self) -> float:
         """When it began to wait for a request, by the factory's clock; NEVER if it does not."""
         if self._state is not State.HEAD or self._wait is not Wait.IDLE or self._pumping:
             return NEVER
-        if self._parser is not None or self._eof or type(self.transport) is not DirectServer:
+        if self._parser is not None:
             return NEVER
         timeout = self._idle_timeout if self.served else self.factory.client_header_timeout
         return self.deadline - timeout
+
+    @property
+    def idle_since(self) -> float:
+        """The same, if it could be parked now."""
+        if self._eof or type(self.transport) is not DirectServer:
+            return NEVER
+        return self.waiting_since
 
     def leave(self) -> socket.socket | None:
         """Let go of an idle connection's socket, which lives on; None while it is in use."""

@@ -17,6 +17,7 @@ from .connection import HttpConnection
 from .message import Application, ForwardedPeer, Peer, TransferSettings
 from .parking import ParkingLot
 from .parser import Limits, NamedLimits
+from .places import Places
 from .plans import Plans
 from .serializer import Serializer
 from .timers import Clock, TimerWheel
@@ -32,6 +33,10 @@ class Connection(Protocol):
     @property
     def idle_since(self) -> float:
         """When it began to wait for a request, if it could be parked now, else NEVER."""
+
+    @property
+    def waiting_since(self) -> float:
+        """When it began to wait for a request; NEVER if it does something else."""
 
     def drain(self, parting: float) -> None:
         """The server stops: close if idle for ``parting`` more seconds, else after the answer."""
@@ -49,7 +54,7 @@ class HttpFactory:
     request's own are known; ``client_header_timeout`` is in seconds; ``named`` is there where
     other servers have other limits. Factories of one process
     share the ``wheel`` and the ``serials`` that number connections. ``now`` is the time of day.
-    ``max_connections`` is ``worker_connections``: one more is closed as it comes (0: no limit).
+    ``places`` are the process's: who finds none is closed as it comes.
     ``asks_socket`` says that requests need `Peer.socket`.
     """
 
@@ -67,7 +72,7 @@ class HttpFactory:
         wheel: TimerWheel | None = None,
         serials: Iterator[int] | None = None,
         now: Callable[[], float] = time.time,
-        max_connections: int = 0,
+        places: Places | None = None,
         asks_socket: bool = False,
     ) -> None:
         self.app = app
@@ -81,7 +86,8 @@ class HttpFactory:
         self.wheel = wheel or TimerWheel(clock)
         self.serializer = Serializer(b"imagefarm", __version__.encode())
         self.now = now
-        self.max_connections = max_connections
+        self.places = places or Places(0, clock.seconds)
+        self.places.count_too(self)
         self.asks_socket = asks_socket
         self.plans = Plans()
         self._second = 0
@@ -133,7 +139,7 @@ class HttpFactory:
     def admit(self) -> bool:
         """Count a connection that has come; False if there is no place for it."""
         self.accepted += 1
-        if self.max_connections and self.count >= self.max_connections:
+        if not self.places.free():
             self.refused += 1
             return False
         return True

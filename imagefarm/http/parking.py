@@ -190,6 +190,16 @@ class ParkingLot:
         os.close(fd)
         self._factory.left()
 
+    def close_oldest(self, number: int) -> int:
+        """Close so many, those first whose time is over first; how many it were."""
+        closed = 0
+        while closed < number and self._shelves:
+            records = self._shelves[min(self._shelves)].records
+            for fd in tuple(records)[: number - closed]:
+                self.close(fd)
+                closed += 1
+        return closed
+
     def clear(self) -> None:
         """Close them all."""
         for fd in tuple(self._places):

@@ -66,9 +66,9 @@ class ProxiedConnection:
 
     __slots__ = ("_address", "_factory", "_parser", "deadline", "slot", "transport")
 
-    #: For ``stub_status`` and `http.parking`: see `HttpConnection`.
+    #: For ``stub_status``, `http.parking` and `http.places`: see `HttpConnection`.
     phase = "reading"
-    idle_since = NEVER
+    idle_since = waiting_since = NEVER
 
     def __init__(self, factory: ProxiedFactory, address: Any) -> None:
         self._factory = factory

@@ -23,7 +23,7 @@ class Fault(Enum):
 
     CONNECT, SEND and CLOSED are ``proxy_next_upstream``'s ``error``, TIMEOUT its ``timeout``,
     INVALID_HEADER its ``invalid_header``. LOCAL is no fault of the peer: the local address of
-    ``*_bind`` can't be used.
+    ``*_bind`` can't be used, or there are too few ``worker_connections``.
     """
 
     CONNECT = "connect"

@@ -1,4 +1,4 @@
-"""``worker_rlimit_nofile``: how many descriptors the process may have open."""
+"""``worker_rlimit_nofile``: how many descriptors a worker may have open."""
 
 from __future__ import annotations
 
@@ -18,3 +18,15 @@ def limit_open_files(number: int) -> str | None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         return f"setrlimit(RLIMIT_NOFILE, {number}) failed ({error}), limit is {hard}"
     return None
+
+
+def too_few_files(connections: int, number: int | None) -> str | None:
+    """What to say, in nginx's words, if ``connections`` can't all have descriptors.
+
+    ``number`` is ``worker_rlimit_nofile``; without it, what the process has counts.
+    """
+    if number is None:
+        number = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if number == resource.RLIM_INFINITY or connections <= number:
+        return None
+    return f"{connections} worker_connections exceed open file resource limit: {number}"

@@ -8,12 +8,20 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable
 from typing import Any, Final
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from imagefarm.http.binding import Local
 from imagefarm.http.message import Request, Response
-from imagefarm.http.upstream import ExchangeRules, Outgoing, UpstreamConnection
+from imagefarm.http.places import Places
+from imagefarm.http.upstream import (
+    ExchangeRules,
+    Fault,
+    Outgoing,
+    UpstreamConnection,
+    UpstreamError,
+)
 
 from .connector import Connecting
 from .exchange import Exchange, Link, local_of
@@ -32,7 +40,8 @@ class Group:
     """An `UpstreamGroup`.
 
     ``reactor`` provides IReactorTCP, IReactorUNIX and IReactorTime. ``name`` is the group's in
-    the configuration, for logs. Call `stop` at the end: idle connections are closed.
+    the configuration, for logs; ``places`` are those of the process. Call `stop` at the end:
+    idle connections are closed.
     """
 
     log = Logger()
@@ -44,6 +53,7 @@ class Group:
         peers: Peers,
         policy: Policy,
         keepalive: KeepaliveSettings,
+        places: Places | None = None,
     ) -> None:
         self.reactor = reactor
         self.name = name
@@ -59,6 +69,7 @@ class Group:
         self.on_replace: list[Callable[[], None]] = []
         self._idle: IdlePool[Link] = IdlePool(keepalive)
         self._links: dict[UpstreamConnection, Link] = {}
+        self._places = places or Places(0, reactor.seconds)
         self._sweep: Any = None
         self._trim: Any = None
         self._stopped = False
@@ -122,10 +133,17 @@ class Group:
 
         Errs with `UpstreamError`; may be cancelled.
         """
+        if not self._places.take():
+            return fail(_no_place(self._places.limit))
         connecting = Connecting(self.reactor, peer.address, rules, local)
-        return connecting.start().addCallback(
-            self._connected, peer, self._kind(peer, rules, local)
+        kind = self._kind(peer, rules, local)
+        return connecting.start().addCallbacks(
+            self._connected, self._not_connected, callbackArgs=(peer, kind)
         )
+
+    def _not_connected(self, failure: Failure) -> Failure:
+        self._places.give_back()
+        return failure
 
     def _connected(self, connection: UpstreamConnection, peer: Peer, kind: Hashable) -> Link:
         link = Link(connection, peer, kind, self.reactor.seconds())
@@ -168,6 +186,7 @@ class Group:
 
     def _on_closed(self, connection: UpstreamConnection) -> None:
         link = self._links.pop(connection)
+        self._places.give_back()
         self._idle.remove(link)
         exchange, link.exchange = link.exchange, None
         if exchange is not None:
@@ -206,3 +225,8 @@ class Group:
     def __repr__(self) -> str:
         name = self.name.decode("utf-8", "replace")
         return f"<Group {name} links={len(self._links)} idle={len(self._idle)}>"
+
+
+def _no_place(limit: int) -> UpstreamError:
+    words = f"{limit} worker_connections are not enough while connecting to upstream"
+    return UpstreamError(Fault.LOCAL, words, unsent=True)

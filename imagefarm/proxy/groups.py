@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 
 from imagefarm.config.errors import ConfigurationError, Invalid, Problem
 from imagefarm.config.table import Scope
+from imagefarm.http.places import Places
 
 from .addresses import Authority, parse_authority, resolve
 from .destinations import Destinations
@@ -40,8 +41,9 @@ _IMPLICIT: Final = KeepaliveSettings(connections=0)
 class Groups:
     """The ``upstream`` blocks by name, and the implicit groups made so far."""
 
-    def __init__(self, reactor: Any) -> None:
+    def __init__(self, reactor: Any, places: Places | None = None) -> None:
         self.reactor = reactor
+        self._places = places or Places(0, reactor.seconds)
         #: Harmless defects of the blocks.
         self.warnings: list[Problem] = []
         self._named: dict[str, Group] = {}
@@ -51,9 +53,12 @@ class Groups:
         self._memberships: list[Membership] = []
 
     @classmethod
-    def from_scope(cls, http: Scope, reactor: Any) -> Groups:
-        """Build the groups of the ``http`` block. Raises `ConfigurationError`."""
-        groups = cls(reactor)
+    def from_scope(cls, http: Scope, reactor: Any, places: Places | None = None) -> Groups:
+        """Build the groups of the ``http`` block. Raises `ConfigurationError`.
+
+        ``places`` are those of the process.
+        """
+        groups = cls(reactor, places)
         problems: list[Problem] = []
         for scope in http.blocks(UPSTREAM_BLOCK):
             directive = scope.directive
@@ -136,7 +141,9 @@ class Groups:
         return group
 
     def _make(self, name: str, peers: list[Peer]) -> Group:
-        return Group(self.reactor, name.encode(), Peers(peers), RoundRobin(), _IMPLICIT)
+        return Group(
+            self.reactor, name.encode(), Peers(peers), RoundRobin(), _IMPLICIT, self._places
+        )
 
     def _block(self, scope: Scope) -> Group:
         """The group of one ``upstream`` block. Raises `Invalid`."""
@@ -158,7 +165,9 @@ class Groups:
             timeout=scope[KEEPALIVE_TIMEOUT],
         )
         encoded = name.encode("utf-8", "surrogateescape")
-        group = Group(self.reactor, encoded, Peers(membership.peers()), policy, keepalive)
+        group = Group(
+            self.reactor, encoded, Peers(membership.peers()), policy, keepalive, self._places
+        )
         group.zone = bool(scope[ZONE])
         group.state = None if state is None else state.path
         if membership.changes and names is not None:

@@ -21,7 +21,6 @@ TICK = 0.5
 #: What a busy machine may add.
 SLACK = 2.0
 CONNECTIONS = 700
-FEW = 20
 BIG = 64 << 20
 SMALL = b"picture" * 1500
 
@@ -243,37 +242,3 @@ class SlowClients(StagedCase):
         self.assertEqual(len(stalled.ended), 500)
         self.assertGreater(fresh, 20)
         self.assertLess(statistics.median(client.seconds), 3 * alone + 0.002)
-
-
-class TooMany(StagedCase):
-    def test_worker_connections(self) -> None:
-        """More than that are closed as they come; those that are there don't notice."""
-        port = server(FEW).port
-        # The connections by which the server was found to listen have gone when this has.
-        rawhttp.exchange(port, rawhttp.request("/small.jpg", "Connection: close"))
-        clients = [Client(port) for _ in range(FEW)]
-        for client in clients:
-            self.addCleanup(client.close)
-            client.get()
-        for _ in range(3 * FEW):
-            with rawhttp.connect(port) as sock:
-                self.assertFalse(_answers(sock))
-        for client in clients:
-            client.get()
-        clients.pop().close()
-
-        def room() -> bool:
-            with rawhttp.connect(port) as sock:
-                return _answers(sock)
-
-        wait_until(room, 30, "room for one more")
-
-
-def _answers(sock: socket.socket) -> bool:
-    """Whether a request gets an answer."""
-    reader = rawhttp.Reader(sock)
-    try:
-        sock.sendall(rawhttp.request("/small.jpg"))
-        return reader.answer() is not None
-    except (BrokenPipeError, ConnectionResetError):
-        return False

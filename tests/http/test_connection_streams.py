@@ -233,10 +233,20 @@ class DrainTests(SynchronousTestCase):
         self.assertTrue(client.transport.aborted)
         self.assertEqual(client.app.outcomes, [(b"/", 499, 0)])
 
-    def test_max_connections(self) -> None:
+    def test_worker_connections(self) -> None:
         client = Client()
-        client.factory.max_connections = 1
+        client.factory.places.limit = 1
+        client.send(b"GET / HT")
         self.assertIsNone(client.factory.buildProtocol(client.transport.getPeer()))
+        client.leave()
+        self.assertIsNotNone(client.factory.buildProtocol(client.transport.getPeer()))
+
+    def test_idle_makes_room(self) -> None:
+        client = Client()
+        client.get()
+        client.factory.places.limit = 1
+        self.assertIsNone(client.factory.buildProtocol(client.transport.getPeer()))
+        self.assertTrue(client.closing)  # and so there is a place for the next one
         client.leave()
         self.assertIsNotNone(client.factory.buildProtocol(client.transport.getPeer()))
 

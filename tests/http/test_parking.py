@@ -266,14 +266,18 @@ class Parking(SynchronousTestCase):
         self.assertEqual(serials, set(range(1, len(clients) + 1)))
         self.assertEqual((bench.factory.count, len(bench.lot)), (len(clients), 0))
 
-    def test_max_connections(self) -> None:
-        """They count for ``worker_connections``."""
+    def test_worker_connections(self) -> None:
+        """They count; one that waits makes room for one that comes."""
         bench = self.bench()
-        bench.factory.max_connections = 2
-        bench.parked(b"/", b"/")
-        refused = bench.connect()
-        self.assertEqual((bench.factory.refused, bench.factory.count), (1, 2))
-        self.assertTrue(bench.closed(refused))
+        clients = bench.parked(b"/", b"/")
+        bench.factory.places.limit = 2
+        third = bench.connect()
+        bench.until(lambda: bench.factory.accepted == 3)
+        self.assertEqual((bench.factory.refused, bench.factory.count), (0, 2))
+        self.assertEqual(len(bench.lot), 1)
+        self.assertEqual(sorted(map(bench.closed, clients)), [False, True])
+        third.sendall(GET % b"/third")
+        bench.until(lambda: len(bench.app.done) == 3)
 
     def test_drain(self) -> None:
         bench = self.bench()

@@ -126,7 +126,7 @@ class ProxiedTests(SynchronousTestCase):
         self.assertEqual(self.http.connections, set())
 
     def test_worker_connections_count_it(self) -> None:
-        self.http.max_connections = 1
+        self.http.places.limit = 1
         wire = self.connect()
         self.assertIsNone(self.factory.buildProtocol(wire.getPeer()))
         self.assertEqual(self.http.refused, 1)
@@ -206,8 +206,8 @@ class ByAddressTests(SynchronousTestCase):
 
     def test_turned_away(self) -> None:
         factory = self.factory("any")
-        factory.max_connections = 1
-        factory.connections.add(object())
+        factory.places.limit = 1
+        self.assertTrue(factory.places.take())
         wire = Wire()
         wire.protocol = ByAddress(factory, {}).buildProtocol(wire.getPeer())
         wire.protocol.makeConnection(wire)

@@ -3,6 +3,8 @@ import sys
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from imagefarm.process.limits import too_few_files
+
 CODE = """
 import resource, sys
 from imagefarm.process.limits import limit_open_files
@@ -28,3 +30,11 @@ class LimitTests(SynchronousTestCase):
         message = self.limit(2**40)
         self.assertTrue(message.startswith(f"setrlimit(RLIMIT_NOFILE, {2**40}) failed ("))
         self.assertTrue(message.endswith(", limit is 200 200"))
+
+    def test_too_few_files(self) -> None:
+        self.assertEqual(
+            too_few_files(200, 199), "200 worker_connections exceed open file resource limit: 199"
+        )
+        self.assertIsNone(too_few_files(200, 200))
+        self.assertIn("exceed open file resource limit: ", too_few_files(2**60, None) or "")
+        self.assertIsNone(too_few_files(1, None))
