@@ -71,6 +71,8 @@ class Places:
         self.limit = limit
         #: Connections to upstreams, those that are being opened included.
         self.upstream = 0
+        #: So many more find a place, whoever leaves meanwhile.
+        self._sure = 0
         self._clock = clock
         self._occupants: list[Occupants] = []
         self._said = {"alert": -1, "warn": -1}
@@ -91,10 +93,15 @@ class Places:
 
     def free(self) -> bool:
         """Whether there is a place for one more; idle clients may have to go for it."""
+        if self._sure:
+            self._sure -= 1
+            return True
         limit = self.limit
         if not limit:
             return True
-        if limit - self.used > limit // SPARE:
+        plenty = limit - self.used - limit // SPARE
+        if plenty > 0:
+            self._sure = plenty - 1
             self._idle.clear()
             return True
         self._make_room()

@@ -58,7 +58,7 @@ class Connections(CommandCase):
         return answer.status if answer is not None else 0
 
     def errors(self, text: str) -> None:
-        wait_until(lambda: text in self.prefix.log("error.log"), 5, text)
+        wait_until(lambda: text in self.prefix.log("error.log"), 30, text)
 
     def test_places(self) -> None:
         self.begin()
