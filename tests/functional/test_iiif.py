@@ -7,9 +7,8 @@ import sys
 from pathlib import Path
 
 from PIL import Image
-from twisted.trial.unittest import SkipTest
 
-from tests.support import farm
+from tests.support import farm, tools
 from tests.support.stages import StagedCase
 
 #: Seconds that the validator may take; it needs about five.
@@ -21,7 +20,7 @@ def validation_info() -> object:
     try:
         from iiif_validator.validator import ValidationInfo
     except ImportError:
-        raise SkipTest("iiif-validator is not installed") from None
+        raise tools.missing("iiif-validator") from None
     return ValidationInfo()
 
 

@@ -13,8 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from twisted.trial.unittest import SkipTest
-
 from tests.support import rawhttp, tools
 from tests.support.acceptor import Acceptor
 from tests.support.certificates import self_signed
@@ -362,9 +360,7 @@ class WebSocketTests(TunnelCase):
     def test_messages(self) -> None:
         """The websockets library on both sides."""
         if not websocket_server():
-            if tools.REQUIRED:
-                raise AssertionError("websockets is not installed")
-            raise SkipTest("websockets is not installed")
+            raise tools.missing("websockets")
         from websockets.sync.client import connect
 
         url = f"ws://127.0.0.1:{self.site.port}/websocket"

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import re
 
-from twisted.trial.unittest import SynchronousTestCase
-
 from tests.support import browser, farm
 from tests.support.processes import wait_until
+from tests.support.stages import StagedCase
 
 _TILE = re.compile(r"/iiif/photos%2Flandscape\.jpg/\d+,\d+,512,512/512,512/0/default\.jpg .* 200 ")
 
 
-class Zoom(SynchronousTestCase):
+class Zoom(StagedCase):
     def setUp(self) -> None:
         self.prefix = farm.parts().prefix
 

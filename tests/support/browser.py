@@ -14,7 +14,7 @@ from . import tools
 SECONDS = 120
 #: How long the page's own clock runs before it is looked at, in milliseconds. It stands still
 #: while something is being loaded.
-BUDGET = 15_000
+BUDGET = 60_000
 
 
 def _run(url: str, *options: str) -> str:

@@ -17,10 +17,15 @@ def tool(*patterns: str) -> str:
         found = shutil.which(pattern) or next(iter(sorted(glob.glob(pattern))), None)
         if found:
             return found
-    message = f"{patterns[0]} is not installed"
+    raise missing(patterns[0])
+
+
+def missing(name: str) -> Exception:
+    """What a test raises that can't do without ``name``."""
+    message = f"{name} is not installed"
     if REQUIRED:
-        raise AssertionError(f"{message}, and IMAGEFARM_REQUIRE_INTEROP=1 demands it")
-    raise unittest.SkipTest(message)
+        return AssertionError(f"{message}, and IMAGEFARM_REQUIRE_INTEROP=1 demands it")
+    return unittest.SkipTest(message)
 
 
 def nginx() -> str:
