@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from PIL import Image, PngImagePlugin
+from PIL import Image
 from PIL.ImageFile import ImageFile
 
 from .formats import Format
@@ -60,11 +60,5 @@ def _xmp(image: ImageFile) -> bytes:
 
 
 def options(kept: dict[str, bytes], format: Format) -> dict[str, Any]:
-    """The encoder's options for what a format holds."""
-    fitting: dict[str, Any] = {name: data for name, data in kept.items() if format in _HOLDS[name]}
-    if format is Format.PNG and "xmp" in fitting:
-        chunks = PngImagePlugin.PngInfo()
-        text = fitting.pop("xmp").decode("utf-8", "replace")
-        chunks.add_itxt("XML:com.adobe.xmp", text)
-        fitting["pnginfo"] = chunks
-    return fitting
+    """The options of Pillow's encoder for what a format holds."""
+    return {name: data for name, data in kept.items() if format in _HOLDS[name]}

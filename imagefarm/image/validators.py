@@ -11,12 +11,13 @@ import imagefarm
 from imagefarm.http.dates import parse_http
 from imagefarm.http.etag import listed
 
+from . import deflate
 from .formats import Offer, Wanted
 from .recipe import Recipe
 from .source import Identity
 
 #: Other encoders make other bytes of the same recipe.
-_MAKERS = f"{imagefarm.__version__} {PIL.__version__}"
+_MAKERS = f"{imagefarm.__version__} {PIL.__version__} {deflate.NAME}"
 
 
 def entity_tag(
