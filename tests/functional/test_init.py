@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 from tests.functional.test_commands import CommandCase
-from tests.functional.test_reload import Client
-from tests.support import farm
+from tests.functional.test_reload import Clients
+from tests.support import farm, tools
 from tests.support.processes import accepts, descendants, running, wait_until
 
 TWISTD = """#!/bin/sh
@@ -51,12 +53,32 @@ class InitScript(CommandCase):
             timeout=60,
         ).returncode  # fmt: skip
 
-    def await_answers(self, client: Client) -> None:
-        enough = client.answers + 20
-        wait_until(lambda: client.answers > enough, 30, "answers")
+    def logrotate(self) -> list[str]:
+        """The command that rotates, as a rule in the night."""
+        program = tools.tool("logrotate", "/usr/sbin/logrotate")
+        top = self.prefix.directory
+        text = (farm.SHIPPED / "logrotate.d" / "imagefarm").read_text()
+        for old, new in (
+            ("/var/lib/imagefarm/logs", str(self.prefix.logs)), ("/run/imagefarm", f"{top}/run"),
+        ):  # fmt: skip
+            self.assertIn(old, text)
+            text = text.replace(old, new)
+        config = top / "logrotate"
+        config.write_text(text)
+        config.chmod(0o644)
+        return [program, "--force", "--state", f"{top}/state", str(config)]
+
+    def await_answers(self, log: Path, clients: Clients) -> None:
+        wait_until(log.exists, 30, "new log")
+        enough = clients.loads[0].count() + 20
+        wait_until(lambda: clients.loads[0].count() > enough, 30, "answers")
 
     def test_a_life(self) -> None:
-        """Stale pidfile, start, double start, reload, logs rotated under load, stop."""
+        """Stale pidfile, start, double start, reload, logs rotated under load, stop.
+
+        The logs are rotated by our file for logrotate, and by the script's own action.
+        """
+        logrotate = self.logrotate()
         self.pidfile.parent.mkdir()
         self.pidfile.write_text("999999\n")
         self.assertEqual([self.service(action) for action in ("status", "reload")], [1, 7])
@@ -66,23 +88,28 @@ class InitScript(CommandCase):
         self.assertEqual([self.service(action) for action in ("start", "status")], [0, 0])
         self.assertEqual(self.pid_in(self.pidfile), pid)
 
-        client = Client(self.port, 3)
-        self.addCleanup(client.stop)
-        before = descendants(pid)
-        self.assertEqual(self.service("reload"), 0)
         log, errors = self.prefix.logs / "slave_access.log", self.prefix.logs / "slave_error.log"
-        wait_until(lambda: set(descendants(pid)) - set(before), 30, "new worker")
-        wait_until(lambda: not set(descendants(pid)) & set(before), 30, "end of the old one")
-        for number in range(2):
-            log.rename(f"{log}.{number}")
-            errors.rename(f"{errors}.{number}")
+        with Clients(self) as clients:
+            before = descendants(pid)
+            self.assertEqual(self.service("reload"), 0)
+            wait_until(lambda: set(descendants(pid)) - set(before), 30, "new worker")
+            wait_until(lambda: not set(descendants(pid)) & set(before), 30, "end of the old one")
+            for _ in range(3):
+                subprocess.run(logrotate, check=True)
+                self.await_answers(log, clients)
+            log.rename(f"{log}.old")
+            errors.rename(f"{errors}.old")
             self.assertEqual(self.service("reopen"), 0)
-            wait_until(log.exists, 30, "new log")
-            self.await_answers(client)
-        client.stop()
-        self.assertEqual(client.failures, [])
+            self.await_answers(log, clients)
+        clients.assert_good(self)
         self.assertEqual(self.service("stop"), 0)
         self.assertEqual([self.service(action) for action in ("status", "stop")], [3, 0])
         self.assertFalse(accepts(self.port))
-        kept = "".join(path.read_text() for path in self.prefix.logs.glob("slave_access.log*"))
-        self.assertEqual(kept.count("GET /a.txt "), client.answers)
+        files = list(self.prefix.logs.glob("slave_access.log*"))
+        names = {path.name.removeprefix("slave_access.log") for path in files}
+        self.assertEqual(names, {"", ".1", ".2.gz", ".3.gz", ".old"})
+        lines = b"".join(
+            gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+            for path in files
+        )
+        self.assertEqual(lines.count(b'"GET /load/'), len(clients.answers))

@@ -6,12 +6,14 @@ import json
 import os
 import signal
 import socket
-import threading
-import time
+from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 
-from tests.functional.test_commands import QUICK_SECONDS, CommandCase
-from tests.support import rawhttp
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.functional.test_commands import LARGE, QUICK_SECONDS, CommandCase, SlowDownload
+from tests.support.load import Answer, Load, make_body
 from tests.support.processes import (
     Daemon,
     accepts,
@@ -22,13 +24,15 @@ from tests.support.processes import (
     wait_until,
 )
 
-RELOADS = 12
+#: Of the two cases; a hundred more take half a minute.
+RELOADS = int(os.environ.get("IMAGEFARM_TEST_RELOADS", "40"))
+FEW_RELOADS = 10
 #: What a process may have grown by, in bytes, when it has done all reloads but the first few.
 SLACK = 2 << 20
 
 CONFIGURATION = """
 worker_processes {workers};
-worker_shutdown_timeout 5s;
+worker_shutdown_timeout 2s;
 error_log  logs/error.log notice;
 pid        logs/status.pid;
 events {{ }}
@@ -45,41 +49,38 @@ http {{
 """
 
 
-class Client(threading.Thread):
-    """Asks and asks, ``kept`` requests on a connection, until it is told to stop."""
+class Clients:
+    """Those that ask all the time, in processes of their own: with a connection for each request,
+    with one for five, and for ever."""
 
-    def __init__(self, port: int, kept: int) -> None:
-        super().__init__(daemon=True)
-        self.port, self.kept = port, kept
-        self.ending = threading.Event()
-        self.answers = 0
-        self.failures: list[str] = []
-        self.start()
+    def __init__(self, case: CommandCase) -> None:
+        targets = [f"/load/{number}.bin" for number in range(10)]
+        (case.images / "load").mkdir()
+        for number, target in enumerate(targets):
+            (case.images / target[1:]).write_bytes(make_body(target, 3000 * number))
+        self.loads = [
+            Load(case.port, rate, targets, kept=kept) for rate, kept in ((40, 1), (40, 5), (80, 0))
+        ]
 
-    def run(self) -> None:
-        while not self.ending.is_set():
-            try:
-                self.connection()
-            except Exception as error:
-                self.failures.append(repr(error))
+    def __enter__(self) -> Clients:
+        with ExitStack() as stack:
+            for load in self.loads:
+                stack.enter_context(load)
+            self._stack = stack.pop_all()
+        return self
 
-    def connection(self) -> None:
-        with rawhttp.connect(self.port) as sock:
-            reader = rawhttp.Reader(sock)
-            for _ in range(self.kept):
-                sock.sendall(rawhttp.request("/a.txt"))
-                answer = reader.answer()
-                if answer is None or (answer.status, answer.body) != (200, b"a file"):
-                    self.failures.append(repr(answer))
-                    return
-                self.answers += 1
-                if answer.header("connection") == "close" or self.ending.is_set():
-                    return
-                time.sleep(0.001)
+    def __exit__(self, *reason: object) -> None:
+        self._stack.close()
 
-    def stop(self) -> None:
-        self.ending.set()
-        self.join(rawhttp.TIMEOUT)
+    @property
+    def answers(self) -> list[Answer]:
+        """After the end: of all of them."""
+        return [answer for load in self.loads for answer in load.answers]
+
+    def assert_good(self, case: SynchronousTestCase) -> None:
+        """There were some, and no request was lost."""
+        outcomes = Counter(answer.outcome.strip() for answer in self.answers)
+        case.assertEqual(set(outcomes), {"good"}, outcomes)
 
 
 class ReloadCase(CommandCase):
@@ -122,28 +123,32 @@ class ReloadCase(CommandCase):
 class Changes(ReloadCase):
     """What the workers are to see nothing of."""
 
+    reloads = FEW_RELOADS
+
     def test_under_load(self) -> None:
-        """No request is lost, no old worker stays, descriptors and memory stay level."""
+        """No request is lost, no old worker stays, descriptors and memory stay level.
+
+        Old workers stay for ``worker_shutdown_timeout`` where a client does not go on.
+        """
+        with (self.images / "large.bin").open("wb") as file:
+            file.truncate(LARGE)
         daemon = self.begin()
-        clients = [Client(self.port, kept) for kept in (1, 1, 5, 1000)]
-        self.addCleanup(lambda: [client.stop() for client in clients])
-        level = (0, 0)
-        for version in range(RELOADS):
-            self.configure(version)
-            self.reload(daemon)
-            if version == RELOADS // 3:
-                level = self._level(daemon)
-        for client in clients:
-            client.stop()
-        self.assertEqual([failure for client in clients for failure in client.failures], [])
-        self.assertGreater(min(client.answers for client in clients), RELOADS)
-        self.await_version(str(RELOADS - 1))
-        wait_until(lambda: len(descendants(daemon.pid)) == self.workers, 30, "end of old workers")
-        after = self._level(daemon)
+        with Clients(self) as clients:
+            stalled = SlowDownload(self.port, "/large.bin")
+            self.addCleanup(stalled.sock.close)
+            level = (0, 0)
+            for version in range(self.reloads):
+                self.configure(version)
+                self.reload(daemon)
+                if version == self.reloads // 3:
+                    level = self._level(daemon)
+            self.await_version(str(self.reloads - 1))
+            after = self._level(daemon)
+        clients.assert_good(self)
         self.assertLessEqual(after[0], level[0])
         self.assertLess(after[1] - level[1], SLACK)
         status = self.status()
-        self.assertEqual((status["generation"], status["last_reload"]), (RELOADS + 1, "ok"))
+        self.assertEqual((status["generation"], status["last_reload"]), (self.reloads + 1, "ok"))
         self.assertEqual(status["workers"], descendants(daemon.pid))
 
     def _level(self, daemon: Daemon) -> tuple[int, int]:
@@ -172,6 +177,7 @@ class ChangesOfSeveral(Changes):
     """The same with two workers."""
 
     workers = 2
+    reloads = RELOADS
 
 
 class Masters(ReloadCase):

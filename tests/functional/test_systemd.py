@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import socket
+import subprocess
 import sys
+import tempfile
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
 
 from tests.functional.test_reload import ReloadCase
-from tests.support import farm
+from tests.support import farm, tools
 from tests.support.processes import Daemon
 
 #: As systemd starts a service: the listening socket is descriptor 3, and the variables are set.
@@ -66,3 +72,26 @@ class Service(ReloadCase):
         daemon.signal(signal.SIGTERM)
         told(b"STOPPING=1")
         self.assertEqual(daemon.wait(), 0)
+
+
+class Units(SynchronousTestCase):
+    def test_verified(self) -> None:
+        """systemd has nothing to say about our units."""
+        program = tools.tool("systemd-analyze")
+        directory = Path(tempfile.mkdtemp(prefix="units-"))
+        self.addCleanup(shutil.rmtree, directory)
+        units = []
+        for path in (farm.SHIPPED / "systemd").iterdir():
+            text = path.read_text().replace("/opt/imagefarm/bin/twistd", sys.executable)
+            units.append(directory / path.name)
+            units[-1].write_text(text)
+        self.assertEqual(len(units), 6)
+        self.assertEqual(self.verify(program, *units), "")
+        units[0].write_text("[Unit]\nDescription=x\nWhen=never\n")
+        self.assertIn("'When'", self.verify(program, *units))
+
+    def verify(self, program: str, *units: Path) -> str:
+        done = subprocess.run(
+            [program, "verify", "--man=no", *units], capture_output=True, text=True, check=False
+        )
+        return done.stdout + done.stderr
