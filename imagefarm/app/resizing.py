@@ -4,26 +4,33 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from attrs import asdict
 from twisted.internet.defer import Deferred, DeferredList, succeed
+from twisted.python.failure import Failure
 
 from imagefarm.fastcgi.responder import ResponderFactory
 from imagefarm.fastcgi.session import FastCGIRequest
 from imagefarm.http.message import Response
 from imagefarm.http.meter import Meter
+from imagefarm.http.requestlog import Context, RequestLogs, quotable
 from imagefarm.image.directives import ResizerSettings
 from imagefarm.image.pool import WorkerPool
 from imagefarm.image.service import ImageService
+from imagefarm.process.errorlog import ErrorLogSetting
 from imagefarm.process.privileges import Belongings
 from imagefarm.process.sockets import Endpoint
 from imagefarm.resources.status import json_response, metrics_response
 
 from .instance import Instance, Place
+from .logs import Note
 from .metrics import resizer_families
 from .totals import Figures, resizer_status
+
+#: Gives the error logs of settings, and a witness of what they are told.
+ErrorLogging = Callable[[Sequence[ErrorLogSetting], Note], RequestLogs]
 
 #: Originals that each worker tells of.
 MAX_TOLD: Final = 50
@@ -33,7 +40,12 @@ class ResizerWork:
     """`Work` of the resizer's process."""
 
     def __init__(
-        self, reactor: Any, settings: ResizerSettings, endpoints: Sequence[Endpoint], place: Place
+        self,
+        reactor: Any,
+        settings: ResizerSettings,
+        endpoints: Sequence[Endpoint],
+        place: Place,
+        error_logs: ErrorLogging,
     ) -> None:
         self._reactor = reactor
         self._settings = settings
@@ -43,13 +55,24 @@ class ResizerWork:
         self._pool = WorkerPool(reactor, settings.pool)
         roots = [os.fsencode(settings.root)]
         self._images = ImageService(
-            roots, self._pool, settings.pool.limits, settings.fallback, settings.places
-        )
+            roots, self._pool, settings.pool.limits, settings.fallback, settings.places,
+            report=self._say_why,
+        )  # fmt: skip
+        self._errors = error_logs((), self.instance.recent.write)
         self._factory = ResponderFactory(self._answer, reactor)
         self._ports: list[Any] = []
 
     def __repr__(self) -> str:
         return f"<ResizerWork {self._pool!r}>"
+
+    def _say_why(
+        self, params: Mapping[bytes, bytes], message: str, failure: Failure | None
+    ) -> None:
+        """For the error log: why a request is answered with 500 or more."""
+        if failure is None:
+            self._errors.write("error", message, _context(params))
+        else:
+            self._errors.fail(message, failure, _context(params))
 
     def _answer(self, request: FastCGIRequest) -> Deferred[Response]:
         path = self._settings.status_path
@@ -125,3 +148,22 @@ class ResizerWork:
     def belongings(self) -> Belongings:
         """Nothing but the error log."""
         return Belongings()
+
+
+def _context(params: Mapping[bytes, bytes]) -> Context:
+    """Whose request it is, as far as the web server has said it: the id in REQUEST_ID, or as it
+    passes on its own client's X-Request-ID.
+    """
+
+    def said(*names: bytes) -> str:
+        return quotable(next((params[name] for name in names if params.get(name)), b""))
+
+    words = (said(b"REQUEST_METHOD"), said(b"REQUEST_URI"), said(b"SERVER_PROTOCOL"))
+    return Context(
+        client=said(b"REMOTE_ADDR"),
+        server=said(b"SERVER_NAME"),
+        request=" ".join(word for word in words if word),
+        host=said(b"HTTP_HOST"),
+        referrer=said(b"HTTP_REFERER"),
+        request_id=said(b"REQUEST_ID", b"HTTP_X_REQUEST_ID"),
+    )

@@ -68,7 +68,7 @@ def resizer(loaded: Loaded, options: Options, reactor: Any) -> Plan:
     logs = ErrorLogs(main, options.prefix)
 
     def make(reactor: Any, boards: Boards) -> ResizerWork:
-        return ResizerWork(reactor, settings, endpoints, _place(boards))
+        return ResizerWork(reactor, settings, endpoints, _place(boards), logs.place)
 
     work = make(reactor, Boards())
     return Plan(options.prefix, main, loaded.warnings, endpoints, logs, work, make)

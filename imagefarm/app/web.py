@@ -29,6 +29,7 @@ from imagefarm.http.factory import HttpFactory
 from imagefarm.http.filters.slice import SLICE
 from imagefarm.http.message import Handler
 from imagefarm.http.places import Places
+from imagefarm.http.requestid import REQUEST_ID_FROM, Naming
 from imagefarm.http.requestlog import RequestLogs
 from imagefarm.http.slicing import Slicing
 from imagefarm.http.timers import TimerWheel
@@ -318,6 +319,7 @@ class WebWork:
             # Of a Unix socket's clients ``api`` wants to know whose they are.
             asks_socket=where.address[0].startswith("unix:")
             or needs_socket(self.loaded.variables, wildcard=where.wildcard),
+            naming=self._naming(listener.servers),
         )
         made = None
         if where.ssl:
@@ -325,6 +327,15 @@ class WebWork:
             made, warnings = contexts(listener, self.certificates, hello=hello)
             self.warnings += warnings
         return Door(where, factory, made, head.tcp_nodelay)
+
+    def _naming(self, servers: Sequence[Scope]) -> Naming | None:
+        """Unless servers differ, or something else depends on the field that it is taken from."""
+        rules = {server[REQUEST_ID_FROM] for server in servers}
+        trusted = rules.pop()
+        if trusted is None or rules:
+            return None
+        variable = "http_" + trusted.field.decode().replace("-", "_")
+        return None if variable in self.loaded.variables else Naming(trusted)
 
     # Work
 

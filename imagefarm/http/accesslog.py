@@ -21,7 +21,7 @@ from imagefarm.config.table import HSL, LOCATION_IF, AnyRow, Environment, ListRo
 from imagefarm.config.values import parse_size, parse_time
 from imagefarm.config.variables import Template, VariableTable
 
-from .logformat import LOG_FORMAT, LogFormat, NamedFacts, Outline, asks_name, combined, fill
+from .logformat import LOG_FORMAT, LogFormat, Outline, asks_name, combined, fill
 from .message import Facts, Request
 from .requestlog import printable
 from .syslog import Syslog, SyslogTarget, parse_target
@@ -370,7 +370,7 @@ def ask_name(outlines: Outlines) -> bool:
     return any(asks_name(outline) for _, _, outline in outlines)
 
 
-def write_again(outlines: Outlines, facts: Facts | NamedFacts) -> None:
+def write_again(outlines: Outlines, facts: Facts) -> None:
     """Log a repetition."""
     for file, path, outline in outlines:
         file.append(path, fill(outline, facts))

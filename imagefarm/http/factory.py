@@ -19,6 +19,7 @@ from .parking import ParkingLot
 from .parser import Limits, NamedLimits
 from .places import Places
 from .plans import Plans
+from .requestid import Naming
 from .serializer import Serializer
 from .timers import Clock, TimerWheel
 
@@ -74,6 +75,7 @@ class HttpFactory:
         now: Callable[[], float] = time.time,
         places: Places | None = None,
         asks_socket: bool = False,
+        naming: Naming | None = None,
     ) -> None:
         self.app = app
         self.clock = clock
@@ -89,6 +91,8 @@ class HttpFactory:
         self.places = places or Places(0, clock.seconds)
         self.places.count_too(self)
         self.asks_socket = asks_socket
+        #: How the request id is found in the bytes of a request, where one is believed.
+        self.naming = naming
         self.plans = Plans()
         self._second = 0
         self.connections: set[Connection] = set()

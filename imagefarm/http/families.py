@@ -183,7 +183,6 @@ class Member:
 
     many: Final = True
     took: Final = 0.0
-    request_id: Final = b""
 
     def __init__(
         self, family: Family, line: bytes, path: bytes, what: Identity, mtime: int, body: bytes

@@ -30,8 +30,6 @@ _JSON: Final = {
     b"\f": b"\\f",
 }  # fmt: skip
 
-#: Facts, and the request id.
-NamedFacts = tuple[bytes, bytes, int, int, int, int, bytes]
 Escape = Callable[[bytes | None], bytes]
 #: A line with places for what varies, and what goes there: look-ups of the time, or places in
 #: `message.Facts`.
@@ -124,7 +122,7 @@ def asks_name(outline: Outline) -> bool:
     return Stability.NAME.fact in outline[1]
 
 
-def fill(outline: Outline, facts: Facts | NamedFacts) -> bytes:
+def fill(outline: Outline, facts: Facts) -> bytes:
     """The line of an outline, now."""
     text, gaps = outline
     # Nothing in a time needs escaping, and its look-up needs no request.

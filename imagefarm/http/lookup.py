@@ -31,7 +31,6 @@ class Stability(Enum):
     BODY = "the size of the answer's body"
     SIZE = "the size of the request"
     CONNECTION = "the number of the connection"
-    #: It is the last of the facts, which the dispatcher adds where somebody asks for it.
     NAME = "the request id"
 
     @property

@@ -409,8 +409,9 @@ class Request:
 
 
 #: What varies among requests that are answered alike: request line and path; in bytes the body,
-#: the whole answer and the request; the connection's number.
-Facts = tuple[bytes, bytes, int, int, int, int]
+#: the whole answer and the request; the connection's number; the request id, where somebody has
+#: been told of one, else nothing.
+Facts = tuple[bytes, bytes, int, int, int, int, bytes]
 
 #: What `Repeated.replay` is called with.
 Occasion = tuple[Headers, Peer, int, int, float, int, bool]
@@ -431,10 +432,6 @@ class Repeated(Protocol):
     @property
     def many(self) -> bool:
         """See the class."""
-
-    @property
-    def request_id(self) -> bytes:
-        """The request's, if somebody has been told of one already; else empty."""
 
     @property
     def took(self) -> float:

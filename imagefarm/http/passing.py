@@ -10,6 +10,7 @@ from .exchange import Exchange
 from .message import Request
 from .parser import ParsedHead, RequestParser
 from .relays import Relaying, Wire
+from .requestid import REQUEST_ID
 from .waiting import State
 
 if TYPE_CHECKING:
@@ -39,8 +40,10 @@ class Passing(Ending):
         self._state = State.HEAD if relaying is None else State.BUSY
         self._await_nothing()
 
-    def take_up(self, data: bytes, started: float, wire: Wire) -> Exchange:
+    def take_up(self, data: bytes, started: float, wire: Wire, name: bytes) -> Exchange:
         """Go on with a request that has been sent on already, on the ordinary path.
+
+        ``name`` is the request id that the peer has been told, if it was.
 
         Where the connection is closed nobody waits for the answer.
         """
@@ -50,6 +53,8 @@ class Passing(Ending):
         request = self._request(parsed, None)
         self._started = following
         request.wire = wire
+        if name:
+            request.variables[REQUEST_ID] = name
         exchange = self._bodiless(request, keep=parsed.keep_alive)
         if self._state is not State.CLOSED:
             self._exchange = exchange

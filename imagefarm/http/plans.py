@@ -114,7 +114,6 @@ class Plan:
 
     many: Final = False
     took: Final = 0.0
-    request_id: Final = b""
 
     def __init__(
         self, request: Request, response: Response, framing: bytes, headers_at: HeadersAt

@@ -119,7 +119,7 @@ class Client(Protocol):
     def relayed(self, relaying: Relaying, block: Block, body: bytes, size: int) -> None:
         """Answer with what came for a request of ``size`` bytes."""
 
-    def take_up(self, data: bytes, started: float, wire: Wire) -> Exchange:
+    def take_up(self, data: bytes, started: float, wire: Wire, name: bytes) -> Exchange:
         """Go on on the ordinary path."""
 
 
@@ -134,13 +134,14 @@ class WireGroup(Protocol):
 class Route:
     """How a request was sent on, by the handler's word: ``head`` for the next like it, too.
 
-    ``rules`` are the group's. ``head`` is what follows the request line, to the empty line.
+    ``rules`` are the group's. ``head`` is what follows the request line, to the empty line; where
+    the request id stands in it, it is cut.
     ``max_head`` is the most that an answer's head may have, in bytes.
     """
 
     group: WireGroup
     rules: Any
-    head: bytes
+    head: tuple[bytes, ...]
     max_head: int
 
 
@@ -218,7 +219,7 @@ class Relay:
         self.group = route.group
         self.rules = route.rules
         self.max_head = route.max_head
-        self.tails: dict[tuple[Block, str], bytes] = {}
+        self.tails: dict[tuple[Block, str], tuple[bytes, ...]] = {}
         self.presents: dict[tuple[Block, bytes], Present] = {}
 
     def learn(self, block: Block, request: Request, response: Response, route: Route) -> None:
@@ -268,12 +269,12 @@ class Relaying:
         "_values",
         "_wire",
         "line",
+        "name",
         "took",
         "uri",
     )  # fmt: skip
 
     many: Final = True
-    request_id: Final = b""
     # As an exchange: one that waits for the application.
     body: Final = None
     phase: Final = Phase.PENDING
@@ -290,12 +291,15 @@ class Relaying:
         line: bytes,
         started: float,
         wire: Wire,
+        name: bytes,
     ) -> None:
         self._connection = connection
         self._relay = relay
         self._block = block
         self._data = data
         self.line = line
+        #: The request id that goes out with it, if one does.
+        self.name = name
         self.uri = target_of(line)
         self._started = started
         self._wire = wire
@@ -333,7 +337,7 @@ class Relaying:
     def inflate(self) -> Exchange:
         """Go on on the ordinary path."""
         self._lose_patience()
-        exchange = self._connection.take_up(self._data, self._started, self._wire)
+        exchange = self._connection.take_up(self._data, self._started, self._wire, self.name)
         if not self._wire.taken:
             self._wire.release()
         return exchange

@@ -9,6 +9,7 @@ from .message import Peer, Request, Response, TransferSettings
 from .parser import ParsedHead
 from .plans import Block, Plan
 from .relays import Relaying, Wire
+from .requestid import fresh_id
 from .timers import Clock
 from .tls_transport import with_handshake
 from .transport import with_socket
@@ -37,10 +38,11 @@ class Replaying(Waiting):
         end = data.find(b"\r\n")
         if end < 0:
             return False
-        now = self.factory.now()
-        found = self.factory.plans.find(data, end, now)
+        now, naming = self.factory.now(), self.factory.naming
+        asked, name = (data, b"") if naming is None else naming.cut(data, end, self.peer)
+        found = self.factory.plans.find(asked, end, now)
         if found is None:
-            if self._relay(data, end, now):
+            if not name and self._relay(data, end, now):
                 return True
             self._alone = data if data.endswith(b"\r\n\r\n") else b""
             return False
@@ -48,7 +50,7 @@ class Replaying(Waiting):
             self.peer = with_handshake(self.peer, self.transport)
             if self.peer.tls is None:
                 return False  # the request of a plain connection: 497
-        self._answer(*found, len(data), now)
+        self._answer(*found, len(data), now, name)
         return True
 
     def _relay(self, data: bytes, end: int, now: float) -> bool:
@@ -61,18 +63,25 @@ class Replaying(Waiting):
         wire = None if tail is None else relay.group.wire(relay.rules)
         if wire is None or tail is None:
             return False
-        relaying = Relaying(self, relay, block, data, line, now, wire)
+        name = fresh_id() if len(tail) > 1 else b""
+        relaying = Relaying(self, relay, block, data, line, now, wire, name)
         self._hold(relaying)
-        wire.send(line + tail, relaying)
+        wire.send(line + name.join(tail), relaying)
         return True
 
     def relayed(self, relaying: Relaying, block: Block, body: bytes, size: int) -> None:
         """The answer has come."""
         self._hold(None)
-        self._answer(block, relaying, body, size, self.factory.now())
+        self._answer(block, relaying, body, size, self.factory.now(), relaying.name)
 
     def _answer(
-        self, block: Block, plan: Plan | Member | Relaying, body: bytes, size: int, now: float
+        self,
+        block: Block,
+        plan: Plan | Member | Relaying,
+        body: bytes,
+        size: int,
+        now: float,
+        name: bytes,
     ) -> None:
         factory = self.factory
         if factory.asks_socket and not self.served:
@@ -94,7 +103,7 @@ class Replaying(Waiting):
             plan,
             (block, peer.address),
             (block.headers, peer, number, size, now, sent, keep),
-            (plan.line, plan.uri, len(body), sent, size, peer.serial),
+            (plan.line, plan.uri, len(body), sent, size, peer.serial, name),
         )
         self._idle_timeout = transfer.keepalive_timeout
         if keep:
@@ -109,13 +118,18 @@ class Replaying(Waiting):
             return
         if self.factory.named is not None and self.factory.secure:
             return  # with another SNI the same bytes may mean something else
-        self.factory.plans.know(self._alone, self._alone.index(b"\r\n"), parsed)
+        naming, end = self.factory.naming, self._alone.index(b"\r\n")
+        if naming is None:
+            self.factory.plans.know(self._alone, end, parsed)
+        elif naming.clear(parsed.head.headers):
+            self.factory.plans.know(naming.cut(self._alone, end, self.peer)[0], end, parsed)
 
     def learn(self, request: Request, response: Response, framing: bytes) -> None:
         """For the exchange: an answer that may be remembered."""
         if self._alone:
-            end = self._alone.index(b"\r\n")
-            self.factory.plans.learn(self._alone, end, request, response, framing)
+            naming, end = self.factory.naming, self._alone.index(b"\r\n")
+            data = self._alone if naming is None else naming.cut(self._alone, end, self.peer)[0]
+            self.factory.plans.learn(data, end, request, response, framing)
 
     @property
     def clock(self) -> Clock:
@@ -131,7 +145,7 @@ class Replaying(Waiting):
         """A request is being answered in this way, or no longer."""
         raise NotImplementedError
 
-    def take_up(self, data: bytes, started: float, wire: Wire) -> Exchange:
+    def take_up(self, data: bytes, started: float, wire: Wire, name: bytes) -> Exchange:
         """Go on with a request that has been sent on already, on the ordinary path."""
         raise NotImplementedError
 

@@ -18,10 +18,13 @@ from imagefarm.config.ast import Directive
 from imagefarm.config.errors import Invalid
 from imagefarm.config.table import HTTP, SERVER, Environment, Row
 
-from .message import ForwardedPeer, Request
+from .headers import Headers
+from .message import ForwardedPeer, Peer, Request
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
+#: Clients of whom it is remembered whether they are believed.
+MAX_CLIENTS: Final = 1024
 #: The name of the variable that keeps it.
 REQUEST_ID: Final = "request_id"
 
@@ -36,18 +39,20 @@ class TrustedId:
 
     field: bytes
     sources: tuple[Network | str, ...] | None = None
+    #: The field as the configuration spells it.
+    spelling: bytes = b""
 
     def of(self, request: Request) -> bytes | None:
         """What ``request`` says it is called, if that is to be believed."""
         found = request.head.headers.first(self.field)
-        if found is None or not _TRUSTED.fullmatch(found) or not self._trusts(request):
+        if found is None or not _TRUSTED.fullmatch(found) or not self.trusts(request.peer):
             return None
         return found
 
-    def _trusts(self, request: Request) -> bool:
+    def trusts(self, peer: Peer) -> bool:
+        """Whether a client, or who speaks for it, is believed."""
         if self.sources is None:
             return True
-        peer = request.peer
         if isinstance(peer, ForwardedPeer):
             peer = peer.original or peer
         if peer.address == "unix:":
@@ -74,7 +79,7 @@ def _request_id_from(directive: Directive, env: Environment) -> TrustedId | None
             sources.append(word if word == "unix:" else ipaddress.ip_network(word, strict=False))
         except ValueError:
             raise Invalid(f'invalid address "{word}"') from None
-    return TrustedId(name.lower().encode(), tuple(sources) or None)
+    return TrustedId(name.lower().encode(), tuple(sources) or None, name.encode())
 
 
 REQUEST_ID_FROM: Final[Row[TrustedId | None]] = Row(
@@ -85,6 +90,43 @@ REQUEST_ID_FROM: Final[Row[TrustedId | None]] = Row(
     "from one of these addresses (from any, if none is named). A value of other characters than "
     "letters, digits and ._=+/-, or not of 8 to 128 of them, is not taken. nginx lacks this.",
 )  # fmt: skip
+
+
+class Naming:
+    """Finds a believed request id in the bytes of a request.
+
+    Requests that are the same but for it can be recognised then (`http.plans`).
+    """
+
+    def __init__(self, trusted: TrustedId) -> None:
+        self._trusted = trusted
+        self._before = b"\r\n" + trusted.spelling + b": "
+        self._known: dict[str, bool] = {}
+
+    def cut(self, data: bytes, end: int, peer: Peer) -> tuple[bytes, bytes]:
+        """``data`` without it, and the id; empty where there is none. The line ends at ``end``."""
+        at = data.find(self._before, end)
+        if at < 0:
+            return data, b""
+        start = at + len(self._before)
+        stop = data.find(b"\r", start)
+        name = data[start:stop]
+        if not _TRUSTED.fullmatch(name) or not self._believes(peer):
+            return data, b""
+        # No request that is read has a NUL: it is told from one that has no id.
+        return b"%b\0%b" % (data[:start], data[stop:]), name
+
+    def _believes(self, peer: Peer) -> bool:
+        known = self._known.get(peer.address)
+        if known is None:
+            if len(self._known) >= MAX_CLIENTS:
+                self._known.clear()
+            known = self._known[peer.address] = self._trusted.trusts(peer)
+        return known
+
+    def clear(self, headers: Headers) -> bool:
+        """Whether there is no more than one such field, however it is spelled."""
+        return len(list(headers.getall(self._trusted.field))) <= 1
 
 
 def fresh_id(random: Callable[[int], bytes] = os.urandom) -> bytes:

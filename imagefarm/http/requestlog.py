@@ -42,7 +42,7 @@ def printable(value: bytes) -> str:
     return value.decode("latin-1").encode("unicode_escape").decode("ascii")
 
 
-def _quotable(value: bytes | None) -> str:
+def quotable(value: bytes | None) -> str:
     """As `printable`, for between quotes: what a client says must not look like our words."""
     return "" if value is None else printable(value).replace('"', "\\x22")
 
@@ -98,15 +98,15 @@ def context(request: Request, upstream: str = "") -> Context:
     head = request.received or request.head
     major, minor = head.version
     host, referrer = head.headers.first(b"host"), head.headers.first(b"referer")
-    line = f"{_quotable(head.method)} {_quotable(head.target)} HTTP/{major}.{minor}"
+    line = f"{quotable(head.method)} {quotable(head.target)} HTTP/{major}.{minor}"
     return Context(
         request.peer.serial,
         request.peer.address,
         "" if request.server is None else printable(request.server.name),
         line,
         upstream,
-        _quotable(host),
-        _quotable(referrer),
+        quotable(host),
+        quotable(referrer),
         printable(request_id(request)),
     )
 

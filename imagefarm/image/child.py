@@ -70,6 +70,8 @@ class WorkerProcess(ProcessProtocol):
         self._owner = owner
         self._decoder = Decoder(limits.max_output_bytes)
         self._channel: Channel
+        #: The process's number, also after its end.
+        self.pid: int | None = None
 
     def spawn(self, reactor: Any, limits: Limits) -> None:
         """Start the process. A socket carries the messages, a pipe its errors."""
@@ -83,6 +85,7 @@ class WorkerProcess(ProcessProtocol):
             childFDs={0: end, 1: end, 2: "r"},
         )
         self._channel.started()
+        self.pid = self.transport.pid
 
     def send(self, job: Job) -> None:
         """Give it a job; it must be idle."""

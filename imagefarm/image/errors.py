@@ -13,6 +13,8 @@ class ImageError(Exception):
     """An image request that has no image for an answer. ``reason`` is one line of ASCII."""
 
     status: ClassVar[int] = 500
+    #: What only the log is to know: which process, what became of it.
+    detail: str = ""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)

@@ -204,7 +204,9 @@ class WorkerPool:
             self.counters.crashes += 1
             recipe = ticket.job.recipe.canonical()
             self.log.error("a worker died of {recipe}", recipe=recipe)
-            self._settle(ticket, Failed("the image could not be made"))
+            died = Failed("the image could not be made")
+            died.detail = f"worker {worker.pid} died of {recipe}"
+            self._settle(ticket, died)
         if not self._stopping:
             delay = 0.0
             if not worker.was_ready:
@@ -312,7 +314,9 @@ class WorkerPool:
         del self._running[worker]
         worker.kill()
         limit = self.settings.limits.deadline
-        self._settle(ticket, DeadlineExceeded(f"the image took longer than {limit:g} s"))
+        late = DeadlineExceeded(f"the image took longer than {limit:g} s")
+        late.detail = f"worker {worker.pid} was killed"
+        self._settle(ticket, late)
 
     def _cancel(self, ticket: _Ticket) -> None:
         self.counters.cancelled += 1

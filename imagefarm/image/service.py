@@ -37,6 +37,10 @@ MAX_RECIPE = 1000
 RETRY_AFTER = 1
 
 
+#: Takes a request's parameters, why its answer is 500 or more, and where our own code failed.
+Report = Callable[[Mapping[bytes, bytes], str, Failure | None], None]
+
+
 class Pool(Protocol):
     """Does jobs: `pool.WorkerPool`."""
 
@@ -49,7 +53,7 @@ class ImageService:
 
     Roots are searched in order. DOCUMENT_ROOT and SCRIPT_FILENAME of the web server are not
     looked at: which files are served is decided here alone. ``clock`` is in seconds since the
-    epoch: signed URLs expire.
+    epoch: signed URLs expire. ``report`` is told why an answer is 500 or more.
     """
 
     log = Logger()
@@ -62,6 +66,7 @@ class ImageService:
         fallback: bytes = b"",
         places: Places | None = None,
         clock: Callable[[], float] = time.time,
+        report: Report | None = None,
     ) -> None:
         self._roots = tuple(roots)
         self._pool = pool
@@ -71,6 +76,7 @@ class ImageService:
         self._places = places or Places()
         self._clock = clock
         self._iiif = IIIFService(self, limits)
+        self._report = report or self._say
 
     @property
     def quarantined(self) -> int:
@@ -90,9 +96,9 @@ class ImageService:
             refusal.headers.add(b"Allow", b"GET, HEAD")
             return succeed(refusal)
         try:
-            answer = self._answer(params).addErrback(self._failed)
+            answer = self._answer(params).addErrback(self._failed, params)
         except Exception:
-            answer = succeed(self._failed(Failure()))
+            answer = succeed(self._failed(Failure(), params))
         if method == b"HEAD":
             answer.addCallback(_without_body)
         return answer
@@ -102,17 +108,17 @@ class ImageService:
         if asked.place.dialect is not Dialect.IIIF:
             return self.picture(read_wish(asked, self._limits, self._clock()), params)
         try:
-            answer = self._iiif.answer(asked, params).addErrback(self._failed)
+            answer = self._iiif.answer(asked, params).addErrback(self._failed, params)
         except ImageError:
-            answer = succeed(self._failed(Failure()))
+            answer = succeed(self._failed(Failure(), params))
         return answer.addCallback(_for_all_origins)
 
     def picture(self, wish: Wish, params: Mapping[bytes, bytes]) -> Deferred[Response]:
         """The picture, or that it has not changed, or why there is none. Never errs."""
         try:
-            answer = self._picture(wish, params).addErrback(self._failed)
+            answer = self._picture(wish, params).addErrback(self._failed, params)
         except Exception:
-            answer = succeed(self._failed(Failure()))
+            answer = succeed(self._failed(Failure(), params))
         if self._fallback:
             answer.addCallback(self._or_fallback, params, wish.recipe)
         return answer
@@ -190,13 +196,22 @@ class ImageService:
             return root, source
         raise NotFound("there is no such source")
 
-    def _failed(self, failure: Failure) -> Response:
+    def _say(self, params: Mapping[bytes, bytes], message: str, failure: Failure | None) -> None:
+        if failure is None:
+            self.log.error("{text}", text=message)
+        else:
+            self.log.failure("{text}", failure, text=message)
+
+    def _failed(self, failure: Failure, params: Mapping[bytes, bytes]) -> Response:
         error = failure.value
         if isinstance(error, CancelledError):
             return _plain(503, "the request was given up")
         if not isinstance(error, ImageError):
-            self.log.failure("the resizer failed", failure)
+            self._report(params, "the resizer failed", failure)
             return _plain(500, "the image could not be made")
+        if error.status >= 500:
+            detail = f" ({error.detail})" if error.detail else ""
+            self._report(params, f"answered {error.status}: {error.reason}{detail}", None)
         response = _plain(error.status, error.reason)
         if error.status == 503:
             response.headers.add(b"Retry-After", b"%d" % RETRY_AFTER)

@@ -13,6 +13,7 @@ from imagefarm.http.headers import Headers
 from imagefarm.http.lookup import Stability, stability_of
 from imagefarm.http.message import BodyStream, Request, RequestHead, Response
 from imagefarm.http.relays import Route
+from imagefarm.http.requestid import REQUEST_ID
 from imagefarm.http.requestlog import printable, report
 from imagefarm.http.spool import SpooledBody, spool
 from imagefarm.http.upstream import (
@@ -56,7 +57,7 @@ class BadValue(ValueError):
 def _relayable(settings: ProxySettings) -> bool:
     """Whether requests go out alike but for their target, for one client and header block."""
     target = settings.target.target
-    stable = (Stability.ANSWER,)
+    stable = (Stability.ANSWER, Stability.NAME)
     return (
         target is not None
         and target.scheme == "http"
@@ -184,7 +185,12 @@ class ProxyPass:
             return None
         head = request_head(outgoing)
         connector: Any = rules.connection
-        return Route(group, rules, head[head.index(b"\r\n") :], connector.max_head)
+        head = head[head.index(b"\r\n") :]
+        name = request.variables.get(REQUEST_ID)
+        if name is not None and name in b" ".join(value for _, value in request.head.headers):
+            return None  # what the client has said is not ours to cut
+        cut = (head,) if name is None else tuple(head.split(name))
+        return Route(group, rules, cut, connector.max_head)
 
     # -- the request to the upstream -----------------------------------------------------------
 

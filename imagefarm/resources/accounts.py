@@ -40,7 +40,7 @@ class Accounts:
         if known is None:
             request = plan.replay(*occasion)
             cell = self._meter(request).cell(request.outcome.status)
-            lines = lines_of(request, plan.request_id, one_of_many=plan.many)
+            lines = lines_of(request, facts[6], one_of_many=plan.many)
             if lines is None:
                 _count(cell, plan.took, facts)
                 return
@@ -48,7 +48,7 @@ class Accounts:
                 memory.clear()
             known = memory[key] = lines, cell
         _count(known[1], plan.took, facts)
-        known[0].write(facts, plan.request_id)
+        known[0].write(facts)
 
     def _meter(self, request: Request) -> Meter:
         name = request.server.name

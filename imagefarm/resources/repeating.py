@@ -28,16 +28,14 @@ class Lines:
     named: bool
     trusted: bytes | None
 
-    def write(self, facts: Facts, name: bytes) -> None:
-        """Write them once more. ``name`` is the request id, if somebody has been told of one."""
-        if not self.named:
-            write_again(self.outlines, facts)
-            return
-        name = name or self.trusted or fresh_id()
+    def write(self, facts: Facts) -> None:
+        """Write them once more."""
+        if self.named and not facts[6]:
+            facts = (*facts[:6], self.trusted or fresh_id())
         for note in self.notes:
             if self.logs is not None:
-                self.logs.again(note, facts[-1], name)
-        write_again(self.outlines, (*facts, name))
+                self.logs.again(note, facts[5], facts[6])
+        write_again(self.outlines, facts)
 
 
 def lines_of(request: Request, name: bytes, *, one_of_many: bool) -> Lines | None:

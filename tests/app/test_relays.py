@@ -155,7 +155,7 @@ class Master:
         clock = lambda: now + self.world.seconds()  # noqa: E731
         loaded = read(Options("master", str(prefix / "master.conf"), str(prefix)), clock=clock)
         log = ErrorLines()
-        self.errors = log.lines
+        self.errors, self.names = log.lines, log.names
         self.work = WebWork(
             self.world, loaded, MainSettings(), str(prefix),
             lambda settings, note: log, clock,
