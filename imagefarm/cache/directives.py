@@ -103,6 +103,39 @@ class Rows:
         )  # fmt: skip
 
 
+def _storing_rows(prefix: str) -> dict[str, Any]:
+    """What is cached, and for how long."""
+    return {
+        "valid": ListRow(
+            name=f"{prefix}_cache_valid", contexts=HSL, arity=(1, None), convert=_valid,
+            syntax="[code ... | any] time",
+            doc="How long responses are fresh that do not say it themselves; without codes "
+            "200, 301 and 302. A server error is cached only where its code is named.",
+        ),
+        "min_uses": Row(
+            name=f"{prefix}_cache_min_uses", contexts=HSL, convert=number, default=1,
+            syntax="number",
+            doc="After how many requests a response is cached.",
+        ),
+        "methods": Row(
+            name=f"{prefix}_cache_methods", contexts=HSL, arity=(1, None), convert=_methods,
+            default_text="GET HEAD",
+            default=frozenset({b"GET", b"HEAD"}), syntax="GET | HEAD | POST ...",
+            doc="The request methods that are cached; GET and HEAD always are.",
+        ),
+        "bypass": ListRow(
+            name=f"{prefix}_cache_bypass", contexts=HSL, arity=(1, None), convert=_predicates,
+            syntax="string ...",
+            doc="The response is not taken from the cache if a string is not empty and not 0.",
+        ),
+        "no_cache": ListRow(
+            name=f"{prefix}_no_cache", contexts=HSL, arity=(1, None), convert=_predicates,
+            syntax="string ...",
+            doc="The response is not cached if a string is not empty and not 0.",
+        ),
+    }  # fmt: skip
+
+
 def _lock_rows(prefix: str) -> dict[str, Any]:
     """Who fills, and who waits."""
     return {
@@ -179,33 +212,7 @@ def make_rows(prefix: str) -> Rows:
             name=f"{prefix}_cache_key", contexts=HSL, convert=template, default=None,
             syntax="string", doc="The key under which a response is cached.",
         ),
-        valid=ListRow(
-            name=f"{prefix}_cache_valid", contexts=HSL, arity=(1, None), convert=_valid,
-            syntax="[code ... | any] time",
-            doc="How long responses are fresh that do not say it themselves; without codes "
-            "200, 301 and 302. A server error is cached only where its code is named.",
-        ),
-        min_uses=Row(
-            name=f"{prefix}_cache_min_uses", contexts=HSL, convert=number, default=1,
-            syntax="number",
-            doc="After how many requests a response is cached; each process counts its own.",
-        ),
-        methods=Row(
-            name=f"{prefix}_cache_methods", contexts=HSL, arity=(1, None), convert=_methods,
-            default_text="GET HEAD",
-            default=frozenset({b"GET", b"HEAD"}), syntax="GET | HEAD | POST ...",
-            doc="The request methods that are cached; GET and HEAD always are.",
-        ),
-        bypass=ListRow(
-            name=f"{prefix}_cache_bypass", contexts=HSL, arity=(1, None), convert=_predicates,
-            syntax="string ...",
-            doc="The response is not taken from the cache if a string is not empty and not 0.",
-        ),
-        no_cache=ListRow(
-            name=f"{prefix}_no_cache", contexts=HSL, arity=(1, None), convert=_predicates,
-            syntax="string ...",
-            doc="The response is not cached if a string is not empty and not 0.",
-        ),
+        **_storing_rows(prefix),
         use_stale=Row(
             name=f"{prefix}_cache_use_stale", default_text="off", contexts=HSL, arity=(1, None),
             convert=_use_stale, default=frozenset(),

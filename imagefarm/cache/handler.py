@@ -140,7 +140,8 @@ class CachingHandler:
     def _alone(self, asked: _Asked) -> bool:
         """Whether this request goes on as it is, and its answer is for nobody else."""
         settings, head = self.settings, asked.request.head
-        if asked.found is None and self.zone.uses(asked.digest) < settings.min_uses:
+        least = settings.min_uses if asked.found is None and not asked.waits else 1
+        if least > 1 and self.zone.asked(asked.digest) < least:
             return True
         if head.method == b"HEAD" and not settings.convert_head:
             return True

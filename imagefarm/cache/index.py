@@ -1,10 +1,10 @@
-"""What a process remembers of the files of a zone: sizes, uses, and when each was last used.
+"""What a process remembers of the files of a zone: sizes, and when each was last used.
 
 Without I/O; time is an argument. It is a memory, not the truth: the directory is. A file that
 is not here may still be a hit, one that is here may have been removed by another process.
 
-A record is 30 bytes in one of many small byte arrays, found by a search for its digest: a
-million of them take 40 megabytes, a third of what `keys_zone` grants. There is no list in the
+A record is 28 bytes in one of many small byte arrays, found by a search for its digest: a
+million of them take 34 megabytes, a quarter of what `keys_zone` grants. There is no list in the
 order of use: a pass over all records, in slices, picks the oldest 64th of them, and they go in
 order unless they were used since.
 """
@@ -28,12 +28,10 @@ CANDIDATES: Final = 64
 #: How far in the future a use may lie before we stop believing the clock, in seconds.
 SKEW: Final = 60.0
 
-#: Digest, time of last use, blocks, uses.
-_RECORD: Final = struct.Struct("=16sdIH")
-_VALUES: Final = struct.Struct("=dIH")
+#: Digest, time of last use, blocks.
+_RECORD: Final = struct.Struct("=16sdI")
+_VALUES: Final = struct.Struct("=dI")
 _LENGTH: Final = _RECORD.size
-_NO_FILE: Final = 0xFFFFFFFF
-_MOST_USES: Final = 0xFFFF
 
 
 def on_disk(size: int) -> int:
@@ -43,11 +41,10 @@ def on_disk(size: int) -> int:
 
 @frozen
 class Node:
-    """One key. ``size`` None: no file is known, only that it was asked for ``uses`` times."""
+    """One file: when it was last used, and what it takes on the disk."""
 
     accessed: float
-    size: int | None = None
-    uses: int = 0
+    size: int
 
 
 class Index:
@@ -58,7 +55,6 @@ class Index:
         #: The number of known files, and their bytes on the disk.
         self.files = 0
         self.size = 0
-        self._count = 0
         self._mask = (1 << max(limit // FILL, 1).bit_length()) - 1
         self._buckets: list[bytearray | None] = [None] * (self._mask + 1)
         self._restart()
@@ -71,11 +67,10 @@ class Index:
         self._candidates: list[tuple[float, bytes]] = []
 
     def __len__(self) -> int:
-        return self._count
+        return self.files
 
     def __contains__(self, digest: bytes) -> bool:
-        node = self.get(digest)
-        return node is not None and node.size is not None
+        return self._find(digest)[1] >= 0
 
     def __repr__(self) -> str:
         return f"<Index {self.files} files {self.size} bytes {len(self)}/{self.limit} keys>"
@@ -96,68 +91,34 @@ class Index:
         bucket, place = self._find(digest)
         if place < 0:
             return None
-        _, accessed, blocks, uses = _RECORD.unpack_from(bucket, place)
-        return Node(accessed, None if blocks == _NO_FILE else blocks * BLOCK, uses)
-
-    def use(self, digest: bytes, now: float) -> int:
-        """Count a request for ``digest``, which becomes the most recently used: the count."""
-        bucket, place = self._find(digest)
-        if place < 0:
-            self._add(bucket, digest, now, _NO_FILE, 1)
-            return 1
-        _, _, blocks, before = _RECORD.unpack_from(bucket, place)
-        uses: int = min(before + 1, _MOST_USES)
-        _VALUES.pack_into(bucket, place + 16, now, blocks, uses)
-        return uses
+        _, accessed, blocks = _RECORD.unpack_from(bucket, place)
+        return Node(accessed, blocks * BLOCK)
 
     def put(self, digest: bytes, size: int, accessed: float) -> None:
         """There is a file that takes ``size`` bytes (whole blocks), last used at ``accessed``."""
         bucket, place = self._find(digest)
         blocks = size // BLOCK
         if place < 0:
-            self._add(bucket, digest, accessed, blocks, 0)
-        else:
-            _, _, before, uses = _RECORD.unpack_from(bucket, place)
-            self._account(before, blocks)
-            _VALUES.pack_into(bucket, place + 16, accessed, blocks, uses)
-
-    def _add(
-        self, bucket: bytearray, digest: bytes, accessed: float, blocks: int, uses: int
-    ) -> None:
-        bucket += _RECORD.pack(digest, accessed, blocks, uses)
-        self._count += 1
-        self._account(_NO_FILE, blocks)
-
-    def _account(self, before: int, after: int) -> None:
-        if before != _NO_FILE:
-            self.files -= 1
-            self.size -= before * BLOCK
-        if after != _NO_FILE:
+            bucket += _RECORD.pack(digest, accessed, blocks)
             self.files += 1
-            self.size += after * BLOCK
-
-    def lost(self, digest: bytes) -> None:
-        """The file is gone; that it was asked for is remembered."""
-        bucket, place = self._find(digest)
-        if place >= 0:
-            _, accessed, before, uses = _RECORD.unpack_from(bucket, place)
-            self._account(before, _NO_FILE)
-            _VALUES.pack_into(bucket, place + 16, accessed, _NO_FILE, uses)
+        else:
+            self.size -= _RECORD.unpack_from(bucket, place)[2] * BLOCK
+            _VALUES.pack_into(bucket, place + 16, accessed, blocks)
+        self.size += blocks * BLOCK
 
     def forget(self, digest: bytes) -> None:
-        """The file is gone; its uses are forgotten too."""
+        """The file is gone."""
         bucket, place = self._find(digest)
         if place >= 0:
-            _, _, before, _ = _RECORD.unpack_from(bucket, place)
-            self._account(before, _NO_FILE)
-            self._count -= 1
+            self.files -= 1
+            self.size -= _RECORD.unpack_from(bucket, place)[2] * BLOCK
             bucket[place : place + _LENGTH] = bucket[-_LENGTH:]
             del bucket[-_LENGTH:]
 
     def clear(self) -> None:
         """Forget everything."""
         self._buckets = [None] * (self._mask + 1)
-        self.files = self.size = self._count = 0
+        self.files = self.size = 0
         self._restart()
 
     # The order of use
@@ -169,12 +130,12 @@ class Index:
         """
         if self._next is None:
             self._next, self._chosen = 0, []
-        most = max(self._count // SHARE, CANDIDATES)
+        most = max(self.files // SHARE, CANDIDATES)
         first, self._next = self._next, self._next + SWEEP
         chosen, future = self._chosen, now + SKEW
         worst = -chosen[0][0] if len(chosen) >= most else float("inf")
         for bucket in self._buckets[first : self._next]:
-            for digest, used, _, _ in _RECORD.iter_unpack(bucket or b""):
+            for digest, used, _ in _RECORD.iter_unpack(bucket or b""):
                 accessed = 0.0 if used > future else used
                 if accessed >= worst:
                     continue
@@ -207,4 +168,4 @@ class Index:
     @property
     def full(self) -> bool:
         """There are more nodes than ``keys_zone`` allows."""
-        return self._count > self.limit
+        return self.files > self.limit

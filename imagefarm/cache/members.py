@@ -19,7 +19,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import itertools
-import mmap
 import os
 import struct
 from collections.abc import Iterator
@@ -27,15 +26,14 @@ from typing import Final
 
 from attrs import define, frozen
 
+from .mapped import HEADER, Mapped, opened
+
 #: The records of a member's ring; a power of two.
 RING: Final = 4096
-_MAGIC: Final = b"imfS\0\0\0\1"
-_NUMBER: Final = struct.Struct("=Q")
 #: digest, bytes on the disk, time; bytes `_REMOVED`: the file was removed.
 _RECORD: Final = struct.Struct("=16sQd")
 _REMOVED: Final = (1 << 64) - 1
-_HEADER: Final = 64
-_MEMBER: Final = _HEADER + RING * _RECORD.size
+_MEMBER: Final = HEADER + RING * _RECORD.size
 _STATE: Final = 4096
 # Places of numbers in a member's file: written by its owner, and by the manager.
 _HEAD, _STORED, _TAIL, _SEEN = 8, 16, 24, 32
@@ -54,53 +52,10 @@ class Note:
     moment: float
 
 
-class _Mapped:
-    """Numbers in a mapped file."""
-
-    def __init__(self, fd: int, length: int) -> None:
-        self.fd = fd
-        if os.fstat(fd).st_size < length:
-            # Not a sparse file: a page that the disk has no room for would be a SIGBUS.
-            os.posix_fallocate(fd, 0, length)
-        self.map = mmap.mmap(fd, length)
-        if self.map[:8] != _MAGIC:
-            self.map[8:_HEADER] = bytes(_HEADER - 8)
-            self.map[:8] = _MAGIC
-
-    def __getitem__(self, place: int) -> int:
-        number: int = _NUMBER.unpack_from(self.map, place)[0]
-        return number
-
-    def __setitem__(self, place: int, value: int) -> None:
-        _NUMBER.pack_into(self.map, place, value)
-
-    def close(self) -> None:
-        """Unmap, and let the lock go."""
-        self.map.close()
-        os.close(self.fd)
-
-    def stands_at(self, path: bytes) -> bool:
-        """Whether the file is still the one at ``path``."""
-        try:
-            return os.path.samestat(os.fstat(self.fd), os.stat(path))
-        except OSError:
-            return False
-
-
-def _opened(path: bytes, length: int, *, create: bool) -> _Mapped:
-    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | (os.O_CREAT if create else 0)
-    fd = os.open(path, flags, 0o600)
-    try:
-        return _Mapped(fd, length)
-    except BaseException:
-        os.close(fd)
-        raise
-
-
 @define(eq=False)
 class _Own:
     path: bytes
-    file: _Mapped
+    file: Mapped
 
 
 class Board:
@@ -113,9 +68,9 @@ class Board:
     def __init__(self, path: bytes) -> None:
         self._members = os.path.join(path, b"members")
         self._state_path = os.path.join(path, b"state")
-        self._state: _Mapped | None = None
+        self._state: Mapped | None = None
         self._own: _Own | None = None
-        self._others: dict[bytes, _Mapped] = {}
+        self._others: dict[bytes, Mapped] = {}
         self._met = 0
 
     @property
@@ -129,7 +84,7 @@ class Board:
             self.leave()
         if self._state is None:
             os.makedirs(self._members, 0o700, exist_ok=True)
-            self._state = _opened(self._state_path, _STATE, create=True)
+            self._state = opened(self._state_path, _STATE, create=True)
         if self._own is not None and not self._own.file.stands_at(self._own.path):
             self._own.file.close()
             self._own = None
@@ -142,7 +97,7 @@ class Board:
         name = b"%s.%d.%d" % (os.urandom(6).hex().encode(), os.getpid(), next(_serials))
         path = os.path.join(self._members, name)
         try:
-            mapped = _opened(path, _MEMBER, create=True)
+            mapped = opened(path, _MEMBER, create=True)
         except OSError:
             with contextlib.suppress(OSError):
                 os.unlink(path)
@@ -172,7 +127,7 @@ class Board:
         for name in names.difference(self._others):
             with contextlib.suppress(OSError):
                 path = os.path.join(self._members, name)
-                self._others[name] = _opened(path, _MEMBER, create=False)
+                self._others[name] = opened(path, _MEMBER, create=False)
 
     def leave(self) -> None:
         """Be no member any more. What was not read yet stays for the manager."""
@@ -194,7 +149,7 @@ class Board:
             return
         own = self._own.file
         head = own[_HEAD]
-        place = _HEADER + head % RING * _RECORD.size
+        place = HEADER + head % RING * _RECORD.size
         size = _REMOVED if note.size is None else note.size
         _RECORD.pack_into(own.map, place, note.digest, size, note.moment)
         if note.size is not None:
@@ -254,7 +209,7 @@ class Board:
                 mapped.close()
 
     @staticmethod
-    def _read(file: _Mapped) -> Iterator[Note | None]:
+    def _read(file: Mapped) -> Iterator[Note | None]:
         head, tail = file[_HEAD], file[_TAIL]
         if not tail <= head <= tail + RING:
             # Lost, or not ours at all: the directory knows.
@@ -262,7 +217,7 @@ class Board:
             yield None
             return
         while tail < head:
-            place = _HEADER + tail % RING * _RECORD.size
+            place = HEADER + tail % RING * _RECORD.size
             digest, size, moment = _RECORD.unpack_from(file.map, place)
             yield Note(digest, None if size == _REMOVED else size, moment)
             tail += 1

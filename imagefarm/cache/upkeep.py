@@ -216,7 +216,7 @@ class Upkeep:
 
     def _drop(self, digest: bytes) -> None:
         node = self._index.get(digest)
-        if node is not None and node.size is not None:
+        if node is not None:
             self._before = max(self._before - node.size, 0)
         self._index.forget(digest)
 
@@ -314,7 +314,7 @@ class Upkeep:
 
     def _expel(self, digest: bytes, node: Node) -> None:
         """Forget a key; the manager removes its file, unless another process just used it."""
-        if self.manager and node.size is not None:
+        if self.manager:
             used = self._directory.used_at(digest)
             if used is not None and used[1] > node.accessed + 1 and not self._index.full:
                 self._index.put(digest, on_disk(used[0]), used[1])

@@ -30,6 +30,7 @@ from .purges import SOFT_PREFIX, Purges
 from .settings import ZoneSettings
 from .store import Directory, Found, Writer, digest_of
 from .upkeep import Clock, Counters, Upkeep
+from .uses import Uses
 
 #: A hit marks its file as used only if the last mark is older than this: the accuracy, in
 #: seconds, of "least recently used" between processes.
@@ -61,6 +62,7 @@ class Zone:
             settings, self.directory, self.index, self.board, self.counters, now, self._trouble,
             self.purger.chores(),
         )  # fmt: skip
+        self._uses = Uses(self.directory.path)
         self._troubled = False
 
     @property
@@ -170,10 +172,8 @@ class Zone:
     def _used(self, digest: bytes, found: Found | None) -> None:
         now = self.now()
         if found is None:
-            self.index.use(digest, now)
-            self.index.lost(digest)
+            self.index.forget(digest)
         elif abs(now - found.file.mtime) > TOUCH_INTERVAL or found.entry.expires <= now:
-            self.index.use(digest, now)
             self.index.put(digest, on_disk(found.file.size), now)
             with contextlib.suppress(OSError):
                 os.utime(found.file.fd, (now, now))
@@ -181,10 +181,16 @@ class Zone:
             return  # nearly every hit: nothing to note
         self._upkeep.trim()
 
-    def uses(self, digest: bytes) -> int:
-        """How often this process was asked for ``digest`` (``*_cache_min_uses``)."""
-        node = self.index.get(digest)
-        return node.uses if node is not None else 0
+    def asked(self, digest: bytes) -> int:
+        """Count a request for ``digest``: how many there were (``*_cache_min_uses``).
+
+        In all processes, and since it was not asked for during ``inactive``. 0 if nobody counts.
+        """
+        try:
+            return self._uses.count(digest, self.now(), self.settings.inactive)
+        except OSError as reason:
+            self._trouble(reason)
+            return 0
 
     def remove(self, digest: bytes) -> bool:
         """Remove a file; False if it was not there."""
@@ -324,3 +330,4 @@ class Zone:
         """End the upkeep; another process may be the manager."""
         self.flights.stop()
         self._upkeep.stop()
+        self._uses.close()

@@ -178,5 +178,5 @@ class ZoneCase(SynchronousTestCase):
             for where, _, names in os.walk(self.path)
             for name in names
         )
-        others = ("manager.lock", "state", "members/", "groups/", "purges")
+        others = ("manager.lock", "state", "members/", "groups/", "purges", "uses")
         return sorted(name for name in found if not name.startswith(others))

@@ -191,6 +191,19 @@ class StorableTests(ZoneCase):
             + [b"imagefarm; fwd=miss; stored", b"imagefarm; hit; ttl=60"],
         )
 
+    def test_min_uses_are_counted_by_all_processes(self) -> None:
+        other = self.make_zone()
+        inner = Upstream(*[image(b"%d" % number) for number in range(9)])
+        ours = self.make_handler(inner, min_uses=3)
+        theirs = self.make_handler(inner, other, min_uses=3)
+        for handler, body in ((ours, b"0"), (theirs, b"1"), (ours, b"2"), (theirs, b"2")):
+            self.assertEqual(read(self.now(handler(request()))), body)
+        for _ in range(2):  # asked for so seldom that it does not count
+            self.assertEqual(read(self.now(ours(request(b"/b")))), b"3")
+            inner.answers.insert(0, image(b"3"))
+            self.clock.advance(self.zone.settings.inactive)
+        self.assertEqual(self.files(), [])
+
     def test_bypass_asks_and_stores(self) -> None:
         inner = Upstream(image(b"1"), image(b"2"))
         skip = [b"0"]

@@ -10,9 +10,7 @@ from imagefarm.cache.index import BLOCK, Index, Node
 from imagefarm.cache.store import digest_of
 
 STEPS = st.lists(
-    st.tuples(
-        st.sampled_from(["use", "put", "lost", "forget"]), st.integers(0, 4), st.integers(0, 100)
-    ),
+    st.tuples(st.sampled_from(["put", "forget"]), st.integers(0, 4), st.integers(0, 100)),
     max_size=40,
 )
 #: What a key may cost the manager's memory, in bytes.
@@ -36,33 +34,27 @@ def oldest(index: Index, now: float = 1e9) -> tuple[bytes, Node] | None:
 class IndexTests(SynchronousTestCase):
     @given(STEPS)
     def test_totals_agree_with_a_plain_dict(self, steps: list[tuple[str, int, int]]) -> None:
-        index, sizes, keys = Index(3), {}, set()
+        index, sizes = Index(3), {}
         for now, (step, number, blocks) in enumerate(steps):
             digest = name(number)
-            if step == "use":
-                index.use(digest, now)
-                keys.add(digest)
-            elif step == "put":
+            if step == "put":
                 index.put(digest, blocks * BLOCK, now)
                 sizes[digest] = blocks * BLOCK
-                keys.add(digest)
             else:
-                getattr(index, step)(digest)
+                index.forget(digest)
                 sizes.pop(digest, None)
-                if step == "forget":
-                    keys.discard(digest)
             self.assertEqual(index.size, sum(sizes.values()))
             self.assertEqual(index.files, len(sizes))
-            self.assertEqual(len(index), len(keys))
-            self.assertEqual(index.full, len(keys) > 3)
-            for key in keys:
+            self.assertEqual(len(index), len(sizes))
+            self.assertEqual(index.full, len(sizes) > 3)
+            for key in map(name, range(5)):
                 self.assertEqual(key in index, key in sizes)
 
     @given(st.lists(st.integers(0, 9), min_size=1))
     def test_oldest_is_the_least_recently_used(self, uses: list[int]) -> None:
         index, last = Index(100), {}
         for now, which in enumerate(uses):
-            index.use(name(which), now)
+            index.put(name(which), BLOCK, now)
             last[name(which)] = now
         found = oldest(index)
         assert found is not None
@@ -84,19 +76,19 @@ class IndexTests(SynchronousTestCase):
         index = Index(100)
         for number in range(10):
             index.put(name(number), BLOCK, number)
-        self.assertEqual(oldest(index), (name(0), Node(0, BLOCK, 0)))
-        index.use(name(0), 20)
+        self.assertEqual(oldest(index), (name(0), Node(0, BLOCK)))
+        index.put(name(0), BLOCK, 20)
         index.forget(name(1))
-        self.assertEqual(oldest(index), (name(2), Node(2, BLOCK, 0)))
+        self.assertEqual(oldest(index), (name(2), Node(2, BLOCK)))
 
     def test_what_was_loaded_late_may_be_the_oldest(self) -> None:
         index = Index(100)
         for accessed in (50, 20, 70):
             index.put(name(accessed), BLOCK, accessed)
-        self.assertEqual(oldest(index), (name(20), Node(20, BLOCK, 0)))
+        self.assertEqual(oldest(index), (name(20), Node(20, BLOCK)))
         index.put(name(10), BLOCK, 10)
         index.resort()
-        self.assertEqual(oldest(index), (name(10), Node(10, BLOCK, 0)))
+        self.assertEqual(oldest(index), (name(10), Node(10, BLOCK)))
         index.clear()
         self.assertIsNone(oldest(index))
 
@@ -104,15 +96,7 @@ class IndexTests(SynchronousTestCase):
         index = Index(100)
         for accessed in (500, 5000, 700):
             index.put(name(accessed), BLOCK, accessed)
-        self.assertEqual(oldest(index, 1000.0), (name(5000), Node(5000, BLOCK, 0)))
-
-    def test_uses_survive_the_loss_of_the_file(self) -> None:
-        index = Index(9)
-        index.use(name(0), 1.0)
-        index.put(name(0), BLOCK, 1.0)
-        index.lost(name(0))
-        self.assertEqual(index.use(name(0), 2.0), 2)
-        self.assertEqual(index.get(name(0)), Node(2.0, None, 2))
+        self.assertEqual(oldest(index, 1000.0), (name(5000), Node(5000, BLOCK)))
 
     def test_a_digest_across_two_fields_is_none(self) -> None:
         index = Index(1)
