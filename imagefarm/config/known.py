@@ -25,7 +25,7 @@ HARMLESS: Final = _names(
     autoindex_exact_size autoindex_format autoindex_localtime client_body_buffer_size
     client_body_in_single_buffer client_body_temp_path client_header_buffer_size
     connection_pool_size daemon debug_connection debug_points devpoll_changes devpoll_events
-    directio directio_alignment early_hints env epoll_events error_log etag eventport_events
+    directio directio_alignment env epoll_events error_log etag eventport_events
     f4f_buffer_size google_perftools_profiles gunzip_buffers gzip gzip_buffers
     gzip_comp_level gzip_disable gzip_hash gzip_http_version gzip_min_length gzip_no_buffer
     gzip_proxied gzip_types gzip_window hls_buffers hls_mp4_buffer_size http2

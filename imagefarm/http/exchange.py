@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 from .body import BodyError, ClientGone, RequestBody
 from .browsers import disables_keepalive
 from .errorpages import tokens_of
+from .headers import Headers
 from .message import (
     Application,
     Body,
@@ -41,6 +42,7 @@ from .serializer import (
     Serializer,
     connection_field,
     content_length,
+    early_hints,
 )
 from .spool import SpooledBody
 from .timers import Clock
@@ -160,6 +162,8 @@ class Exchange:
         self._ask(lambda: self._app.reject(self.request, status))
 
     def _ask(self, question: Callable[[], Response | Deferred[Response]]) -> None:
+        if self.request.head.version >= (1, 1):
+            self.request.hint = self.hint
         try:
             result = question()
         except Exception:
@@ -190,10 +194,18 @@ class Exchange:
                 self.request.outcome.bytes_sent += len(CONTINUE)
                 self._carrier.transport.write(CONTINUE)
 
+    def hint(self, fields: Headers) -> None:
+        """Send ``fields`` ahead of the answer, unless it has begun or the client has gone."""
+        if self.phase is Phase.PENDING:
+            head = early_hints(fields)
+            self.request.outcome.bytes_sent += len(head)
+            self._carrier.transport.write(head)
+
     # Answering.
 
     def answer(self, response: Response) -> None:
         """Send ``response``."""
+        self.request.hint = None
         if self.phase is not Phase.PENDING:
             discard(response.body)  # too late, the client has gone
             return

@@ -401,6 +401,8 @@ class Request:
     pipelined: bool = False
     transfer: TransferSettings = field(factory=TransferSettings)
     outcome: Outcome = field(factory=Outcome)
+    #: Sends the fields to the client with a 103 (RFC 8297), while there is no answer.
+    hint: Callable[[Headers], None] | None = None
     #: Called when the client goes away before the answer is complete.
     on_gone: list[Callable[[], None]] = field(factory=list)
 

@@ -126,6 +126,12 @@ class Serializer:
         return head
 
 
+def early_hints(fields: Headers) -> bytes:
+    """A 103 with ``fields`` (RFC 8297), which hold no CR, LF or NUL."""
+    lines = [b"%b: %b\r\n" % field for field in fields]
+    return b"".join((b"HTTP/1.1 103 Early Hints\r\n", *lines, b"\r\n"))
+
+
 CHUNKED: Final = b"Transfer-Encoding: chunked\r\n"
 CLOSE: Final = b"Connection: close\r\n"
 KEEP_ALIVE: Final = b"Connection: keep-alive\r\n"

@@ -76,6 +76,8 @@ class Outgoing:
     upgrade: bool = False
     #: The client takes the answer's trailer fields.
     trailers: bool = False
+    #: Takes early hints (103): the size of their head, and the fields.
+    hinted: Callable[[int, Headers], None] | None = None
     #: Speak 1.1 to the upstream (``proxy_http_version``) and keep the connection.
     version: tuple[int, int] = (1, 1)
 

@@ -89,6 +89,8 @@ class HttpUpstreamConnection(Protocol):
         self._writer: RequestWriter | TunnelWriter | None = None
         #: The client takes trailers.
         self._trailers = False
+        #: Takes early hints.
+        self._hinted: Callable[[int, Headers], None] | None = None
         #: The protocol has changed.
         self._tunnelling = False
         self._reused = False
@@ -118,6 +120,7 @@ class HttpUpstreamConnection(Protocol):
         self._answered = False
         self._keep = outgoing.version >= (1, 1)
         self._trailers = outgoing.trailers
+        self._hinted = outgoing.hinted
         self._parser = ResponseParser(outgoing.method, self._max_head, upgrade=outgoing.upgrade)
         self._writer = RequestWriter(self.transport, outgoing, self._writing, self.traffic)
         self._writer.start()
@@ -149,6 +152,7 @@ class HttpUpstreamConnection(Protocol):
         self._reused = reused
         self._keep = outgoing.version >= (1, 1)
         self._trailers = outgoing.trailers
+        self._hinted = outgoing.hinted
         self._parser = ResponseParser(outgoing.method, self._max_head, upgrade=outgoing.upgrade)
         self._writer = RequestWriter(self.transport, outgoing, self._writing, traffic)
         self._writer.done = True
@@ -226,8 +230,17 @@ class HttpUpstreamConnection(Protocol):
             return
         if self._writer is not None and self._writer.done:
             self._watchdog.touch()
+        if parser.hints:
+            self._hint(parser)
         self.traffic.body += sum(map(len, chunks))
         self._deliver(parser, chunks)
+
+    def _hint(self, parser: ResponseParser) -> None:
+        """Hand out the early hints that have come."""
+        hints, parser.hints = parser.hints, []
+        for size, headers in hints:
+            if self._hinted is not None:
+                self._hinted(size, _passable(headers))
 
     def _deliver(self, parser: ResponseParser, chunks: list[bytes]) -> None:
         head, body = parser.head, self._body
@@ -404,7 +417,7 @@ class HttpUpstreamConnection(Protocol):
             self.transport.abortConnection()
 
     def _end_exchange(self) -> None:
-        self._parser = self._body = None
+        self._parser = self._body = self._hinted = None
         self._watchdog.stop()
         writer, self._writer = self._writer, None
         if writer is not None:
@@ -457,16 +470,20 @@ def _closed_words(doing: str, reason: Failure | None = None) -> str:
 
 def _response(head: ResponseHead, body: Body) -> Response:
     """The message for those who do not know of the connection."""
+    return Response(head.status, _passable(head.headers), body, length=head.length)
+
+
+def _passable(headers: Headers) -> Headers:
+    """The fields that are the message's, without those that frame it."""
     dropped = HOP_BY_HOP
-    connection = head.headers.get(b"connection")
+    connection = headers.get(b"connection")
     if connection is not None:
         # RFC 9110 section 7.6.1: what Connection names goes no further either.
         dropped |= {option.strip(b" \t") for option in connection.lower().split(b",")}
-    headers = Headers(
+    return Headers(
         [
             (name, value)
-            for name, value in head.headers
+            for name, value in headers
             if (lower := name.lower()) != b"content-length" and lower not in dropped
         ]
     )
-    return Response(head.status, headers, body, length=head.length)

@@ -48,6 +48,10 @@ def _pair(directive: Directive, env: Environment) -> tuple[str, Template]:
     return name, env.template(value)
 
 
+def _templates(directive: Directive, env: Environment) -> tuple[Template, ...]:
+    return tuple(env.template(word) for word in directive.args)
+
+
 PROXY_PASS: Final = Row[Pass | None](
     name="proxy_pass",
     contexts=frozenset({LOCATION, LOCATION_IF}),
@@ -107,6 +111,16 @@ PROXY_PASS_TRAILERS: Final = Row[bool](
     doc="Whether the trailer fields of chunked answers are passed to clients that say "
     "``TE: trailers``. To get them from upstreams set ``TE`` and ``Connection: te``.",
 )
+EARLY_HINTS: Final = Row[tuple[Template, ...]](
+    name="early_hints",
+    contexts=HSL,
+    arity=(1, None),
+    convert=_templates,
+    default=(),
+    syntax="string ...",
+    doc="Passes 103 (Early Hints) of an upstream to clients of HTTP/1.1, if a string is not empty "
+    "and not 0. All the hints of an answer may have ``proxy_buffer_size``.",
+)
 PROXY_SET_BODY: Final = Row[Template | None](
     name="proxy_set_body",
     contexts=HSL,
@@ -136,6 +150,7 @@ DIRECTIVES: Final[tuple[AnyRow, ...]] = (
     PROXY_METHOD,
     PROXY_SET_BODY,
     PROXY_PASS_TRAILERS,
+    EARLY_HINTS,
     *COOKIE_DIRECTIVES,
     *TLS_DIRECTIVES,
     _ignored("proxy_headers_hash_max_size", _HASHED),

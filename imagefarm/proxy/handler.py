@@ -28,6 +28,7 @@ from imagefarm.http.upstream_rows import exchange_rules
 from .connection import HttpConnector
 from .group import Group
 from .groups import Groups
+from .hints import EarlyHints
 from .redirect import rewrite_location, rewrite_refresh
 from .request_writer import request_head
 from .settings import ProxySettings
@@ -65,6 +66,7 @@ def _relayable(settings: ProxySettings) -> bool:
         and settings.version == (1, 1)
         and settings.method is None
         and settings.set_body is None
+        and not settings.early_hints
         and (settings.bind is None or settings.bind.local is not None)
         and all(
             isinstance(part, bytes) or stability_of(part) in stable
@@ -232,6 +234,7 @@ class ProxyPass:
             body=body,
             upgrade=upgrade and b"upgrade" in headers,
             trailers=settings.pass_trailers and takes_trailers(request.head),
+            hinted=EarlyHints.of(request, settings),
             version=settings.version,
         )
 

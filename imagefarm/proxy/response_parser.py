@@ -20,6 +20,7 @@ from imagefarm.http.parser import BadRequest
 
 #: Interim (1xx) responses before the final one. Real servers send one or two.
 MAX_INTERIM: Final = 16
+_EARLY_HINTS: Final = 103
 #: Enough for any size a 64 bit file system knows.
 _MAX_LENGTH_DIGITS: Final = 18
 
@@ -71,7 +72,7 @@ class ResponseParser:
 
     __slots__ = (
         "_body", "_buffer", "_decoder", "_interim", "_left", "_max_head", "_searched",
-        "_upgrade", "block", "complete", "excess", "head",
+        "_upgrade", "block", "complete", "excess", "head", "hints",
     )  # fmt: skip
 
     def __init__(self, method: bytes, max_head: int = MAX_HEAD, *, upgrade: bool = False) -> None:
@@ -88,6 +89,8 @@ class ResponseParser:
         self.excess = b""
         #: The head as it came, with its last line's end but without the empty line.
         self.block = b""
+        #: The early hints (103, RFC 8297) so far, each with its size; for the caller to take.
+        self.hints: list[tuple[int, Headers]] = []
 
     def feed(self, data: bytes) -> list[bytes]:
         """The body's bytes in ``data``. Raises `InvalidResponse`; feed no more after that."""
@@ -123,7 +126,7 @@ class ResponseParser:
                 self._begin(head)
                 self._buffer = b""
                 return buffer
-            self._skip_interim(head)
+            self._skip_interim(head, len(block) + 2)
         if len(buffer) >= self._max_head:
             raise InvalidResponse("upstream sent too big header")
         _check_beginning(buffer)
@@ -131,12 +134,14 @@ class ResponseParser:
         self._searched = max(0, len(buffer) - 3)
         return b""
 
-    def _skip_interim(self, head: ResponseHead) -> None:
+    def _skip_interim(self, head: ResponseHead, size: int) -> None:
         if head.status == 101:
             raise InvalidResponse("upstream switched protocols unasked")
         self._interim += 1
         if self._interim > MAX_INTERIM:
             raise InvalidResponse("upstream sent too many interim responses")
+        if head.status == _EARLY_HINTS:
+            self.hints.append((size, head.headers))
 
     def _begin(self, head: ResponseHead) -> None:
         self.head = head

@@ -43,6 +43,7 @@ class ProxySettings(UpstreamSettings):
     method: Template | None = None
     set_body: Template | None = None
     pass_trailers: bool = False
+    early_hints: tuple[Template, ...] = ()
     cookies: CookieRules = field(factory=CookieRules)
     resolver: ResolverSettings | None = None
     tls: TlsSettings = field(factory=TlsSettings)
@@ -74,6 +75,7 @@ class ProxySettings(UpstreamSettings):
             tls=TlsSettings.from_scope(scope),
             set_body=scope[d.PROXY_SET_BODY],
             pass_trailers=scope[d.PROXY_PASS_TRAILERS],
+            early_hints=scope[d.EARLY_HINTS],
             **common_settings(d.COMMON, scope, HIDDEN, prefix),
             resolver=ResolverSettings.from_scope(scope),
         )

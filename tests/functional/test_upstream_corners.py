@@ -12,6 +12,7 @@ import shutil
 import socket
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,7 @@ http {{
             proxy_next_upstream off;
             health_check interval=200ms fails=1 passes=1 uri=/health;
         }}
+        location /hints {{ proxy_pass http://127.0.0.1:{hinting}; early_hints $arg_wanted; }}
         location = /status {{ status; }}
     }}
 }}
@@ -109,6 +111,19 @@ class Patient(Acceptor):
         return ""
 
 
+class Hinting(Acceptor):
+    """Sends early hints, and the answer when they have arrived."""
+
+    def __init__(self) -> None:
+        self.arrived = threading.Event()
+
+    def serve(self, client: socket.socket) -> None:
+        while client.recv(65536):
+            client.sendall(b"HTTP/1.1 103 Early Hints\r\nServer: x\r\nLink: </a.css>\r\n\r\n")
+            self.arrived.wait(30)
+            client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+
 class Stage:
     def __init__(self, cleanup: Cleanup) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="corners-"))
@@ -118,6 +133,9 @@ class Stage:
         for patient in (self.patient, self.app):
             patient.open()
             cleanup(patient.close)
+        self.hinting = Hinting()
+        self.hinting.open()
+        cleanup(self.hinting.close)
         self.names = Nameserver()
         self.names.set("slaves.example", FIRST, SECOND)
         self.names.start()
@@ -140,6 +158,7 @@ class Stage:
             CONFIGURATION.format(
                 port=self.port, http=http, fastcgi=fastcgi, slave=slave,
                 patient=self.patient.port, app=self.app.port, nameserver=self.names.port,
+                hinting=self.hinting.port,
             )
         )  # fmt: skip
         words = ("--config", str(config))
@@ -197,6 +216,27 @@ class GoneTests(StagedCase):
         for half in (False, True):
             self.play("go", stage().patient, "stayed", half=half)
             self.play("appgo", stage().app, "stayed", half=half)
+
+
+class EarlyHintsTests(StagedCase):
+    def test_passed_on(self) -> None:
+        """They are with the client before there is an answer; nobody else gets them."""
+        made = stage()
+        with rawhttp.connect(made.port) as sock:
+            reader = rawhttp.Reader(sock)
+            for wanted in ("1", "0", "1"):
+                made.hinting.arrived.clear()
+                sock.sendall(rawhttp.request(f"/hints?wanted={wanted}"))
+                if wanted == "1":
+                    head = b""
+                    while not head.endswith(b"\r\n\r\n"):
+                        head += sock.recv(1)
+                    expected = b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n"
+                    self.assertEqual(head, expected)
+                made.hinting.arrived.set()
+                answer = reader.answer()
+                assert answer is not None
+                self.assertEqual((answer.status, answer.body), (200, b"ok"))
 
 
 class FullDiskTests(StagedCase):

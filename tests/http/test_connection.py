@@ -301,6 +301,31 @@ class BodyTests(SynchronousTestCase):
         self.assertTrue(answer.startswith(b"HTTP/1.1 200 OK"))
         self.assertIn(b"Connection: close", fields(answer))
 
+    def test_early_hints(self) -> None:
+        """They go out at once, and count; none after the answer has begun, or in HTTP/1.0."""
+        answers: list[Deferred[Response]] = [Deferred(), Deferred()]
+        asked: list[Request] = []
+
+        def hold(request: Request) -> Deferred[Response]:
+            asked.append(request)
+            return answers[len(asked) - 1]
+
+        self.client.app.answers[b"/hold"] = hold
+        self.assertEqual(self.client.send(b"GET /hold HTTP/1.1\r\nHost: a\r\n\r\n"), b"")
+        hint = asked[0].hint
+        assert hint is not None
+        hint(Headers([(b"Link", b"</a>"), (b"Link", b"</b>")]))
+        expected = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nLink: </b>\r\n\r\n"
+        self.assertEqual(self.client.read(), expected)
+        self.assertEqual(asked[0].outcome.bytes_sent, len(expected))
+        answers[0].callback(text(b"there"))
+        self.assertTrue(self.client.read().startswith(b"HTTP/1.1 200 OK\r\n"))
+        self.assertIsNone(asked[0].hint)
+        hint(Headers([(b"Link", b"</c>")]))
+        self.assertEqual(self.client.read(), b"")
+        self.client.send(b"GET /hold HTTP/1.0\r\n\r\n")
+        self.assertIsNone(asked[1].hint)
+
     def test_reading_stops_when_nobody_takes_the_body(self) -> None:
         answer: Deferred[Response] = Deferred()
         self.client.app.answers[b"/hold"] = answer

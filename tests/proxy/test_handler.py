@@ -63,6 +63,51 @@ class HandlerTestCase(SynchronousTestCase):
         return list(headers)
 
 
+class EarlyHintsTests(HandlerTestCase):
+    """``early_hints``."""
+
+    FIELDS = Headers([(b"Link", b"</a>"), (b"Server", b"x"), (b"X-Secret", b"y")])
+
+    def hinted(self, inside: str, *sizes: int, **request: Any) -> tuple[list[Any], Request]:
+        """What the client gets of hints of these sizes."""
+        asked = make_request(**request)
+        told: list[Any] = []
+        asked.hint = lambda headers: told.append(list(headers))
+        self.handler("proxy_pass http://backend; " + inside)(asked)
+        take = self.group.outgoing[0].hinted
+        if take is not None:
+            for size in sizes:
+                take(size, self.FIELDS)
+        return told, asked
+
+    def test_passed_without_what_is_hidden(self) -> None:
+        told, _ = self.hinted("early_hints 1; proxy_hide_header x-secret;", 40)
+        self.assertEqual(told, [[(b"Link", b"</a>")]])
+
+    def test_where_a_string_says_so(self) -> None:
+        for inside, target, count in (
+            ("", b"/", 0),
+            ("early_hints 0 $arg_a;", b"/", 0),
+            ("early_hints 0 $arg_a;", b"/?a=0", 0),
+            ("early_hints 0 $arg_a;", b"/?a=1", 1),
+        ):
+            told, _ = self.hinted(inside, 40, target=target)
+            self.assertEqual(len(told), count, (inside, target))
+
+    def test_too_big(self) -> None:
+        told, request = self.hinted("early_hints 1; proxy_buffer_size 4k;", 4000, 96, 1)
+        self.assertEqual(len(told), 2)
+        self.assertIn(("info", "upstream sent too big early hints"), request.notes)
+
+    def test_nobody_waits_for_them(self) -> None:
+        """The answer has begun, or the client speaks HTTP/1.0: then there is no ``hint``."""
+        asked = make_request()
+        self.handler("proxy_pass http://backend; early_hints 1;")(asked)
+        take = self.group.outgoing[0].hinted
+        assert take is not None
+        take(40, self.FIELDS)
+
+
 class TargetTests(HandlerTestCase):
     def target(self, inside: str, words: str = "/", **request: Any) -> bytes:
         return self.outgoing(f"proxy_pass {inside};", words, **request).target

@@ -96,6 +96,20 @@ class GoodTests(SynchronousTestCase):
         )
         self.assertEqual(repr(parser), "<ResponseParser body>")
 
+    def test_early_hints(self) -> None:
+        """They are there as soon as they have come, and before the answer."""
+        first = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nX: y\r\n\r\n"
+        second = b"HTTP/1.1 103 Early Hints\r\nLink: </b>\r\n\r\n"
+        parser = parse([first[:-1]])
+        self.assertEqual(parser.hints, [])
+        parser.feed(first[-1:])
+        self.assertIsNone(parser.head)
+        self.assertEqual(parser.hints, [(len(first), Headers([(b"Link", b"</a>"), (b"X", b"y")]))])
+        parser.feed(b"HTTP/1.1 102 Processing\r\n\r\n" + second + HEAD + b"\r\n")
+        self.assertEqual([size for size, _ in parser.hints], [len(first), len(second)])
+        assert parser.head is not None
+        self.assertEqual(parser.head.status, 200)
+
     def test_until_close(self) -> None:
         parser = parse([HEAD + b"\r\nab", b"cd"])
         self.assertEqual((parser.body, parser.complete), (b"abcd", False))
