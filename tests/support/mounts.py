@@ -31,6 +31,18 @@ tree.putChild(b"", static.Data(b"index", "text/plain"))
 tree.putChild(b"child", static.Data(b"child", "text/plain"))
 
 
+class Broken(Resource):
+    """One with a defect."""
+
+    isLeaf = True
+
+    def render_GET(self, request: Any) -> bytes:
+        return b"%f" % (1 / len(request.postpath[1:]))
+
+
+broken = Broken()
+
+
 def files(reactor: Any) -> IResource:
     return static.File(directory)
 
