@@ -330,6 +330,9 @@ class DaemonService(Service):
 
     def _new_program(self) -> None:
         """USR2: start the program anew with our sockets; QUIT to us finishes the change."""
+        if self._plan.usr2_reloads:
+            self._hang_up()
+            return
         if self._supervision is not None or self._plan.hang_up is not None:
             warn("signal USR2: a farm and its members are not upgraded, restart the farm")
             return

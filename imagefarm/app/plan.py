@@ -83,6 +83,8 @@ class Plan:
     upkeep: Upkeep | None = None
     #: Passes a HUP on to whom it concerns, where that is others.
     hang_up: Callable[[], None] | None = None
+    #: Whether USR2 is a reload, as with php-fpm, and not an upgrade, as with nginx.
+    usr2_reloads: bool = False
 
     def belongings(self) -> Belongings:
         """What the processes write to, the error log included."""

@@ -13,6 +13,7 @@ from twisted.python.failure import Failure
 
 from imagefarm.fastcgi.responder import ResponderFactory
 from imagefarm.fastcgi.session import FastCGIRequest
+from imagefarm.http.headers import Headers
 from imagefarm.http.message import Response
 from imagefarm.http.meter import Meter
 from imagefarm.http.requestlog import Context, RequestLogs, quotable
@@ -27,6 +28,7 @@ from imagefarm.resources.status import json_response, metrics_response
 from .instance import Instance, Place
 from .logs import Note
 from .metrics import resizer_families
+from .slowlog import SlowLog
 from .totals import Figures, resizer_status
 
 #: Gives the error logs of settings, and a witness of what they are told.
@@ -60,6 +62,9 @@ class ResizerWork:
         )  # fmt: skip
         self._errors = error_logs((), self.instance.recent.write)
         self._factory = ResponderFactory(self._answer, reactor)
+        self._slow: SlowLog | None = None
+        if settings.slowlog:
+            self._slow = SlowLog(settings.slowlog, settings.slow)
         self._ports: list[Any] = []
 
     def __repr__(self) -> str:
@@ -75,8 +80,10 @@ class ResizerWork:
             self._errors.fail(message, failure, _context(params))
 
     def _answer(self, request: FastCGIRequest) -> Deferred[Response]:
-        path = self._settings.status_path
-        if path and request.params.get(b"SCRIPT_NAME") == path:
+        settings, script = self._settings, request.params.get(b"SCRIPT_NAME")
+        if settings.ping_path and script == settings.ping_path:
+            return succeed(_pong(settings.ping_response))
+        if settings.status_path and script == settings.status_path:
             if request.params.get(b"QUERY_STRING") == b"prometheus":
                 return self.instance.report().addCallback(
                     lambda status: metrics_response(resizer_families(status))
@@ -86,7 +93,10 @@ class ResizerWork:
 
         def answered(response: Response) -> Response:
             sent = len(response.body) if isinstance(response.body, bytes) else 0
-            self._meter.count(response.status, self._reactor.seconds() - begun, 0, sent)
+            took = self._reactor.seconds() - begun
+            self._meter.count(response.status, took, 0, sent)
+            if self._slow is not None:
+                self._slow.answered(_context(request.params), response, took)
             return response
 
         return self._images(request.params).addCallback(answered)
@@ -121,6 +131,8 @@ class ResizerWork:
 
     def start(self, sockets: Mapping[str, socket.socket]) -> None:
         """Start the image workers and listen; what comes early waits in the pool's queue."""
+        if self._slow is not None:
+            self._slow.open()
         self._pool.start()
         self.instance.start()
         for endpoint in self._endpoints:
@@ -143,11 +155,18 @@ class ResizerWork:
         return DeferredList([*self._stop_listening(), self._pool.stop()])
 
     def reopen(self) -> None:
-        """No log files but the error log."""
+        """USR1: the slow log was moved away."""
+        if self._slow is not None:
+            self._slow.open()
 
     def belongings(self) -> Belongings:
-        """Nothing but the error log."""
-        return Belongings()
+        """The slow log."""
+        return Belongings((self._settings.slowlog,) if self._settings.slowlog else ())
+
+
+def _pong(text: bytes) -> Response:
+    headers = Headers([(b"Content-Type", b"text/plain"), (b"Cache-Control", b"no-store")])
+    return Response(200, headers, text)
 
 
 def _context(params: Mapping[bytes, bytes]) -> Context:

@@ -71,7 +71,9 @@ def resizer(loaded: Loaded, options: Options, reactor: Any) -> Plan:
         return ResizerWork(reactor, settings, endpoints, _place(boards), logs.place)
 
     work = make(reactor, Boards())
-    return Plan(options.prefix, main, loaded.warnings, endpoints, logs, work, make)
+    return Plan(
+        options.prefix, main, loaded.warnings, endpoints, logs, work, make, usr2_reloads=True
+    )
 
 
 def farm(loaded: Loaded, options: Options, reactor: Any) -> Plan:

@@ -89,11 +89,16 @@ def _below_root(directive: Directive, env: Environment) -> bytes:
         raise Invalid(f'"{directive.name}": {error.reason}') from None
 
 
-def _status_path(directive: Directive, env: Environment) -> bytes:
+def _script_name(directive: Directive, env: Environment) -> bytes:
     value = os.fsencode(directive.args[0])
     if not value.startswith(b"/") or len(value) < 2:
-        raise Invalid(f'the status path "{directive.args[0]}" must start with a slash')
+        kind = directive.name.partition("_")[0]
+        raise Invalid(f'the {kind} path "{directive.args[0]}" must start with a slash')
     return value
+
+
+def _text(directive: Directive, env: Environment) -> bytes:
+    return os.fsencode(directive.args[0])
 
 
 def _memory(directive: Directive, env: Environment) -> int:
@@ -205,12 +210,50 @@ RESERVED: Row[int] = Row(
 STATUS_PATH: Row[bytes] = Row(
     name="status_path",
     contexts=_INSIDE,
-    convert=_status_path,
+    convert=_script_name,
     default=b"",
     syntax="path",
     doc="The SCRIPT_NAME that is answered with the resizer's status: as JSON, with the query "
     "`prometheus` as metrics (php-fpm's pm.status_path). The web server in front has to see to "
     "who may ask.",
+    inherits=False,
+)
+PING_PATH: Row[bytes] = Row(
+    name="ping_path",
+    contexts=_INSIDE,
+    convert=_script_name,
+    default=b"",
+    syntax="path",
+    doc="The SCRIPT_NAME that is answered at once, for who wants to know whether the resizer "
+    "lives (php-fpm's ping.path).",
+    inherits=False,
+)
+PING_RESPONSE: Row[bytes] = Row(
+    name="ping_response",
+    contexts=_INSIDE,
+    convert=_text,
+    default=b"pong",
+    syntax="text",
+    doc="What the answer to that is (php-fpm's ping.response).",
+    inherits=False,
+)
+SLOWLOG: Row[str] = Row(
+    name="slowlog",
+    contexts=_INSIDE,
+    convert=path,
+    default="",
+    syntax="path",
+    doc="Where slow answers are logged: when, the status, seconds, the URI, the recipe, and what "
+    "the time went to (php-fpm's slowlog).",
+    inherits=False,
+)
+REQUEST_SLOWLOG_TIMEOUT: Row[float] = Row(
+    name="request_slowlog_timeout",
+    contexts=_INSIDE,
+    convert=_some_time,
+    default=1.0,
+    syntax="time",
+    doc="What is slow (php-fpm's request_slowlog_timeout).",
     inherits=False,
 )
 FALLBACK: Row[bytes] = Row(
@@ -251,7 +294,8 @@ LIMITS: tuple[Row[Any], ...] = (
 
 DIRECTIVES: tuple[AnyRow, ...] = (
     RESIZER_BLOCK, LISTEN, ROOT, PROCESSES, QUEUE, MAX_REQUESTS, MAX_RESIDENT,
-    RESERVED, STATUS_PATH, FALLBACK, *LIMITS, *PLACE_DIRECTIVES,
+    RESERVED, STATUS_PATH, PING_PATH, PING_RESPONSE, SLOWLOG, REQUEST_SLOWLOG_TIMEOUT, FALLBACK,
+    *LIMITS, *PLACE_DIRECTIVES,
 )  # fmt: skip
 
 
@@ -270,6 +314,12 @@ class ResizerSettings:
     places: Places = field(factory=Places)
     #: The SCRIPT_NAME of the status, or empty.
     status_path: bytes = b""
+    #: The SCRIPT_NAME of the ping, or empty, and its answer.
+    ping_path: bytes = b""
+    ping_response: bytes = b"pong"
+    #: The slow log's path, or empty; and what is slow, in seconds.
+    slowlog: str = ""
+    slow: float = 1.0
 
     @classmethod
     def from_scope(cls, scope: Scope) -> ResizerSettings:
@@ -291,5 +341,6 @@ class ResizerSettings:
         )
         return cls(
             inside.all(LISTEN), inside[ROOT], pool, inside[FALLBACK], read_places(inside),
-            inside[STATUS_PATH],
+            inside[STATUS_PATH], inside[PING_PATH], inside[PING_RESPONSE], inside[SLOWLOG],
+            inside[REQUEST_SLOWLOG_TIMEOUT],
         )  # fmt: skip
