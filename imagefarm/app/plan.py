@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from attrs import evolve, frozen
 from twisted.internet.defer import Deferred
@@ -66,6 +66,11 @@ class Boards:
     journal: Board | None = None
     ledger: Ledger | None = None
     number: int = 1
+
+
+#: How long clients may still send on idle connections when we finish, in seconds: none of them
+#: can know yet, and a request that crosses our closing would be lost.
+PARTING: Final = 1.0
 
 
 @frozen(eq=False)

@@ -28,6 +28,7 @@ from imagefarm.resources.status import json_response, metrics_response
 from .instance import Instance, Place
 from .logs import Note
 from .metrics import resizer_families
+from .plan import PARTING
 from .slowlog import SlowLog
 from .totals import Figures, resizer_status
 
@@ -147,7 +148,7 @@ class ResizerWork:
     def drain(self) -> Deferred[Any]:
         """QUIT: answer what has been asked."""
         self.instance.draining = True
-        return DeferredList([*self._stop_listening(), self._factory.drain()])
+        return DeferredList([*self._stop_listening(), self._factory.drain(PARTING)])
 
     def stop(self) -> Deferred[Any]:
         """TERM: drop everything."""

@@ -8,7 +8,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from attrs import define, field
 from twisted.internet.defer import Deferred, DeferredList, succeed
@@ -62,16 +62,13 @@ from .doors import Door, Gate, endpoint_of, named_limits, place_of
 from .instance import Instance, Place
 from .logs import Note, fault
 from .metrics import families
+from .plan import PARTING
 from .report import resolver_report, zone_report
 from .tls import contexts
 from .totals import Figures, figures_of, with_totals
 from .upstreams import Management
 
 T = TypeVar("T")
-
-#: How long clients may still send on idle connections when we finish, in seconds: none of them
-#: can know yet, and a request that crosses our closing would be lost.
-PARTING: Final = 1.0
 
 
 @define(eq=False)

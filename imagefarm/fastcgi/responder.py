@@ -36,6 +36,8 @@ class ResponderConnection(Protocol):
         #: A request that arrives slowly, or an answer that is not read.
         self._stalled = Watch(factory.clock, limits.timeout, self._stall)
         self._idle = Watch(factory.clock, limits.keepalive, self._drop)
+        #: Runs while the connection waits for its last request.
+        self._parting: Watch | None = None
 
     @property
     def _wire(self) -> Transport:
@@ -56,19 +58,36 @@ class ResponderConnection(Protocol):
             self._drop()
             return
         self._perform(events)
+        if self._parting is not None and self._session.busy:
+            self._part()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """`Protocol`: nobody is left to answer."""
         self._stalled.stop()
         self._idle.stop()
+        if self._parting is not None:
+            self._parting.stop()
         answers, self._answers = self._answers, {}
         for answer in answers.values():
             answer.cancel()
         self._session.close()
         self._factory.gone(self)
 
-    def drain(self) -> None:
-        """Take no more requests, and close when the last one is answered."""
+    def drain(self, parting: float) -> None:
+        """Take no more requests, and close when the last one is answered.
+
+        Where there is none it may come in the next ``parting`` seconds.
+        """
+        if parting and not self._session.busy:
+            self._parting = Watch(self._factory.clock, parting, self._part)
+            self._parting.start()
+        else:
+            self._part()
+
+    def _part(self) -> None:
+        if self._parting is not None:
+            self._parting.stop()
+            self._parting = None
         self._perform(self._session.drain())
 
     # What answers want: `Outlet`.
@@ -179,15 +198,16 @@ class ResponderFactory(Factory):
             return None
         return ResponderConnection(self)
 
-    def drain(self) -> Deferred[None]:
+    def drain(self, parting: float = 0.0) -> Deferred[None]:
         """Stop gracefully: fires when every request in progress is answered.
 
-        The caller closes the listening port.
+        A web server may be sending when we close: what comes within ``parting`` seconds on a
+        connection that has no request is answered. The caller closes the listening port.
         """
         if self._drained is None:
             self._drained = Deferred() if self.connections else succeed(None)
             for connection in tuple(self.connections):
-                connection.drain()
+                connection.drain(parting)
         return self._drained
 
     def admit(self) -> bool:

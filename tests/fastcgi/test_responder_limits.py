@@ -159,6 +159,37 @@ class DrainTests(ResponderCase):
         lost(self.connection)
         self.successResultOf(drained)
 
+    def test_a_request_that_crosses_the_end(self) -> None:
+        """The web server could not know."""
+        self.answer = None
+        drained = self.factory.drain(1.0)
+        self.clock.advance(0.9)
+        self.assertFalse(self.wire.disconnecting)
+        self.feed(request(keep=True))
+        self.clock.advance(5)
+        self.assertFalse(self.wire.disconnecting)
+        self.pending[0].callback(Response(200))
+        self.assertEqual(self.ends(self.wire.records()), {1: DONE})
+        self.assertTrue(self.wire.disconnecting)
+        lost(self.connection)
+        self.successResultOf(drained)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_none_comes(self) -> None:
+        drained = self.factory.drain(1.0)
+        self.clock.pump([0.5] * 4)
+        self.assertTrue(self.wire.disconnecting)
+        lost(self.connection)
+        self.successResultOf(drained)
+
+    def test_part_of_one_comes(self) -> None:
+        self.factory.drain(1.0)
+        self.feed(request()[:4])
+        self.clock.pump([0.5] * 4)
+        self.assertTrue(self.wire.disconnecting)
+        lost(self.connection)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
 
 class SplitTests(ResponderCase):
     @settings(max_examples=50, deadline=None)
