@@ -29,6 +29,7 @@ from imagefarm.http.tls_files import Files, load_pair, read_file
 from imagefarm.http.tls_settings import TlsSettings
 
 from .logs import fault, notice
+from .stapling import Fetch, Stapler, fetching
 
 #: How often files, and what others have found in them, are looked at, in seconds.
 INTERVAL: Final = 1.0
@@ -128,6 +129,7 @@ class Certificates:
     _blackboard: _Blackboard | None = None
     _seen: int = 0
     _calls: list[Any] = field(factory=list)
+    _fetch: Fetch | None = None
 
     def base(self, kinship: Kinship) -> SSL.Context:
         """What connections of an address begin with. Raises `Invalid`."""
@@ -153,7 +155,10 @@ class Certificates:
         digest = self._digest(settings)
         known = self._made.get(settings)
         if known is None or known[1] != digest:
-            known = self._made[settings] = make_context(settings, self.files), digest
+            staple = None
+            if settings.stapling is not None:
+                staple = Stapler(settings, self.files, lambda: self._fetch)
+            known = self._made[settings] = make_context(settings, self.files, staple), digest
         return known
 
     def _digest(self, settings: TlsSettings) -> bytes:
@@ -227,6 +232,7 @@ class Certificates:
 
     def follow(self, reactor: Any, servers: Sequence[Secured]) -> None:
         """Have ``servers`` show what was renewed, from now on."""
+        self._fetch = fetching(reactor)
         if self._blackboard is None:
             return
         self._calls.clear()  # in a fork those are the parent's

@@ -43,7 +43,7 @@ def notice(message: str) -> None:
 
 def fault(message: str) -> None:
     """Something that needs an operator, for the error log."""
-    _log.critical("{message}", message=message, severity="emerg")
+    _log.critical("{text}", text=message, severity="emerg")
 
 
 #: Takes a level and a line.

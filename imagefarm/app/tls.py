@@ -17,6 +17,7 @@ from imagefarm.resources.build import Listener, server_names
 
 from .certificates import Certificates
 from .doors import place_of
+from .stapling import subjects
 
 
 def contexts(
@@ -70,6 +71,9 @@ def _warnings(
     for pair in load_pairs(settings, certificates.files):
         for text in pair.warnings(now):
             yield _problem(scope, text)
+    for subject in subjects(settings, certificates.files):
+        if isinstance(subject, str):
+            yield _problem(scope, subject)
 
 
 @contextmanager

@@ -72,14 +72,12 @@ def apply(context: SSL.Context, said: tuple[str, str]) -> None:
 
 
 def _options(value: str) -> int:
-    """What is to be set. What is said to be as it is anyway sets nothing."""
+    """What is to be set, where it is not as it is anyway. Raises KeyError."""
     found = 0
     for word in value.split(","):
         flag = word.strip().lower()
         on = not flag.startswith("-")
         flag = flag.lstrip("+-")
-        if flag in _SET:
-            found |= _SET[flag] if on else 0
-        else:
-            found |= 0 if on else _UNSET[flag]
+        bit = _SET.get(flag) or _UNSET[flag]
+        found |= bit if on is (flag in _SET) else 0
     return found

@@ -33,6 +33,9 @@ _CACHES: Final = {
     | SSL.SESS_CACHE_NO_INTERNAL_STORE,
     "on": SSL.SESS_CACHE_SERVER,
 }
+#: Mozilla's groups, and before them the one that no quantum computer is known to break.
+_GROUPS: Final = "X25519:prime256v1:secp384r1"
+_HYBRID: Final = "X25519MLKEM768"
 #: How deep chains are built; `libssl.verifier` knows how deep they may be.
 _DEPTH: Final = 100
 
@@ -56,8 +59,7 @@ def make_context(
     context.set_min_proto_version(versions[0])
     context.set_max_proto_version(versions[-1])
     context.set_cipher_list(settings.ciphers.encode())
-    if settings.curves:
-        libssl.set_groups(context, settings.curves)
+    _set_groups(context, settings.curves)
     if settings.dhparam:
         _use_dh(context, files, settings.dhparam)
     for pair in load_pairs(settings, files):
@@ -83,6 +85,16 @@ def make_context(
     for command in settings.conf:
         tls_conf.apply(context, command)
     return context
+
+
+def _set_groups(context: SSL.Context, names: str) -> None:
+    if names:
+        libssl.set_groups(context, names)
+        return
+    try:
+        libssl.set_groups(context, f"{_HYBRID}:{_GROUPS}")
+    except libssl.Refused:  # OpenSSL before 3.5
+        libssl.set_groups(context, _GROUPS)
 
 
 def load_pairs(settings: TlsSettings, files: Files) -> tuple[Pair, ...]:

@@ -90,20 +90,27 @@ class Pair:
 
 def load_pair(files: Files, certificate: str, key: str, password_file: str = "") -> Pair:
     """The certificate and its key. Raises `Invalid` naming the file that can't be used."""
-    pem = files.read("certificate", certificate)
-    try:
-        chain = tuple(x509.load_pem_x509_certificates(pem))
-        public = chain[0].public_key()
-    except ValueError:
-        raise Invalid(f'cannot load certificate "{certificate}": {_MALFORMED}') from None
+    chain = load_certificates(files, certificate)
     private = load_key(files, key, password_file)
     kind = serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-    if private.public_key().public_bytes(*kind) != public.public_bytes(*kind):
+    if private.public_key().public_bytes(*kind) != chain[0].public_key().public_bytes(*kind):
         raise Invalid(
             f'cannot load certificate key "{key}": it is not the key of certificate '
             f'"{certificate}"'
         )
-    return Pair(certificate, key, chain, pem, private)
+    return Pair(certificate, key, chain, files.read("certificate", certificate), private)
+
+
+def load_certificates(files: Files, path: str) -> tuple[x509.Certificate, ...]:
+    """The certificates of a file. Raises `Invalid`."""
+    content = files.read("certificate", path)
+    try:
+        found = tuple(x509.load_pem_x509_certificates(content))
+        for each in found:
+            each.public_key()
+    except ValueError:
+        raise Invalid(f'cannot load certificate "{path}": {_MALFORMED}') from None
+    return found
 
 
 def load_key(files: Files, path: str, password_file: str = "") -> Any:

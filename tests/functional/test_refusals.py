@@ -149,7 +149,7 @@ class Refusals(StagedCase):
         (ssl / "other.key").rename(ssl / "imagefarm.key")
         lines = self.refuse("master")
         self.assertEqual(len(lines), 1, lines)
-        self.assertIn("key values mismatch", lines[0])
+        self.assertIn("it is not the key of certificate", lines[0])
 
         (ssl / "imagefarm.pem").write_text("no certificate\n")
         lines = self.refuse("master")

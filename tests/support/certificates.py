@@ -68,6 +68,11 @@ class Authority:
         key_path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, serialization))
         return path, str(key_path), self._serials
 
+    def write_key(self) -> None:
+        """Put the authority's own key beside its certificate."""
+        key = self._key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        Path(self.certificate).with_suffix(".key").write_bytes(key)
+
     def revoke(self, *serials: int) -> str:
         """The path of a list of revoked certificates."""
         now = datetime.datetime.now(datetime.UTC)
