@@ -6,8 +6,7 @@ import contextlib
 import os
 import signal
 import socket
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn
 
 from attrs import define, field, frozen
@@ -16,6 +15,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from imagefarm.http.transport import LEAN
 from imagefarm.process.board import Board
 from imagefarm.process.child import Supervision
+from imagefarm.process.children import LAST_WORDS
 from imagefarm.process.environment import furnish, pin
 from imagefarm.process.forking import become
 from imagefarm.process.ledger import Ledger
@@ -114,12 +114,17 @@ class WorkerPlan:
             with explained():
                 _Worker(reactor, self).start()
         except CannotStart as error:
-            for line in error.lines:
-                sys.__stderr__.write(f"imagefarm: [emerg] {line}\n")  # type: ignore[union-attr]
-            sys.__stderr__.flush()  # type: ignore[union-attr]
-            os._exit(1)
+            _give_up(error.lines)
+        except OSError as error:  # no descriptor, no memory
+            _give_up([f"{error.strerror} ({error.errno})"])
         reactor.run()
         os._exit(0)
+
+
+def _give_up(lines: Iterable[str]) -> NoReturn:
+    """Say why to our parent, who logs it."""
+    os.write(2, b"".join(LAST_WORDS + os.fsencode(f"{line}\n") for line in lines))
+    os._exit(1)
 
 
 @define(eq=False)

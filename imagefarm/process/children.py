@@ -21,6 +21,9 @@ from .forking import ForkedProcess, Run
 READY_FD: Final = 3
 #: The longest line of output in bytes that is kept together.
 MAX_LINE: Final = 8192
+#: How a child says why it can't start, and how many lines of that are of interest.
+LAST_WORDS: Final = b"imagefarm: [emerg] "
+MAX_LAST_WORDS: Final = 5
 #: How long the output of a child is read after its end, in seconds.
 LINGER: Final = 1.0
 
@@ -64,10 +67,10 @@ class Patience:
 
 
 class ChildFailed(Exception):
-    """A child died before it was ready for the first time."""
+    """A child died before it was ready for the first time; ``why`` is what it said about it."""
 
-    def __init__(self, name: str, how: str) -> None:
-        super().__init__(f"{name} {how} before it was ready")
+    def __init__(self, name: str, how: str, why: str = "") -> None:
+        super().__init__(f"{name} {how} before it was ready{why and ': '}{why}")
         self.name = name
         self.how = how
 
@@ -108,7 +111,8 @@ class _Process(ProcessProtocol):
 
     def __init__(self, child: Child, output: Callable[[str, bytes], None]) -> None:
         self._child = child
-        self._lines = {fd: _Lines(lambda line: output(child.spec.name, line)) for fd in (1, 2)}
+        self._lines = {fd: _Lines(self._said) for fd in (1, 2)}
+        self._output = output
         self._linger: Any = None
 
     def childDataReceived(self, childFD: int, data: bytes) -> None:
@@ -116,6 +120,10 @@ class _Process(ProcessProtocol):
             self._child.said_ready()
         elif childFD in self._lines:
             self._lines[childFD].feed(data)
+
+    def _said(self, line: bytes) -> None:
+        if not self._child.said(line):
+            self._output(self._child.spec.name, line)
 
     def childConnectionLost(self, childFD: int) -> None:
         if childFD in self._lines:
@@ -160,6 +168,8 @@ class Child:
         self.patience = patience
         self._deaths = 0
         self._was_ready = False
+        #: Why this life of it came to nothing, in its own words.
+        self._last_words: list[str] = []
         self._transport: Any = None
         self._timer: Any = None
         self._ready: Deferred[None] | None = None
@@ -183,6 +193,7 @@ class Child:
     def _spawn(self) -> None:
         self._timer = None
         self.state = State.STARTING
+        self._last_words = []
         self.started_at = self.reactor.seconds()
         descriptors: dict[int, int | str] = {0: "w", 1: "r", 2: "r", READY_FD: "r"}
         descriptors.update(self.spec.fds)
@@ -226,6 +237,14 @@ class Child:
         if ready is not None:
             ready.callback(None)
 
+    def said(self, line: bytes) -> bool:
+        """It printed a line; whether that is why it can't start, which we tell with its death."""
+        if self.state is not State.STARTING or not line.startswith(LAST_WORDS):
+            return False
+        if len(self._last_words) < MAX_LAST_WORDS:
+            self._last_words.append(line.removeprefix(LAST_WORDS).decode("utf-8", "replace"))
+        return True
+
     def exited(self, how: str) -> None:
         """The process is gone and reaped."""
         self._transport = None
@@ -240,17 +259,19 @@ class Child:
 
     def _died(self, how: str) -> None:
         ready, self._ready = self._ready, None
+        why = "; ".join(self._last_words)
         if ready is not None and not self._was_ready:
             self.state = State.STOPPED
-            ready.errback(Failure(ChildFailed(self.spec.name, how)))
+            ready.errback(Failure(ChildFailed(self.spec.name, how, why)))
             return
         ran_for = self.reactor.seconds() - self.started_at
         self._deaths = self._backoff.deaths(self._deaths, ran_for)
         delay = self._backoff.delay(self._deaths)
         self._log.error(
-            "{name} {how}, restarting in {delay:g} s",
+            "{name} {how}{why}, restarting in {delay:g} s",
             name=self.spec.name,
             how=how,
+            why=f" ({why})" if why else "",
             delay=delay,
             severity="alert",
         )

@@ -7,12 +7,14 @@ from typing import Any
 
 from twisted.internet.error import ProcessDone, ProcessExitedAlready, ProcessTerminated
 from twisted.internet.task import Clock
+from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from imagefarm.process.backoff import Backoff
 from imagefarm.process.children import (
     LINGER,
+    MAX_LAST_WORDS,
     MAX_LINE,
     READY_FD,
     ChildFailed,
@@ -85,6 +87,13 @@ class SupervisorTests(SynchronousTestCase):
         self.reactor = FakeReactor()
         self.lines: list[tuple[str, bytes]] = []
         self.supervisor = self.make("resizer", "slave", "master")
+        self.logged: list[str] = []
+
+        def observe(event: LogEvent) -> None:
+            self.logged.append(formatEvent(event))
+
+        globalLogPublisher.addObserver(observe)
+        self.addCleanup(globalLogPublisher.removeObserver, observe)
 
     def make(self, *names: str) -> Supervisor:
         return Supervisor(
@@ -227,6 +236,29 @@ class SupervisorTests(SynchronousTestCase):
         stopped = self.supervisor.stopService()
         self.reactor.spawned[0].end()
         self.successResultOf(stopped)
+
+    def test_last_words(self) -> None:
+        """Why it can't start is told with its death, and not twice."""
+        master = self.start_all()[2]
+        master.protocol.childDataReceived(2, b"imagefarm: [emerg] no reason yet\n")
+        master.end(1)
+        self.reactor.advance(1)
+        again = self.reactor.spawned[-1]
+        again.protocol.childDataReceived(2, b"imagefarm: [emerg] one\nimagefarm: [warn] x\n")
+        again.protocol.childDataReceived(2, b"imagefarm: [emerg] two\n" * MAX_LAST_WORDS)
+        again.end(1)
+        self.assertEqual(
+            self.lines,
+            [("master", b"imagefarm: [emerg] no reason yet"), ("master", b"imagefarm: [warn] x")],
+        )
+        why = "; ".join(["one", *["two"] * (MAX_LAST_WORDS - 1)])
+        self.assertIn(f"master exited with status 1 ({why}), restarting in 2 s", self.logged)
+        other = self.make("slave")
+        other.startService()
+        self.reactor.spawned[-1].protocol.childDataReceived(1, b"imagefarm: [emerg] port taken\n")
+        self.reactor.spawned[-1].end(1)
+        error = self.failureResultOf(other.ready, ChildFailed).value
+        self.assertEqual(str(error), "slave exited with status 1 before it was ready: port taken")
 
     def test_how_it_ended_is_told(self) -> None:
         for status, signal, text in (
