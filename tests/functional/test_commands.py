@@ -302,6 +302,24 @@ class Workers(CommandCase):
         wait_until(all_served, 30, f"{count} processes that serve")
         return found
 
+    def test_what_a_worker_has_of_its_own(self) -> None:
+        """Processors, priority, current directory; its master keeps what it was started with."""
+        daemon = self.start_workers(
+            "--set", "worker_cpu_affinity auto", "--set", "worker_priority 3",
+            "--set", f"working_directory {self.images}",
+        )  # fmt: skip
+        workers = self.await_workers(daemon) & set(descendants(daemon.pid))
+        found = [os.sched_getaffinity(pid) for pid in workers]
+        self.assertEqual([len(processors) for processors in found], [1, 1])
+        everything = os.sched_getaffinity(daemon.pid)
+        self.assertEqual(set().union(*found), set(sorted(everything)[:2]))
+        for pid in workers:
+            self.assertEqual(os.getpriority(os.PRIO_PROCESS, pid), 3)
+            self.assertEqual(os.readlink(f"/proc/{pid}/cwd"), str(self.images))
+        own = os.getpriority(os.PRIO_PROCESS, 0)
+        self.assertEqual(os.getpriority(os.PRIO_PROCESS, daemon.pid), own)
+        self.assertNotEqual(os.readlink(f"/proc/{daemon.pid}/cwd"), str(self.images))
+
     def test_life(self) -> None:
         """Two processes serve; a killed one is replaced and the other serves meanwhile; logs
         are reopened by all; QUIT to the parent is graceful."""
