@@ -2,7 +2,7 @@
 
 ``imagefarm [-?hvVtTq] [-s signal] [-p prefix] [-e filename] [-c filename] [-g directives]`` starts
 what the configuration describes: a farm, a resizer, or a server (src/core/nginx.c has the options
-and their messages). ``imagefarm sign`` and ``imagefarm warm`` are `imagefarm.app.tools`.
+and their messages). ``imagefarm sign``, ``status`` and ``warm`` are `imagefarm.app.tools`.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _FLAGS: Final = "?hvVtTq"
 _HELP: Final = """\
 Usage: imagefarm [-?hvVtTq] [-s signal] [-p prefix]
                  [-e filename] [-c filename] [-g directives]
-       imagefarm sign|warm ...
+       imagefarm sign|status|warm ...
 
 Options:
   -?,-h         : this help
@@ -63,6 +63,7 @@ Options:
 
 Commands, each with a -h of its own:
   sign          : sign URLs of the resizer
+  status        : show what the farm is doing
   warm          : have pictures made before anybody asks for them
 """
 

@@ -95,6 +95,7 @@ class PackagingTests(SynchronousTestCase):
         self.assertIn("imagefarm/etc/html/50x.html", self.shipped())
         self.assertEqual(self.shipped() - names, set())
         self.assertIn("imagefarm/py.typed", names)
+        self.assertIn("imagefarm/assets/dashboard/page.html", names)
         self.assertEqual(
             {name for name in names if name.startswith("twisted/")},
             {"twisted/plugins/imagefarm_plugin.py"},

@@ -21,16 +21,25 @@ class Chronicle:
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self.ledger = Ledger.make(fold)
         self._since = clock()
+        self._supervisor: int | None = None
         self._recent: Any = Recent(clock, self._write)
 
-    def start(self) -> None:
-        """From now on; the process does not change its number any more."""
+    def start(self, supervisor: int | None) -> None:
+        """From now on; the process does not change its number any more. ``supervisor`` is the
+        farm's process, if we are its child.
+        """
+        self._supervisor = supervisor
         self._write()
         globalLogPublisher.addObserver(self._recent)
 
     def _write(self) -> None:
         self.ledger.publish_parent(
-            {"pid": os.getpid(), "since": self._since, "errors": self._recent.report()}
+            {
+                "pid": os.getpid(),
+                "supervisor": self._supervisor,
+                "since": self._since,
+                "errors": self._recent.report(),
+            }
         )
 
     def close(self) -> None:

@@ -119,7 +119,7 @@ class DaemonService(Service):
         if self._supervision is not None:
             self._supervision.watch(self._reactor, self._orphaned)
         if self._workers is not None:
-            self._chronicle.start()
+            self._chronicle.start(None if self._supervision is None else os.getppid())
             spare_the_collector()  # what they share with us
             ready = self._workers.start()
             ready.addCallback(lambda _: self._ready())

@@ -21,6 +21,7 @@ from imagefarm.process.farm import Member, child_specs
 from imagefarm.process.privileges import Belongings
 from imagefarm.process.supervisor import Supervisor
 from imagefarm.resources import directives as rows
+from imagefarm.resources.dashboard import DASHBOARD
 
 from .configuration import Options, read
 from .ending import give_up, stop_gently, stop_now
@@ -38,7 +39,7 @@ _TRIES: Final = (
     ("{base}{image}", "a static image, by way of the slaves"),
     ("{stillshots}/thumbnail/{stillshot}", "a stillshot, served by the master"),
     ("{base}/resize?src={image}&w=320", "a thumbnail; the second time from the cache"),
-    ("{base}/status", "the status page"),
+    ("{dashboard}", "the dashboard"),
 )
 
 #: The virtual host of the stillshots. Names under localhost are this machine (RFC 6761, 6.3).
@@ -93,14 +94,17 @@ class FarmWork:
 
     def _announce(self) -> None:
         lines = ["", "The farm runs. Try:", ""]
-        base, stillshots = self._base_urls()
+        base, stillshots, dashboard = self._base_urls()
         image, stillshot = _an_image(self._root), _an_image(self._root / "thumbnail")
         for path, what in _TRIES:
             if ("{image}" in path and not image) or ("{stillshot}" in path and not stillshot):
                 continue
+            if "{dashboard}" in path and not dashboard:
+                continue
             url = path.format(
-                base=base, stillshots=stillshots, image=f"/{image}", stillshot=stillshot
-            )
+                base=base, stillshots=stillshots, image=f"/{image}", stillshot=stillshot,
+                dashboard=dashboard,
+            )  # fmt: skip
             lines.append(f"  {url:<58}  {what}")
         lines += ["", "Ctrl-C stops it.", ""]
         sys.stdout.write("\n".join(lines) + "\n")
@@ -109,8 +113,10 @@ class FarmWork:
     def _options_of(self, member: Member) -> Options:
         return evolve(self._options, role=member.role, config=member.config, port=member.port)
 
-    def _base_urls(self) -> tuple[str, str]:
-        """Where the first master listens without TLS: by any name, and for stillshots."""
+    def _base_urls(self) -> tuple[str, str, str]:
+        """Where the first master listens without TLS: by any name, for stillshots, and its
+        dashboard.
+        """
         for member in self._members:
             if member.role != "master":
                 continue
@@ -119,8 +125,9 @@ class FarmWork:
             if port:
                 name, host = _STILLSHOTS
                 stillshots = host if name in _server_names(loaded) else "localhost"
-                return f"http://localhost:{port}", f"http://{stillshots}:{port}"
-        return "", ""
+                base = f"http://localhost:{port}"
+                return base, f"http://{stillshots}:{port}", _dashboard(loaded)
+        return "", "", ""
 
     def drain(self) -> Deferred[Any]:
         """QUIT: the members finish what they do."""
@@ -161,6 +168,20 @@ def _plain_port(loaded: Loaded) -> int | None:
 def _server_names(loaded: Loaded) -> set[bytes]:
     lines = (line for server in _servers(loaded) for line in server.all(rows.SERVER_NAME))
     return {name.text for line in lines for name in line}
+
+
+def _dashboard(loaded: Loaded) -> str:
+    """The URL of a dashboard; empty without one."""
+    for server in _servers(loaded):
+        for location in server.blocks(rows.LOCATION_BLOCK):
+            if location[DASHBOARD] is None:
+                continue
+            _, name, pattern = location.value
+            for listen in server.all(rows.LISTEN):
+                host, port = listen.address
+                if not listen.ssl and port and pattern is None:
+                    return f"http://{host or 'localhost'}:{port}{name.decode('utf-8', 'replace')}"
+    return ""
 
 
 def _an_image(directory: Path) -> str | None:

@@ -181,8 +181,10 @@ class Instance:
     def _processes(
         self, parent: Mapping[str, Any], documents: Sequence[Mapping[str, Any]]
     ) -> list[dict[str, Any]]:
-        """The master, its workers, and what these have started."""
+        """The farm's, the master, its workers, and what these have started."""
         found: list[dict[str, Any]] = []
+        if parent.get("supervisor"):
+            found.append(_process(parent["supervisor"], {"role": "farm"}))
         if parent:
             found.append(_process(parent["pid"], {"role": "master"}))
         for document in documents:

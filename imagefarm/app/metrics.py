@@ -163,7 +163,9 @@ def _servers(servers: Mapping[str, Any]) -> Iterable[Family]:
 
 def _processes(processes: Iterable[Mapping[str, Any]]) -> Iterable[Family]:
     found = [
-        ({"role": process["role"], "pid": str(process["pid"])}, process) for process in processes
+        ({"role": process["role"], "pid": str(process["pid"])}, process)
+        for process in processes
+        if process["role"] != "farm"  # which all of its members tell of
     ]
     for key, name, kind, text in _PROCESS:
         yield Family(

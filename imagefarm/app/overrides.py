@@ -12,6 +12,9 @@ from imagefarm.config.ast import Directive, Word
 
 Path = tuple[str, ...]
 
+#: How addresses begin that only this machine reaches.
+_LOOPBACK: Final = ("127.", "localhost:", "[::1]", "unix:")
+
 #: The blocks that listen, and where they stand.
 _LISTENING: Final = ((("http",), "server"), ((), "resizer"))
 
@@ -86,12 +89,22 @@ def override_port(
 ) -> tuple[Directive, ...]:
     """Listen on ``port`` instead of every plain port given, on ``tls_port`` for TLS ones.
 
-    A virtual server that gives none gets one. What would be given twice then is given once.
+    A virtual server that gives none gets one. What would be given twice then is given once. Where
+    others listen for everybody, those on a loopback address (a dashboard) stay where they are.
     """
+    texts = [
+        inner.words[0].text
+        for outer, inner in _walk(directives)
+        if inner.name == "listen" and inner.words and outer == ("http", "server")
+    ]
+    loopback = {text for text in texts if text.startswith(_LOOPBACK)}
+    kept = loopback if len(loopback) < len(set(texts)) else set()
     http = [d.block or () for d in directives if d.name == "http" and d.block is not None]
     outside = any(_ssl(block, False) for block in http)
 
     def listen(directive: Directive, tls: bool) -> Directive:
+        if directive.words[0].text in kept:
+            return directive
         wanted = tls_port if tls or "ssl" in directive.args[1:] else port
         if wanted is None:
             return directive

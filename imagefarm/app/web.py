@@ -8,7 +8,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from attrs import define, field
 from twisted.internet.defer import Deferred, DeferredList, succeed
@@ -48,6 +48,7 @@ from imagefarm.proxy.names.directives import ResolverSettings
 from imagefarm.proxy.settings import ProxySettings
 from imagefarm.resources import directives as rows
 from imagefarm.resources.build import Builder, ContentFactory, Listener
+from imagefarm.resources.dashboard import DASHBOARD, dashboard
 from imagefarm.resources.dispatch import Dispatcher
 from imagefarm.resources.listen import shared
 from imagefarm.resources.location import Content
@@ -67,8 +68,12 @@ from .report import resolver_report, zone_report
 from .tls import contexts
 from .totals import Figures, figures_of, with_totals
 from .upstreams import Management
+from .watch import Watch
 
 T = TypeVar("T")
+
+#: What a server without ``server_name`` is called in the status.
+NAMELESS: Final = "_"
 
 
 @define(eq=False)
@@ -107,6 +112,7 @@ class WebWork:
     _temporary: set[bytes] = field(factory=set)
     _file_caches: tuple[OpenFileCache, ...] = ()
     _ports: list[Any] = field(factory=list)
+    _watches: list[Watch] = field(factory=list)
     _serials: Any = field(factory=lambda: itertools.count(1))
     _wheel: TimerWheel = field(init=False)
 
@@ -148,6 +154,7 @@ class WebWork:
                         self._resource,
                         self._stub_status,
                         self._status,
+                        self._dashboard,
                         self.management.api,
                         self._cache_api,
                     ),
@@ -294,6 +301,16 @@ class WebWork:
             return prometheus_status(self.instance.report, families)
         return json_status(self.instance.report) if scope[rows.STATUS] else None
 
+    def _dashboard(self, scope: Scope) -> Content | None:
+        settings = scope[DASHBOARD]
+        if settings is None:
+            return None
+        watch = Watch(
+            self.reactor, settings, self.instance.report, _server_name(scope), self.clock
+        )
+        self._watches.append(watch)
+        return dashboard(watch.figures)
+
     # Doors
 
     def _door(self, listener: Listener) -> Door:
@@ -347,6 +364,8 @@ class WebWork:
         self.certificates.follow(self.reactor, [one for some in secured for one in some])
         if self.board is None:
             self.certificates.start(self.reactor)
+        for watch in self._watches:
+            watch.start()
         for gate in self.gates:
             sock, factory = sockets[str(gate.endpoint)], gate.factory()
             self._ports.append(listen(self.reactor, sock, factory, nodelay=gate.door.nodelay))
@@ -366,6 +385,8 @@ class WebWork:
         waiting = self._stop_listening()
         for door in self.doors:
             door.factory.abort()
+        for watch in self._watches:
+            watch.stop()
         self.instance.stop()
         self.management.stop()
         self.certificates.stop()
@@ -422,7 +443,7 @@ class WebWork:
         return figures_of(
             self._report(),
             {
-                name.decode("utf-8", "replace"): meter.report()
+                name.decode("utf-8", "replace") or NAMELESS: meter.report()
                 for name, meter in self.dispatcher.meters.items()
             },
         )
@@ -434,6 +455,16 @@ class WebWork:
     def status(self, sums: Figures) -> Mapping[str, Any]:
         """`instance.Work`."""
         return with_totals(self._report(), sums)
+
+
+def _server_name(scope: Scope) -> str:
+    """What the server is called in the status that ``scope`` belongs to."""
+    server: Scope | None = scope
+    while server is not None:
+        for names in server.all(rows.SERVER_NAME):
+            return names[0].text.removeprefix(b".").decode("utf-8", "replace") or NAMELESS
+        server = server.parent
+    return NAMELESS
 
 
 def _missing_roots(scope: Scope) -> list[Problem]:

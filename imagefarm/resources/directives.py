@@ -30,6 +30,7 @@ from imagefarm.config.variables import Template, encode
 from . import open_file_cache
 from .actions import NamedRedirect
 from .control import API
+from .dashboard import DASHBOARD
 from .files import Symlinks
 from .listen import Listen, convert_listen
 from .location import AccessRule, ErrorPage, TryFiles
@@ -303,7 +304,7 @@ DIRECTIVES: Final[tuple[AnyRow, ...]] = (
     HTTP_BLOCK, SERVER_BLOCK, LOCATION_BLOCK, LISTEN, SERVER_NAME, ROOT, ALIAS, INDEX, TRY_FILES,
     ERROR_PAGE, RECURSIVE_ERROR_PAGES, INTERNAL, ALLOW, DENY, DISABLE_SYMLINKS, GZIP_STATIC,
     LOG_NOT_FOUND, REWRITE_LOG, ABSOLUTE_REDIRECT, PORT_IN_REDIRECT, SERVER_NAME_IN_REDIRECT,
-    RESOURCE, STUB_STATUS, STATUS, API, CACHE_API, *open_file_cache.DIRECTIVES,
+    RESOURCE, STUB_STATUS, STATUS, DASHBOARD, API, CACHE_API, *open_file_cache.DIRECTIVES,
 )  # fmt: skip
 
 __all__ = ["DIRECTIVES", "LOCATION_IF", "RESOURCE"]

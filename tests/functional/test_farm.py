@@ -40,13 +40,14 @@ class RunningFarm(StagedCase):
     def test_announced_addresses(self) -> None:
         """Every URL that it prints works."""
         announced = re.findall(r"http://([^:/\s]+):(\d+)(\S+)", self.daemon.output.read_text())
-        self.assertEqual({int(port) for _, port, _ in announced}, {self.prefix.ports.http})
+        ports = self.prefix.ports
+        self.assertEqual({int(port) for _, port, _ in announced}, {ports.http, ports.dashboard})
         kinds = []
         for host, port, target in announced:
-            answer = self.prefix.get(target, host=f"{host}:{port}")
+            answer = self.prefix.get(target, host=f"{host}:{port}", port=int(port))
             self.assertEqual(answer.status, 200, target)
             kinds.append(str(answer.header("content-type")).partition(";")[0])
-        expected = ["text/html", *["image/jpeg"] * 3, "application/json"]
+        expected = ["text/html", *["image/jpeg"] * 3, "text/html"]
         self.assertEqual(kinds, expected)
 
     def test_announced_stillshot(self) -> None:

@@ -33,20 +33,23 @@ class EtcTests(StagedCase):
         )  # fmt: skip
         self.assertEqual(done.returncode, 0, done.stderr)
 
-    def test_slave_is_nginx_s_but_for_the_one_that_nginx_lacks(self) -> None:
+    def test_slave_is_nginx_s_but_for_the_two_that_nginx_lacks(self) -> None:
         text, count = re.subn(
-            r"(?m)^ *request_id_from +X-Request-ID.*;\n", "", (ETC / "slave.conf").read_text()
+            r"(?m)^ *(request_id_from +X-Request-ID.*|status);\n",
+            "",
+            (ETC / "slave.conf").read_text(),
         )
-        self.assertEqual(count, 1)
+        self.assertEqual(count, 2)
         self.check("slave.conf", text)
 
-    def test_master_is_but_for_the_four_that_nginx_lacks(self) -> None:
+    def test_master_is_but_for_the_five_that_nginx_lacks(self) -> None:
         words = (
-            "status",
+            "status( +prometheus)?",
+            r"dashboard[^;]*",
             "ssl_self_signed +on",
             "fastcgi_cache_(rfc9111 +on|follow_source +images)",
         )
         ours = rf"(?m)^ *({'|'.join(words)});\n"
         text, count = re.subn(ours, "", (ETC / "master.conf").read_text())
-        self.assertEqual(count, 4)
+        self.assertEqual(count, 7)
         self.check("master.conf", text)

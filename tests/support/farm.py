@@ -43,6 +43,8 @@ class Prefix:
             (f"listen       {8443}", f"listen  127.0.0.1:{self.ports.https}"),
             ("127.0.0.1:8081", f"127.0.0.1:{self.ports.slave1}"),
             ("127.0.0.1:8082", f"127.0.0.1:{self.ports.slave2}"),
+            ("127.0.0.1:8091", f"127.0.0.1:{self.ports.dashboard}"),
+            ("127.0.0.1:9000", f"127.0.0.1:{self.ports.fastcgi}"),
         )
         self.edit("slave.conf", ("127.0.0.1:8081", f"127.0.0.1:{self.ports.slave1}"))
         self.edit("resize.conf", ("127.0.0.1:9000", f"127.0.0.1:{self.ports.fastcgi}"))

@@ -125,10 +125,11 @@ class Ports:
     slave1: int
     slave2: int
     fastcgi: int
+    dashboard: int
 
     @classmethod
     def free(cls) -> Ports:
-        return cls(*free_ports(5))
+        return cls(*free_ports(6))
 
 
 class FarmSite:
