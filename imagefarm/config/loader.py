@@ -234,11 +234,12 @@ class _Converter:
                 self.errors.append(Problem(str(error), where.file, where.line))
                 value = None
             if isinstance(row, BlockRow):
-                inner = Scope(line.context, directive, scope, value)
+                inner = Scope(line.context, directive, scope, value, every=scope.every)
                 scope.items.append((row, inner, directive))
                 self.fill(inner, line.inner)
                 continue
             scope.items.append((row, value, directive))
+            scope.every.setdefault(row, []).append(value)
             if isinstance(row, ListRow):
                 scope.own.setdefault(row, []).append(value)
             else:

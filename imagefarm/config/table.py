@@ -175,6 +175,8 @@ class Scope:
     own: dict[Row[Any] | ListRow[Any], Any] = field(factory=dict)
     #: Everything in the block in the order written: (row, value or inner scope, directive).
     items: list[tuple[AnyRow, Any, Directive]] = field(factory=list)
+    #: What rows were set to in the whole configuration, which has one of these.
+    every: dict[AnyRow, list[Any]] = field(factory=dict)
 
     def __getitem__(self, row: Row[T]) -> T:
         """The value in force here: own, inherited, or the row's default."""
@@ -195,6 +197,10 @@ class Scope:
                 return found
             scope = scope.parent if row.inherits else None
         return row.default
+
+    def anywhere(self, row: Row[T] | ListRow[T]) -> tuple[T, ...]:
+        """All that the directive was set to in the whole configuration."""
+        return tuple(self.every.get(row, ()))
 
     def is_set(self, row: Row[Any] | ListRow[Any]) -> bool:
         """Whether this very block has the directive."""

@@ -6,8 +6,8 @@ ngx_http_upstream_process_headers); ``X-Accel-Expires`` is the cache's.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Final
 
 from twisted.internet.defer import CancelledError
@@ -18,6 +18,7 @@ from imagefarm.config.errors import Invalid
 from .body import BodyError
 from .buffering import buffer
 from .dates import parse_http
+from .filters.charset import SAID, overridden
 from .headers import Headers
 from .message import Request, Response, discard
 from .requestlog import report, report_failure
@@ -30,7 +31,6 @@ _KEPT: Final = frozenset({
     b"content-type", b"set-cookie", b"content-disposition", b"cache-control", b"expires",
     b"accept-ranges",
 })  # fmt: skip
-_CHARSET: Final = re.compile(rb"[!#$%&'+\-^_`{}~0-9A-Za-z]+")
 #: nginx's status for a client that has gone; nobody sees it but the access log.
 _GONE: Final = 499
 #: nginx's statuses for failures; 502 for the others.
@@ -106,10 +106,14 @@ class Presenter:
             response.buffering = buffering == b"yes"
         response.redirect = said.get(b"x-accel-redirect") or None
         charset = said.get(b"x-accel-charset", b"")
-        kind = response.headers.first(b"content-type")
-        if kind and _CHARSET.fullmatch(charset):
-            kind = kind.partition(b";")[0].rstrip(b" \t")
-            response.headers.set(b"Content-Type", kind + b"; charset=" + charset)
+        if charset:
+            # For whatever will be the answer; and here, for what may be cached of this one.
+            request.variables[SAID] = charset
+            kind = response.headers.first(b"content-type")
+            with suppress(Invalid):
+                kind = kind and overridden(kind, charset, self._settings.charsets, response.status)
+            if kind:
+                response.headers.set(b"Content-Type", kind)
 
 
 def leave(response: Response, request: Request) -> None:

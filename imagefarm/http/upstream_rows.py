@@ -14,6 +14,7 @@ from imagefarm.config.table import HSL, AnyRow, Environment, ListRow, Row, Scope
 from imagefarm.config.variables import encode
 
 from .binding import Binding, binding
+from .filters.charset import known_charsets
 from .headers import MAX_HEAD
 from .streaming import Streaming, StreamingRows, streaming_of, streaming_rows
 from .upstream import ExchangeRules, Timeouts, UpstreamConnection
@@ -90,6 +91,8 @@ class UpstreamSettings:
     force_ranges: bool = False
     socket_keepalive: bool = False
     bind: Binding | None = None
+    #: In lower case, what X-Accel-Charset may name.
+    charsets: frozenset[bytes] = frozenset()
     streaming: Streaming = field(factory=Streaming)
 
     @property
@@ -123,6 +126,7 @@ def common_settings(
         "force_ranges": scope[rows.force_ranges],
         "socket_keepalive": scope[rows.socket_keepalive],
         "bind": scope[rows.bind],
+        "charsets": known_charsets(scope),
         "streaming": streaming_of(scope, rows.streaming, prefix, scope[rows.buffer_size]),
     }
 

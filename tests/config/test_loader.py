@@ -183,6 +183,8 @@ class Loading(SynchronousTestCase):
         self.assertEqual(y.all(HEADER), (("a", "1"), ("b", "2")))
         self.assertEqual(x.all(HEADER), (("c", "3"),))
         self.assertEqual(root.all(HEADER), ((),))
+        self.assertEqual(x.anywhere(HEADER), root.anywhere(HEADER))
+        self.assertEqual(len(x.anywhere(HEADER)), 3)
         self.assertIsNone(x[RETURN])
         self.assertEqual(x.value, ("/x",))
 

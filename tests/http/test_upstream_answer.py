@@ -10,6 +10,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from imagefarm.http.body import BodyTooLarge
+from imagefarm.http.filters.charset import SAID
 from imagefarm.http.headers import Headers
 from imagefarm.http.message import Response
 from imagefarm.http.upstream import Fault, NoLivePeers, UpstreamError
@@ -72,14 +73,17 @@ class PresenterTests(SynchronousTestCase):
         def kind(charset: bytes, *kind: bytes, **more: Any) -> list[bytes]:
             fields = [(b"X-Accel-Charset", charset)]
             fields += [(b"Content-Type", value) for value in kind]
+            more["charsets"] = frozenset({b"a", b"koi8-r"})
             return self.present(fields, **more).headers.getall(b"content-type")
 
-        self.assertEqual(kind(b"koi8-r", b"text/a"), [b"text/a; charset=koi8-r"])
-        self.assertEqual(kind(b"b", b"text/a; charset=a"), [b"text/a; charset=b"])
-        self.assertEqual(kind(b"a b", b"text/a"), [b"text/a"])
-        self.assertEqual(kind(b"utf-8"), [])
         ignored = frozenset({b"x-accel-charset"})
-        self.assertEqual(kind(b"b", b"text/a", ignore_headers=ignored), [b"text/a"])
+        self.assertEqual(kind(b"a", b"text/a", ignore_headers=ignored), [b"text/a"])
+        self.assertNotIn(SAID, self.request.variables)
+        self.assertEqual(kind(b"KOI8-r", b"text/a"), [b"text/a; charset=KOI8-r"])
+        self.assertEqual(kind(b"a", b"text/a; charset=koi8-r"), [b"text/a; charset=koi8-r"])
+        self.assertEqual(kind(b"b", b"text/a"), [b"text/a"])
+        self.assertEqual(kind(b"a"), [])
+        self.assertEqual(self.request.variables[SAID], b"a")
 
     def test_redirect(self) -> None:
         fields = [(b"X-Accel-Redirect", b"/there")]

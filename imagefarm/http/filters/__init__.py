@@ -54,6 +54,7 @@ class FilterSettings:
     expires: Expires = _NO_EXPIRES
     add_headers: tuple[AddHeader, ...] = ()
     charset: bytes | None = None
+    charsets: frozenset[bytes] = frozenset()
     charset_types: MediaTypes = _CHARSET_TYPES
     override_charset: bool = False
     gzip: GzipSettings = _NO_GZIP
@@ -78,6 +79,7 @@ class FilterSettings:
             expires=scope[headers.EXPIRES],
             add_headers=scope.all(headers.ADD_HEADER),
             charset=scope[charset.CHARSET],
+            charsets=charset.known_charsets(scope),
             charset_types=scope[charset.CHARSET_TYPES],
             override_charset=scope[charset.OVERRIDE_CHARSET],
             gzip=GzipSettings.from_scope(scope),

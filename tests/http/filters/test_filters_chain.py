@@ -12,6 +12,7 @@ from imagefarm.http.conditional import IfModifiedSince
 from imagefarm.http.dates import format_http
 from imagefarm.http.errorpages import page, server_token
 from imagefarm.http.filters import FilterSettings, run
+from imagefarm.http.filters.charset import SAID
 from imagefarm.http.filters.gzip import client_accepts_gzip
 from imagefarm.http.filters.headers import Expires, Kind, parse_expires
 from imagefarm.http.message import (
@@ -246,6 +247,24 @@ class CharsetTests(SynchronousTestCase):
         self.assertEqual(
             self.kind(kind, "charset UTF-8; override_charset on;"), b"text/html; charset=UTF-8"
         )
+
+    def test_what_an_upstream_says_is_for_any_answer(self) -> None:
+        """X-Accel-Charset: whatever ``charset`` is here, if it is one of the configuration's."""
+        for said, before, status, expected in (
+            (b"utf-8", b"image/png", 200, b"image/png; charset=utf-8"),
+            (b"utf-8", b'a/b; c=d; Charset="UTF-8"', 200, b"a/b; c=d; charset=utf-8"),
+            (b"utf-8", b"a/b; charset=koi8-r", 200, b"a/b; charset=koi8-r"),
+            (b"koi8-r", b"text/html", 200, b"text/html"),
+            (b"utf-8", b"text/html", 302, b"text/html"),
+            (b"utf-8", b"text/html; charset=utf-8", 301, b"text/html"),
+        ):
+            request = asking()
+            request.variables[SAID] = said
+            lines = "charset UTF-8; override_charset on;"
+            found = run(request, answer(b"x", before, status=status), chain(lines))
+            self.assertEqual(found.headers.get(b"content-type"), expected, (said, before))
+            refused = [text for _, text in request.notes if "charset" in text]
+            self.assertEqual(len(refused), expected == before and status == 200)
 
     def test_statuses(self) -> None:
         self.assertEqual(self.kind(b"text/html", status=404), b"text/html; charset=UTF-8")

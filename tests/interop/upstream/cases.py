@@ -206,6 +206,45 @@ HERE: Final = (
     "http://UP", "HTTP://UP/two/", "https://UP/two/", "http://UP/two/?a=b#c",
 )  # fmt: skip
 
+
+def _charset(name: str, said: str, kind: str = "text/x", inside: str = "", **more: str) -> Case:
+    fields = [f"X-Accel-Charset: {said}", *([f"Content-Type: {kind}"] if kind else [])]
+    fields += [f"{field}: {value}" for field, value in more.items() if field != "status"]
+    reply = answer(*fields, status=more.get("status", "200 OK"))
+    return _answered(f"charset said, {name}", inside, reply)
+
+
+CHARSETS: Final = (
+    _charset("known", "koi8-r"),
+    _charset("in another case", "KOI8-R"),
+    _charset("unknown", "utf-9"),
+    _charset("empty", ""),
+    _charset("known, same", "koi8-r", "text/x; charset=KOI8-R"),
+    _charset("known, other", "koi8-r", "text/x; charset=windows-1251"),
+    _charset("known, unknown other", "koi8-r", "text/x; charset=utf-9"),
+    _charset("known, parameters", "koi8-r", "text/x; a=b"),
+    _charset("unknown, other", "utf-9", "text/x; charset=koi8-r"),
+    _charset("unknown, same", "utf-9", "text/x; charset=utf-9"),
+    _charset("no type", "koi8-r", ""),
+    _charset("before charset", "koi8-r", "text/plain", "charset windows-1251;"),
+    _charset("unknown before charset", "utf-9", "text/plain", "charset windows-1251;"),
+    _charset("before override_charset", "koi8-r", "text/plain",
+             "charset windows-1251; override_charset on;"),
+    _charset("quoted", "koi8-r", 'text/x; charset="koi8-r"'),
+    _charset("redirect", "koi8-r", status="302 Found", Location="/x"),
+    _charset("permanent redirect", "koi8-r", "text/x; charset=koi8-r", status="301 Found",
+             Location="/x"),
+    _charset("404", "koi8-r", status="404 Not Found"),
+    _charset("intercepted", "koi8-r", "text/x", "proxy_intercept_errors on; error_page 404 /page;",
+             status="404 Not Found"),
+    _charset("elsewhere", "koi8-r", "text/x", **{"X-Accel-Redirect": "/internal/file.txt"}),
+    _charset("elsewhere, type of the file", "koi8-r", "",
+             **{"X-Accel-Redirect": "/internal/file.txt"}),
+    _charset("encoded", "koi8-r", "text/x", **{"Content-Encoding": "br"}),
+    _charset("encoded, other", "koi8-r", "text/x; charset=windows-1251",
+             **{"Content-Encoding": "br"}),
+)  # fmt: skip
+
 REDIRECTS: Final = (
     *_moved("default", "", *HERE, target="/two/"),
     *_moved("default without uri", "", *HERE, target=""),
@@ -330,7 +369,7 @@ DIFFERENT: Final = {
 }
 
 CASES: Final = (
-    *PASSES, *FIELDS, *ANSWERS, *REDIRECTS, *COOKIE_CASES, *ACCELERATED,
+    *PASSES, *FIELDS, *ANSWERS, *CHARSETS, *REDIRECTS, *COOKIE_CASES, *ACCELERATED,
 )  # fmt: skip
 
 SERVER: Final = """
