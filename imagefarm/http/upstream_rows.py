@@ -163,108 +163,140 @@ def _ignorable(directive: Directive, env: Environment) -> frozenset[bytes]:
     return frozenset(_IGNORABLE[word.lower()] for word in directive.args)
 
 
+@frozen
+class _Maker:
+    """Makes the rows of a prefix."""
+
+    prefix: str
+
+    def row(
+        self, name: str, convert: Any, default: Any, syntax: str, doc: str, **more: Any
+    ) -> Any:
+        """One of any kind."""
+        return Row(
+            name=f"{self.prefix}_{name}", contexts=HSL, convert=convert, default=default,
+            syntax=syntax, doc=doc, **more,
+        )  # fmt: skip
+
+    def time(self, name: str, default: float, doc: str) -> Row[float]:
+        row: Row[float] = self.row(name, values.time, default, "time", doc)
+        return row
+
+    def flag(self, name: str, default: bool, doc: str) -> Row[bool]:
+        row: Row[bool] = self.row(name, values.flag, default, "on | off", doc)
+        return row
+
+    def names(self, name: str, doc: str) -> ListRow[bytes]:
+        return ListRow(
+            name=f"{self.prefix}_{name}", contexts=HSL, convert=_field_name, syntax="field",
+            doc=doc,
+        )  # fmt: skip
+
+
 def upstream_rows(prefix: str, words: tuple[str, ...]) -> UpstreamRows:
     """The rows of ``prefix``; ``words`` are those that its ``next_upstream`` takes."""
+    make = _Maker(prefix)
+    return UpstreamRows(
+        **_connecting(make),
+        **_going_on(make, words),
+        **_passing(make),
+        **_fields(make),
+        streaming=streaming_rows(prefix),
+    )
 
-    def time(name: str, default: float, doc: str) -> Row[float]:
-        return Row(
-            name=f"{prefix}_{name}", contexts=HSL, convert=values.time, default=default, doc=doc,
-            syntax="time",
-        )  # fmt: skip
 
-    def flag(name: str, default: bool, doc: str) -> Row[bool]:
-        return Row(
-            name=f"{prefix}_{name}", contexts=HSL, convert=values.flag, default=default, doc=doc,
-            syntax="on | off",
-        )  # fmt: skip
+def _connecting(make: _Maker) -> dict[str, Any]:
+    return {
+        "connect_timeout": make.time(
+            "connect_timeout", 60.0, "How long connecting to a server may take."
+        ),
+        "send_timeout": make.time(
+            "send_timeout", 60.0,
+            "How long a server may take no bytes of a request that waits to be sent.",
+        ),
+        "read_timeout": make.time(
+            "read_timeout", 60.0, "The longest pause between two reads from a server."
+        ),
+        "socket_keepalive": make.flag(
+            "socket_keepalive", False,
+            "Whether the kernel probes idle connections to the servers (SO_KEEPALIVE).",
+        ),
+        "bind": make.row(
+            "bind", binding, None, "address[:port] [transparent] | off",
+            "The local address that connections to the servers come from; it may contain "
+            "variables, and one that comes to nothing leaves it to the system. With "
+            "``transparent`` it need not be one of this machine's. Linux lets only root and those "
+            "with CAP_NET_RAW do that, and the answers have to be routed here.",
+            arity=(1, 2), default_text="off",
+        ),
+    }  # fmt: skip
 
-    def names(name: str, doc: str) -> ListRow[bytes]:
-        return ListRow(
-            name=f"{prefix}_{name}", contexts=HSL, convert=_field_name, syntax="field", doc=doc
-        )
 
+def _going_on(make: _Maker, words: tuple[str, ...]) -> dict[str, Any]:
     def next_upstream(directive: Directive, env: Environment) -> frozenset[str]:
         for word in directive.args:
             if word not in words and word != "off":
                 raise Invalid(f'invalid value "{word}"')
         return frozenset() if "off" in directive.args else frozenset(directive.args)
 
-    return UpstreamRows(
-        connect_timeout=time(
-            "connect_timeout", 60.0, "How long connecting to a server may take."
-        ),
-        send_timeout=time(
-            "send_timeout", 60.0,
-            "How long a server may take no bytes of a request that waits to be sent.",
-        ),
-        read_timeout=time(
-            "read_timeout", 60.0, "The longest pause between two reads from a server."
-        ),
-        next_upstream=Row(
-            name=f"{prefix}_next_upstream",
-            default_text="error timeout",
-            contexts=HSL,
-            arity=(1, None),
-            convert=next_upstream,
-            default=frozenset({"error", "timeout"}),
-            syntax=" | ".join((*words, "off")) + " ...",
-            doc="When a request goes to the next server of the group. One with a method that is "
+    return {
+        "next_upstream": make.row(
+            "next_upstream", next_upstream, frozenset({"error", "timeout"}),
+            " | ".join((*words, "off")) + " ...",
+            "When a request goes to the next server of the group. One with a method that is "
             "not idempotent (POST, LOCK, PATCH) goes on only before it was sent, unless "
             "``non_idempotent`` is given.",
+            arity=(1, None), default_text="error timeout",
         ),
-        next_upstream_tries=Row(
-            name=f"{prefix}_next_upstream_tries", contexts=HSL, convert=values.number, default=0,
-            syntax="number",
-            doc="The most servers that one request is tried on; 0 is no limit.",
+        "next_upstream_tries": make.row(
+            "next_upstream_tries", values.number, 0, "number",
+            "The most servers that one request is tried on; 0 is no limit.",
         ),
-        next_upstream_timeout=time(
+        "next_upstream_timeout": make.time(
             "next_upstream_timeout", 0.0,
             "How long after its beginning a request may still go to the next server; 0 is no "
             "limit.",
         ),
-        intercept_errors=flag(
+        "intercept_errors": make.flag(
             "intercept_errors", False,
             "Whether ``error_page`` applies to answers with a status of 300 or more.",
         ),
-        hide_header=names(
-            "hide_header", "A field of the answer that is not passed to the client."
-        ),
-        pass_header=names(
-            "pass_header",
-            "A field of the answer that is passed to the client although it is hidden by default.",
-        ),
-        ignore_headers=Row(
-            name=f"{prefix}_ignore_headers", contexts=HSL, arity=(1, None), convert=_ignorable,
-            default=frozenset(), syntax="field ...",
-            doc="Fields of the answer that are not obeyed: X-Accel-Redirect, X-Accel-Limit-Rate, "
-            "X-Accel-Charset, X-Accel-Buffering, and by the cache X-Accel-Expires, Expires, "
-            "Cache-Control, Set-Cookie, Vary.",
-        ),
-        pass_request_headers=flag(
+    }  # fmt: skip
+
+
+def _passing(make: _Maker) -> dict[str, Any]:
+    return {
+        "pass_request_headers": make.flag(
             "pass_request_headers", True, "Whether the client's header fields are passed on."
         ),
-        pass_request_body=flag(
+        "pass_request_body": make.flag(
             "pass_request_body", True, "Whether the client's request body is passed on."
         ),
-        buffer_size=Row(
-            name=f"{prefix}_buffer_size", contexts=HSL, convert=values.size, default=MAX_HEAD,
-            syntax="size", doc="The largest header of an answer that is accepted.",
+        "buffer_size": make.row(
+            "buffer_size", values.size, MAX_HEAD, "size",
+            "The largest header of an answer that is accepted.",
         ),
-        force_ranges=flag(
+        "force_ranges": make.flag(
             "force_ranges", False,
             "Whether ranges are cut from answers whatever their Accept-Ranges says.",
         ),
-        socket_keepalive=flag(
-            "socket_keepalive", False,
-            "Whether the kernel probes idle connections to the servers (SO_KEEPALIVE).",
+    }  # fmt: skip
+
+
+def _fields(make: _Maker) -> dict[str, Any]:
+    return {
+        "hide_header": make.names(
+            "hide_header", "A field of the answer that is not passed to the client."
         ),
-        bind=Row(
-            name=f"{prefix}_bind", contexts=HSL, arity=(1, 2), convert=binding, default=None,
-            default_text="off", syntax="address[:port] [transparent] | off",
-            doc="The local address that connections to the servers come from; it may contain "
-            "variables, and one that comes to nothing leaves it to the system. With "
-            "``transparent`` it need not be one of this machine's. Linux lets only root and those "
-            "with CAP_NET_RAW do that, and the answers have to be routed here.",
+        "pass_header": make.names(
+            "pass_header",
+            "A field of the answer that is passed to the client although it is hidden by default.",
         ),
-        streaming=streaming_rows(prefix),
-    )  # fmt: skip
+        "ignore_headers": make.row(
+            "ignore_headers", _ignorable, frozenset(), "field ...",
+            "Fields of the answer that are not obeyed: X-Accel-Redirect, X-Accel-Limit-Rate, "
+            "X-Accel-Charset, X-Accel-Buffering, and by the cache X-Accel-Expires, Expires, "
+            "Cache-Control, Set-Cookie, Vary.",
+            arity=(1, None),
+        ),
+    }  # fmt: skip
