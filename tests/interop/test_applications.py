@@ -12,7 +12,7 @@ from typing import Any, Final
 from attrs import frozen
 
 from tests.support import farmsite, rawhttp, tools
-from tests.support.processes import Daemon, free_ports
+from tests.support.processes import Daemon, free_ports, wait_until
 from tests.support.processes import imagefarm as start_imagefarm
 from tests.support.stages import StagedCase
 
@@ -254,7 +254,7 @@ class ApplicationTests(StagedCase):
             for name, one, other in zip(CASES, expected, got, strict=True)
             if one != other and name not in DIFFERENT
         ]
-        found += [f"{name}: not in the log" for name in self._untold(ours, got)]
+        wait_until(lambda: not self._untold(ours, got), 30, "reasons and peers in the log")
         self.assertEqual(found, [], "\n" + "\n".join(found))
 
     @staticmethod
