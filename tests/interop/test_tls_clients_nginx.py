@@ -166,6 +166,11 @@ ASKS = [
         for client in ("", "good", "unknown")
         for version in (TLS12, ssl.TLSVersion.TLSv1_3)
     ),
+    *(
+        Ask(name, target="/id", version=version, times=3, port=port)
+        for name, port in (("plain", "port"), ("modern", "early"))
+        for version in (TLS12, ssl.TLSVersion.TLSv1_3)
+    ),
     # One certificate for each kind of key.
     Ask("plain", version=TLS12, ciphers="ECDHE-RSA-AES128-GCM-SHA256"),
     Ask("plain", version=TLS12, ciphers="ECDHE-ECDSA-AES128-GCM-SHA256"),
@@ -253,8 +258,10 @@ def play(site: Site, clients: dict[str, Any], ask: Ask) -> Any:
                     assert answer is not None
                     session = tls.session
                     body = answer.body.split(b"<hr>")[0].decode()
-                    if ask.version is TLS12 or ask.target != "/id":
-                        found.append((answer.status, answer.reason, body))
+                    if ask.target == "/id":
+                        known = session is not None and session.id.hex() == body
+                        body = f"{len(body)}, the client's: {known}"
+                    found.append((answer.status, answer.reason, body))
                     found.append((answer.header("connection"), answer.header("x-verify")))
                     found.append((tls.session_reused, tls.cipher(), tls.selected_alpn_protocol()))
             except ssl.SSLError as error:

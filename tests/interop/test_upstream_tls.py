@@ -95,6 +95,13 @@ CASES: dict[str, tuple[str, str, str]] = {
         "proxy_ssl_protocols TLSv1.2; proxy_ssl_ciphers ECDHE-ECDSA-AES128-GCM-SHA256;",
         "old", "SSL_do_handshake() failed (SSL: ",
     ),
+    "a setting of OpenSSL": (
+        "proxy_ssl_conf_command MaxProtocol TLSv1.2; "
+        "proxy_ssl_conf_command CipherString ECDHE-ECDSA-AES128-GCM-SHA256;", "good", "",
+    ),
+    "a setting for TLS 1.3": (
+        "proxy_ssl_conf_command Ciphersuites TLS_CHACHA20_POLY1305_SHA256;", "good", "",
+    ),
     "no reuse": ("proxy_ssl_session_reuse off; proxy_ssl_protocols TLSv1.2;", "good", ""),
     "client certificate": (
         "proxy_ssl_certificate CLIENT; proxy_ssl_certificate_key KEY; "
