@@ -17,6 +17,7 @@ from imagefarm.http.headers import Headers
 from imagefarm.http.message import Response
 from imagefarm.http.meter import Meter
 from imagefarm.http.requestlog import Context, RequestLogs, quotable
+from imagefarm.http.transport import listen
 from imagefarm.image.directives import ResizerSettings
 from imagefarm.image.pool import WorkerPool
 from imagefarm.image.service import ImageService
@@ -137,9 +138,7 @@ class ResizerWork:
         self._pool.start()
         self.instance.start()
         for endpoint in self._endpoints:
-            sock = sockets[str(endpoint)]
-            port = self._reactor.adoptStreamPort(sock.fileno(), sock.family, self._factory)
-            self._ports.append(port)
+            self._ports.append(listen(self._reactor, sockets[str(endpoint)], self._factory))
 
     def _stop_listening(self) -> list[Deferred[Any]]:
         ports, self._ports = self._ports, []

@@ -163,13 +163,15 @@ def _round(numerator: int, denominator: int) -> int:
     return (2 * numerator + denominator) // (2 * denominator)
 
 
-def shrink_factor(box: Box, out_width: int, out_height: int) -> int:
+def shrink_factor(box: Box, out_width: int, out_height: int, margin: float = 1.0) -> int:
     """The largest factor a JPEG can be shrunk by at decoding and still cover the target.
 
-    No margin is asked for: the resampling that follows gets at least the target's own pixels.
+    ``margin`` is what must be left for the resampling to do after a factor of 8, which leaves
+    nothing but the mean of each block; smaller ones keep all that there is in the target's pixels.
     """
     for factor in SHRINK_FACTORS:
-        if box.width >= out_width * factor and box.height >= out_height * factor:
+        least = factor * margin if factor == SHRINK_FACTORS[0] else factor
+        if box.width >= out_width * least and box.height >= out_height * least:
             return factor
     return 1
 

@@ -205,6 +205,9 @@ class Shrinking(SynchronousTestCase):
         self.assertEqual(shrink_factor(photo, 681, 556), 4)
         self.assertEqual(shrink_factor(photo, 682, 557), 2)
         self.assertEqual(shrink_factor(photo, 1363, 1113), 1)
+        self.assertEqual(shrink_factor(photo, 227, 185, margin=1.5), 8)
+        self.assertEqual(shrink_factor(photo, 228, 186, margin=1.5), 4)
+        self.assertEqual(shrink_factor(photo, 681, 556, margin=1.5), 4)
 
     @given(PIXELS, PIXELS, PIXELS, PIXELS)
     def test_the_largest_that_covers(self, width: int, height: int, w: int, h: int) -> None:

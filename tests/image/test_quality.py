@@ -8,7 +8,9 @@ from typing import Any
 from PIL import Image
 from twisted.trial.unittest import SynchronousTestCase
 
+from imagefarm.image.geometry import Box
 from imagefarm.image.samples import scene
+from imagefarm.image.steps import resample
 from tests.support.similarity import ssim
 
 from .pictures import opened, saved
@@ -52,6 +54,19 @@ class Similarity(SynchronousTestCase):
         part = (100, 200, 900, 800)
         found = self.similarity("crop=100,200,800,600&w=200&fmt=png", (200, 150), part)
         self.assertGreater(found, 0.99)
+
+    def test_large_ones(self) -> None:
+        # Rows and columns are resampled by different kernels; the part stays where it is.
+        image = opened(self.photo)
+        for size, box in (
+            ((900, 675), Box(0, 0, 1600, 1200)),
+            ((500, 500), Box(250.5, 100.25, 1350.5, 1100)),
+            ((700, 600), Box(899.5, 0, 1600, 900.5)),
+        ):
+            with self.subTest(box=box):
+                edges = (box.left, box.top, box.right, box.bottom)
+                wanted = image.resize(size, Image.Resampling.LANCZOS, box=edges)
+                self.assertGreater(ssim(wanted, resample(image, size, box)), 0.997)
 
     def test_formats(self) -> None:
         for fmt, least in (
