@@ -28,7 +28,7 @@ class Herd:
 
 
 def stampede(port: int, origin: socket.socket, clients: int, body: bytes) -> Herd:
-    """Let ``clients`` ask the server at ``port`` for a new path in ``/herd/``, then answer them.
+    """Let ``clients`` ask the server at ``port`` for a new path, then answer them.
 
     ``origin`` is a listening socket, the server's upstream, which answers ``body`` once all
     clients have been waiting for a while.
@@ -48,7 +48,7 @@ class _Stampede:
         self.held: list[socket.socket] = []
         self.answered: float | None = None
         self.clients: dict[int, tuple[socket.socket, bytearray]] = {}
-        request = b"GET /herd/%d HTTP/1.1\r\nHost: a\r\n\r\n" % time.time_ns()
+        request = b"GET /%d HTTP/1.1\r\nHost: a\r\n\r\n" % time.time_ns()
         sockets = [socket.create_connection(("127.0.0.1", port)) for _ in range(clients)]
         time.sleep(_CALM)  # all are accepted
         for sock in sockets:

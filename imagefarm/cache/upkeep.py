@@ -31,6 +31,9 @@ STRAYS_INTERVAL: Final = 10.0
 WALK_INTERVAL: Final = 600.0
 #: The most notes of members that are read at once.
 NOTES: Final = 2000
+#: The loader goes on for as long as a cache is large: each of its steps is cut into so many, that
+#: no request waits for a hundred files.
+STEPS: Final = 10
 #: What members may store beyond ``max_size`` before the manager has made room: a 25th of it.
 SLACK: Final = 25
 
@@ -83,6 +86,7 @@ class Upkeep:
     ) -> None:
         self.manager = False
         self._settings = settings
+        self._loader = settings.loader.finer(STEPS)
         self._directory = directory
         self._index = index
         self._board = board
@@ -134,7 +138,7 @@ class Upkeep:
             if self._listen():
                 delay = min(delay, self._settings.manager.sleep)
             if self._load():
-                delay = min(delay, self._settings.loader.sleep)
+                delay = min(delay, self._loader.sleep)
             delay = min([delay, *self._work()])
         if self.enforce():
             delay = min(delay, self._settings.manager.sleep)
@@ -222,12 +226,14 @@ class Upkeep:
 
     def _load(self) -> bool:
         """A slice of the walk; True if there is more to walk."""
+        pace = self._loader
         if self._walk is None:
             if not self._due(self._walked, WALK_INTERVAL):
                 return False
             self._walked = self._now()
             self._walk = self._directory.walk(self._seen)
-        piece = Slice(self._settings.loader, self._tick)
+            pace = self._settings.loader  # a small cache is known at once
+        piece = Slice(pace, self._tick)
         while piece.more():
             try:
                 item = next(self._walk)
