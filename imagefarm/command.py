@@ -2,7 +2,7 @@
 
 ``imagefarm [-?hvVtTq] [-s signal] [-p prefix] [-e filename] [-c filename] [-g directives]`` starts
 what the configuration describes: a farm, a resizer, or a server (src/core/nginx.c has the options
-and their messages). ``imagefarm sign``, ``status`` and ``warm`` are `imagefarm.app.tools`.
+and their messages). The commands (``imagefarm sign``) are `imagefarm.app.tools`.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _FLAGS: Final = "?hvVtTq"
 _HELP: Final = """\
 Usage: imagefarm [-?hvVtTq] [-s signal] [-p prefix]
                  [-e filename] [-c filename] [-g directives]
-       imagefarm sign|status|warm ...
+       imagefarm sign|status|warm|purge|explain ...
 
 Options:
   -?,-h         : this help
@@ -65,6 +65,8 @@ Commands, each with a -h of its own:
   sign          : sign URLs of the resizer
   status        : show what the farm is doing
   warm          : have pictures made before anybody asks for them
+  purge         : drop cached responses: by original, key, prefix, URL
+  explain       : say which server, location, file or upstream a URL gets, and why
 """
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from tests.functional.test_tools import run
 from tests.support import rawhttp
 from tests.support.farm import Prefix
 from tests.support.processes import wait_until
@@ -78,6 +79,38 @@ class PurgingTests(StagedCase):
         self.assertEqual(json.loads(answer.body)["purged"], 1)
         self.assertEqual(self.get("c.png", 10)[0], "STALE")
         wait_until(lambda: self.get("c.png", 10)[0] == "HIT", what="refresh")
+
+    def test_by_command(self) -> None:
+        ports, given = self.prefix.ports, str(self.prefix.conf("master.conf"))
+        options = ("purge", "-c", given, "-p", str(self.prefix.directory))
+        for width in (10, 20):
+            self.settled("a%20b.png", width)
+        self.settled("c.png", 10)
+        url = f"http://localhost:{ports.http}/resize?src=/a%20b.png&w=10&fmt=png"
+        done = run(*options, url)
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        told = json.loads(done.stdout)
+        self.assertEqual((told["purged"], told["mode"]), (1, "hard"))
+        self.assertEqual(self.get("a%20b.png", 10)[0], "MISS")
+        self.assertEqual(self.get("a%20b.png", 20)[0], "HIT")
+        done = run(*options, "--soft", "-z", "thumbnails", "--source", "/c.png", "--source", "/x")
+        counts = [json.loads(line)["purged"] for line in done.stdout.splitlines()]
+        self.assertEqual((done.returncode, counts), (0, [1, 0]))
+        self.assertEqual(self.get("c.png", 10)[0], "STALE")
+        api = f"http://127.0.0.1:{ports.slave1}/purge"
+        token = self.prefix.conf("token")
+        done = run("purge", "-u", api, "-t", str(token), "--prefix", "http")
+        self.assertEqual((done.returncode, json.loads(done.stdout)["purged"]), (0, None))
+        self.assertEqual(self.get("a%20b.png", 20)[0], "MISS")
+        for words, why in (
+            (("-u", api, "--key", "k"), "401 "),
+            ((*options[1:], "-z", "none", "--key", "k"), "404 zone not found"),
+            (("-u", f"http://127.0.0.1:{ports.http}/none", "--key", "k"), "this is no cache_api"),
+            (("-u", "http://unix:/nonexistent:/purge", "--key", "k"), "No such file"),
+        ):
+            done = run("purge", *words)
+            self.assertEqual((done.returncode, done.stdout), (1, ""), words)
+            self.assertIn(why, done.stderr)
 
     def test_another_original(self) -> None:
         before = self.settled("c.png", 10)
