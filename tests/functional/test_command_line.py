@@ -79,7 +79,9 @@ class Parsing(StagedCase):
             self.assertEqual((options.prefix, options.config), (prefix, config))
 
 
-class CommandLine(CommandCase):
+class CommandLineCase(CommandCase):
+    """The command in a prefix of its own, with a configuration of one server."""
+
     def setUp(self) -> None:
         super().setUp()
         self.config = self.prefix.write("nginx.conf", STATUS.format(port=self.port))
@@ -105,11 +107,20 @@ class CommandLine(CommandCase):
         )  # fmt: skip
         return done.returncode, done.stdout, done.stderr
 
-    def launch(self) -> int:
-        self.assertEqual(self.call("-c", str(self.config)), (0, "", ""))
-        wait_until(lambda: self.pid_in(self.pidfile) > 0, 30, "pidfile")
+    def launch(self, said: str = "") -> int:
+        """Its number. ``said`` is how what it says ends."""
+        before = self.pidfile.read_bytes() if self.pidfile.exists() else b""
+        status, out, err = self.call("-c", str(self.config))
+        self.assertEqual((status, out, err[-len(said) :] if said else err), (0, "", said))
+
+        def written() -> bool:
+            return self.pidfile.exists() and self.pidfile.read_bytes() != before
+
+        wait_until(written, 30, "pidfile")
         return self.pid_in(self.pidfile)
 
+
+class CommandLine(CommandLineCase):
     def test_life(self) -> None:
         """Start in the background, test, reload, reopen, quit; each refusal in nginx's words."""
         where = ("-c", str(self.config))

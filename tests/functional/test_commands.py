@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import grp
 import json
 import os
-import pwd
 import signal
 import socket
 import time
 from pathlib import Path
-
-from twisted.trial.unittest import SkipTest
 
 from tests.support import farm, rawhttp
 from tests.support.farmsite import noise
@@ -370,27 +366,3 @@ class Workers(CommandCase):
         daemon.process.kill()
         daemon.wait()
         wait_until(lambda: not any(map(running, family)), 30, "end of the workers")
-
-    def test_user(self) -> None:
-        """Workers give up root for good; the log they write to can still be rotated."""
-        if os.geteuid() != 0:
-            raise SkipTest("only root can change to another user")
-        group = grp.getgrgid(pwd.getpwnam("nobody").pw_gid).gr_name
-        daemon = self.start_workers("--set", f"user nobody {group}")
-        workers = self.await_workers(daemon)
-        for pid in workers:
-            status = Path(f"/proc/{pid}/status").read_text().splitlines()
-            uids = next(line for line in status if line.startswith("Uid:")).split()[1:]
-            self.assertEqual(set(uids), {"65534"})
-        self.assertEqual(os.stat(f"/proc/{daemon.pid}").st_uid, 0)
-        self.get("/a.txt?before")
-        log = self.prefix.logs / "access.log"
-        wait_until(lambda: "?before" in log.read_text(), 30, "line")
-        log.rename(self.prefix.logs / "access.old")
-        daemon.signal(signal.SIGUSR1)
-        errors = self.prefix.logs / "error.log"
-        wait_until(lambda: errors.read_text().count("reopened logs") == 3, 30, "reopening")
-        for _ in range(10):
-            self.get("/a.txt?after")
-        self.end(daemon)
-        self.assertEqual(log.read_text().count("?after"), 10, errors.read_text())
