@@ -6,17 +6,19 @@ The numbers were measured on a 320 and a 1600 pixel wide photograph.
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from PIL import Image
 
 from . import metadata, png
 from .errors import TooLarge
+from .fit import fit
 from .formats import Format
 from .limits import Limits
-from .plan import Plan
+from .plan import Plan, tries
 from .recipe import Recipe
 
 
@@ -38,7 +40,7 @@ class _Overflow(Exception):
 class _Bounded(io.BytesIO):
     """A buffer that refuses to grow beyond a limit."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: float) -> None:
         super().__init__()
         self._limit = limit
 
@@ -64,8 +66,19 @@ def encode(frames: Frames, plan: Plan, limits: Limits, lap: Callable[[], None]) 
     best = plan.recipe.q or plan.format.default_quality
     if best is None or (plan.recipe.lossless and plan.format is Format.WEBP):
         return _once(frames, plan, None, budget, too_large)
-    found = _within(frames, plan, best, budget, lap)
-    return found or _once(frames, plan, 1, budget, too_large)
+    if plan.animated:
+        found = _within(frames, plan, best, budget, lap)
+        return found or _once(frames, plan, 1, budget, too_large)
+
+    def attempt(image: Image.Image, quality: int) -> bytes:
+        data = _encode(evolve(frames, images=[image]), plan, quality, math.inf)
+        lap()
+        return data
+
+    fitting = fit(frames.images[0], attempt, best, budget, tries(plan, limits))
+    if fitting is None:
+        raise TooLarge(f"the result {too_large}")
+    return fitting
 
 
 def _once(frames: Frames, plan: Plan, quality: int | None, most: int, reason: str) -> bytes:
@@ -78,7 +91,7 @@ def _once(frames: Frames, plan: Plan, quality: int | None, most: int, reason: st
 def _within(
     frames: Frames, plan: Plan, best: int, budget: int, lap: Callable[[], None]
 ) -> bytes | None:
-    """The result in the highest quality up to ``best`` that fits, searched by halves."""
+    """The animation in the highest quality up to ``best`` that fits, searched by halves."""
     data = None
     low, high = 0, best + 1  # `low` fits (0 always would), `high` does not
     quality = best
@@ -93,7 +106,7 @@ def _within(
     return data
 
 
-def _encode(frames: Frames, plan: Plan, quality: int | None, most: int) -> bytes:
+def _encode(frames: Frames, plan: Plan, quality: int | None, most: float) -> bytes:
     out = _Bounded(most)
     if plan.format is Format.PNG:
         png.write(out, frames.images[0], frames.kept)

@@ -84,7 +84,7 @@ def render(file: BinaryIO, recipe: Recipe, offer: Offer, around: Surroundings) -
         with image:
             watch.lap("probe")
             plan = make_plan(header, recipe, offer, limits)
-            if estimate(plan) > around.most:
+            if estimate(plan, limits) > around.most:
                 raise Expensive("the image is expensive")
             if around.store.bytes + plan.memory > limits.memory * _ROOM:
                 around.store.clear()

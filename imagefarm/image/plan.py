@@ -8,6 +8,7 @@ from attrs import evolve, field, frozen
 from PIL import Image
 
 from .errors import TooLarge
+from .fit import SMALL
 from .formats import Format, Offer, choose
 from .geometry import (
     Box,
@@ -95,20 +96,35 @@ _ENCODE_TIME = {
 }  # fmt: skip
 #: The same for each pixel of the result that is resampled.
 _RESAMPLE_TIME = 30
-#: `max_bytes` encodes about so many times.
-_TRIES = 7
+#: `max_bytes` encodes a small picture about so many times, and the whole of a large one (`fit`) at
+#: most, if so many take no more than this share of the deadline.
+_TRIES_SMALL = 7
+_TRIES = 3
+_SHARE = 0.5
 
 
-def estimate(plan: Plan) -> float:
+def _encoding(plan: Plan) -> float:
+    """Seconds that encoding one frame takes, once."""
+    width, height = plan.placement.size
+    return width * height * _ENCODE_TIME[plan.format] / 1e9
+
+
+def tries(plan: Plan, limits: Limits) -> int:
+    """How often a picture is encoded to find the quality for ``max_bytes``."""
+    width, height = plan.placement.size
+    if plan.animated or width * height <= SMALL:
+        return _TRIES_SMALL
+    return max(1, min(_TRIES, int(limits.deadline * _SHARE / _encoding(plan))))
+
+
+def estimate(plan: Plan, limits: Limits) -> float:
     """About how many seconds the job takes, by pixels, frames and codecs."""
     width, height = plan.placement.size
     source = plan.header.width * plan.header.height
-    decoding = source * _DECODE_TIME[plan.header.format]
-    encoding = width * height * _ENCODE_TIME[plan.format]
-    if plan.recipe.max_bytes is not None:
-        encoding *= _TRIES
-    resampling = width * height * _RESAMPLE_TIME
-    return (decoding + resampling + encoding) * plan.frames / 1e9
+    decoding = source * _DECODE_TIME[plan.header.format] / 1e9
+    resampling = width * height * _RESAMPLE_TIME / 1e9
+    times = 1 if plan.recipe.max_bytes is None else tries(plan, limits)
+    return (decoding + resampling + _encoding(plan) * times) * plan.frames
 
 
 #: One step of the pipeline.

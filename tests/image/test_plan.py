@@ -16,7 +16,7 @@ LIMITS = Limits()
 
 def seconds(header: Header, query: str, limits: Limits = LIMITS) -> float:
     recipe = parse_query(b"src=x&" + query.encode())
-    return estimate(make_plan(header, recipe, Offer(), limits))
+    return estimate(make_plan(header, recipe, Offer(), limits), limits)
 
 
 class Estimates(SynchronousTestCase):
