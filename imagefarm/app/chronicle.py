@@ -9,6 +9,7 @@ from typing import Any
 
 from twisted.logger import globalLogPublisher
 
+from imagefarm.process.board import Board
 from imagefarm.process.ledger import Ledger
 
 from .recent import Recent
@@ -16,10 +17,14 @@ from .totals import fold
 
 
 class Chronicle:
-    """The ledger of a daemon, with the master's own page. ``clock``: seconds since the epoch."""
+    """The ledger of a daemon, with the master's own page, and what dashboards keep of the past.
+
+    ``clock``: seconds since the epoch.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self.ledger = Ledger.make(fold)
+        self.past = Board.make()
         self._since = clock()
         self._supervisor: int | None = None
         self._recent: Any = Recent(clock, self._write)
@@ -46,3 +51,4 @@ class Chronicle:
         """Nobody will ask any more."""
         globalLogPublisher.removeObserver(self._recent)
         self.ledger.close()
+        self.past.close()

@@ -106,7 +106,13 @@ class DaemonService(Service):
         self, plan: Plan, credentials: Credentials | None, change: Change
     ) -> Workers:
         return Workers(
-            self._reactor, plan, credentials, change, self._journal.board, self._chronicle.ledger
+            self._reactor,
+            plan,
+            credentials,
+            change,
+            self._journal.board,
+            self._chronicle.ledger,
+            self._chronicle.past,
         )
 
     # Start

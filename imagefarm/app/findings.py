@@ -106,7 +106,8 @@ def sample(time: float, instances: Iterable[Instance], quiet: str = "") -> dict[
     out. Of the server named ``quiet`` (that of the page itself) nothing is counted.
 
     ``n`` requests, ``e`` of them 5xx, ``b`` bytes sent, ``h`` buckets, ``c`` requests to caches:
-    hits, all; ``q`` jobs of a resizer: waiting, running, each cheap and expensive; ``j`` done.
+    hits, all; ``u`` servers that are out; of a resizer ``q`` jobs, waiting and running, each cheap
+    and expensive, and ``j`` done.
     """
     return {
         "time": time,
@@ -130,6 +131,12 @@ def _sample(status: Mapping[str, Any], quiet: str) -> dict[str, Any]:
         "b": sum(each["sent"] for each in servers),
         "h": [sum(cell[i] for cells in buckets for cell in cells) for i in range(BUCKETS)],
         "c": [served, served + missed],
+        "u": [
+            f"{name} {peer['server']}"
+            for name, upstream in status.get("upstreams", {}).items()
+            for peer in upstream["peers"]
+            if peer["state"] in _OUT
+        ],
     }
     if resizer is not None:
         lanes = [resizer[what][lane] for what in ("waiting", "running")

@@ -55,6 +55,7 @@ class Place:
     ledger: Ledger | None = None
     journal: Board | None = None
     number: int = 1
+    past: Board | None = None
 
 
 class Instance:

@@ -59,13 +59,14 @@ class Boards:
 
     ``shared`` is for the workers of one configuration (None in a process that is alone);
     ``journal`` says what became of the last reload, ``ledger`` what all of them have counted, for
-    status pages; ``number`` is the worker's, from 1.
+    status pages; ``number`` is the worker's, from 1. ``past`` is for what dashboards have seen.
     """
 
     shared: Board | None = None
     journal: Board | None = None
     ledger: Ledger | None = None
     number: int = 1
+    past: Board | None = None
 
 
 #: How long clients may still send on idle connections when we finish, in seconds: none of them

@@ -51,7 +51,7 @@ def web(loaded: Loaded, options: Options, reactor: Any, bases: Bases) -> Plan:
 
 
 def _place(boards: Boards) -> Place:
-    return Place(boards.ledger, boards.journal, boards.number)
+    return Place(boards.ledger, boards.journal, boards.number, boards.past)
 
 
 def resizer(loaded: Loaded, options: Options, reactor: Any) -> Plan:

@@ -306,7 +306,12 @@ class WebWork:
         if settings is None:
             return None
         watch = Watch(
-            self.reactor, settings, self.instance.report, _server_name(scope), self.clock
+            self.reactor,
+            settings,
+            self.instance.report,
+            _server_name(scope),
+            self.clock,
+            past=self.place.past,
         )
         self._watches.append(watch)
         return dashboard(watch.figures)

@@ -106,6 +106,7 @@ class WorkerPlan:
     shared: int
     journal: int
     ledger: int
+    past: int
 
     def run(self) -> NoReturn:
         """Be the worker; in a child."""
@@ -143,7 +144,11 @@ class _Worker:
         plan.logs.attach(reactor)
         sockets = dict(adopt(given.sockets))
         boards = Boards(
-            Board(given.shared), Board(given.journal), Ledger(given.ledger, fold), given.number
+            Board(given.shared),
+            Board(given.journal),
+            Ledger(given.ledger, fold),
+            given.number,
+            Board(given.past),
         )
         work = plan.make(reactor, boards)
         self._serving = Serving(

@@ -34,6 +34,7 @@ class Workers:
     change: Change
     journal: Board
     ledger: Ledger
+    past: Board
     supervisor: Supervisor = field(init=False)
     _board: Board = field(init=False)
 
@@ -47,7 +48,7 @@ class Workers:
     def _spec(self, number: int) -> ChildSpec:
         inheritance = hand_over(self.change.of_worker(number).items())
         spare = max(inheritance.fds, default=READY_FD) + 1
-        shared = (self._board, self.journal, self.ledger)
+        shared = (self._board, self.journal, self.ledger, self.past)
         numbers = range(spare, spare + len(shared))
         fds = {**inheritance.fds, **dict(zip(numbers, (b.fileno() for b in shared), strict=True))}
         given = WorkerPlan(

@@ -105,6 +105,7 @@ class SampleTests(SynchronousTestCase):
         master = up(
             servers={"a": describe(meter.report()), "page": describe(quiet.report())},
             caches={"z": zone, "y": zone},
+            upstreams={"a": {"peers": [peer("up"), peer("unavail"), peer("draining")]}},
         )
         down = {"name": "slave", "up": False, "error": ""}
         found = sample(5.0, [master, down], "page")
@@ -112,5 +113,6 @@ class SampleTests(SynchronousTestCase):
             found,
             {"time": 5.0, "of": {"master": {
                 "n": 3, "e": 1, "b": 30, "h": [1, 1, *[0] * (BUCKETS - 3), 1], "c": [14, 26],
+                "u": ["a 10.0.0.1:80"],
             }}},
         )  # fmt: skip

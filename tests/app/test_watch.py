@@ -11,7 +11,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from imagefarm.app import fetch
 from imagefarm.app.fetch import FetchError
-from imagefarm.app.watch import KEPT, PERIOD, Watch
+from imagefarm.app.watch import KEPT, MAX_PAGES, PERIOD, Watch
+from imagefarm.process.board import Board
 from imagefarm.resources.dashboard import Dashboard, Source
 
 STATUS: dict[str, Any] = {"servers": {}, "requests": 3}
@@ -24,9 +25,17 @@ class WatchTests(SynchronousTestCase):
         self.reports = 0
         self.answers: list[Deferred[Any]] = []
         settings = Dashboard("master", (Source("slave", "http://127.0.0.1:1/"),))
-        self.watch = Watch(
-            self.clock, settings, self.report, "", self.clock.seconds, lambda *_: self.fetch()
-        )
+        self.board = Board.make()
+        self.addCleanup(self.board.close)
+        self.settings = settings
+        self.watch = self.another()
+
+    def another(self) -> Watch:
+        """A worker's."""
+        return Watch(
+            self.clock, self.settings, self.report, "", self.clock.seconds,
+            lambda *_: self.fetch(), self.board,
+        )  # fmt: skip
 
     def report(self) -> Deferred[Any]:
         self.reports += 1
@@ -74,6 +83,27 @@ class WatchTests(SynchronousTestCase):
             instance = self.successResultOf(asked)["instances"][1]
             self.assertEqual((instance["up"], instance["error"]),
                              (False, "its answer is not a status"), nonsense)  # fmt: skip
+
+    def test_workers_keep_samples_together(self) -> None:
+        """Those of before a reload, too; and no more than one in ten seconds."""
+        for number in range(6):
+            asked = self.another().figures(True)
+            self.answers[-1].callback(STATUS)
+            history = self.successResultOf(asked)["history"]
+            self.assertEqual([each["time"] for each in history],
+                             [1000.0, 1010.0, 1020.0][: number // 2 + 1])  # fmt: skip
+            self.clock.advance(5.0)
+        self.clock.advance(-100.0)
+        asked = self.another().figures(True)
+        self.answers[-1].callback(STATUS)
+        self.assertEqual(self.successResultOf(asked)["history"][-1]["time"], 930.0)
+
+    def test_other_pages_are_forgotten(self) -> None:
+        for number in range(MAX_PAGES + 2):
+            watch = Watch(self.clock, Dashboard(f"m{number}"), self.report, "",
+                          self.clock.seconds, past=self.board)  # fmt: skip
+            self.successResultOf(watch.figures(True))
+        self.assertEqual(len(self.board.read()[1]), MAX_PAGES)
 
     def test_looks_of_its_own(self) -> None:
         self.watch = Watch(
