@@ -1,4 +1,4 @@
-"""The init script of a slave with the real daemon behind it."""
+"""The init scripts with the real daemons behind them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+
+from PIL import Image
 
 from tests.functional.test_commands import CommandCase
 from tests.functional.test_reload import Clients
@@ -20,7 +22,7 @@ from twisted.scripts.twistd import run; run()' --umask=022 "$@"
 """
 
 
-class InitScript(CommandCase):
+class InitCase(CommandCase):
     def setUp(self) -> None:
         super().setUp()
         top = self.prefix.directory
@@ -30,28 +32,34 @@ class InitScript(CommandCase):
         (top / "defaults").write_text(
             f"TWISTD={twistd}\nCONFIG_DIR={top}/conf\nPREFIX={top}\nPID_DIR={top}/run\n"
             f"slave01_OPTIONS='--port {self.port}'\n"
+            f"slave02_OPTIONS='--port {self.prefix.ports.slave2}'\n"
         )
         self.pidfile = top / "run" / "slave01.pid"
-        self.addCleanup(self._end_daemon)
+        self.addCleanup(self._end_daemons)
 
-    def _end_daemon(self) -> None:
-        pid = self.pid_in(self.pidfile)
-        for one in [*descendants(pid), pid] if pid else ():
-            if running(one):
+    def _end_daemons(self) -> None:
+        for path in self.pidfile.parent.glob("*.pid"):
+            pid = self.pid_in(path)
+            for one in filter(running, [*descendants(pid), pid]):
                 os.kill(one, signal.SIGKILL)
 
-    def service(self, action: str) -> int:
+    def service(self, action: str, name: str = "slave01") -> int:
         init = farm.SHIPPED / "init.d"
         return subprocess.run(
-            ["sh", str(init / "imagefarm-slave01"), action],
+            ["sh", str(init / f"imagefarm-{name}"), action],
             env={
                 **os.environ, "PYTHONPATH": str(farm.REPOSITORY),
                 "IMAGEFARM_DEFAULTS": str(self.prefix.directory / "defaults"),
+                "IMAGEFARM_INIT_DIR": str(init),
                 "IMAGEFARM_FUNCTIONS": str(init / "imagefarm-functions"),
             },
             cwd=self.prefix.directory, stdin=subprocess.DEVNULL, capture_output=True, check=False,
-            timeout=60,
+            timeout=120,
         ).returncode  # fmt: skip
+
+
+class InitScript(InitCase):
+    """That of a slave."""
 
     def logrotate(self) -> list[str]:
         """The command that rotates, as a rule in the night."""
@@ -113,3 +121,20 @@ class InitScript(CommandCase):
             for path in files
         )
         self.assertEqual(lines.count(b'"GET /load/'), len(clients.answers))
+
+
+class FarmScript(InitCase):
+    def test_a_life(self) -> None:
+        """All that a master needs is there before it, and until it has ended."""
+        Image.new("RGB", (400, 300), (200, 0, 0)).save(self.images / "photo.jpg")
+        self.assertEqual(self.service("status", "farm"), 3)
+        self.assertEqual(self.service("start", "farm"), 0)
+        names = ("slave01", "slave02", "resizer", "master")
+        written = [(self.pidfile.parent / f"{name}.pid").stat().st_mtime_ns for name in names]
+        self.assertEqual(written, sorted(written))
+        for target in ("/photo.jpg", "/resize?src=/photo.jpg&w=100"):
+            self.assertEqual(self.prefix.get(target).status, 200)
+        self.assertEqual([self.service(action, "farm") for action in ("status", "reload")], [0, 0])
+        self.assertEqual(self.service("stop", "farm"), 0)
+        self.assertEqual(self.service("status", "farm"), 3)
+        self.assertEqual(list(self.pidfile.parent.glob("*.pid")), [])
