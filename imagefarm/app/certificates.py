@@ -109,8 +109,9 @@ class _Watched:
     paths: tuple[str, str]
     password_file: str
     seen: Signature
-    #: It has changed, and may go on to: a pair is two files.
-    changing: bool = False
+    #: It has changed, and may go on to: a pair is two files. At first it may have changed since it
+    #: was read.
+    changing: bool = True
 
 
 @define(eq=False)

@@ -1,7 +1,7 @@
 """What OpenSSL can do and pyOpenSSL has no method for, through the bindings beneath it.
 
-Nothing of this is called for each request. Functions that a future pyOpenSSL may no longer have
-are looked up when they are needed, so that what does not ask for them goes on to work.
+Nothing of this is called for each request. What a future pyOpenSSL may no longer have is looked
+up when it is needed, so that what does not ask for it goes on to work.
 """
 
 from __future__ import annotations
@@ -15,9 +15,8 @@ from typing import Any, Final
 from OpenSSL import SSL
 
 _ssl: Final[Any] = SSL
-_ffi: Final[Any] = _ssl._ffi
-_lib: Final[Any] = _ssl._lib
-_connections: Final[Any] = SSL.Connection.__dict__["_reverse_mapping"]
+_ffi: Final[Any] = getattr(_ssl, "_ffi", None)
+_lib: Final[Any] = getattr(_ssl, "_lib", None)
 
 #: Alert 112 (RFC 6066 section 3).
 _UNRECOGNIZED_NAME: Final = 112
@@ -85,7 +84,7 @@ def on_server_name(context: SSL.Context, choose: Callable[[SSL.Connection], bool
     """
 
     def called(ssl: Any, alert: Any, _: Any) -> int:
-        if choose(_connections[ssl]):
+        if choose(_ssl.Connection._reverse_mapping[ssl]):
             return 0
         alert[0] = _UNRECOGNIZED_NAME
         fatal: int = _lib.SSL_TLSEXT_ERR_ALERT_FATAL
@@ -137,7 +136,7 @@ def _hello_keeper() -> Any:
             return
         message = _ffi.buffer(data, size)
         if message[0] == bytes((_CLIENT_HELLO,)):
-            connection = _connections.get(ssl)
+            connection = _ssl.Connection._reverse_mapping.get(ssl)
             if connection is not None:
                 connection.set_app_data(message[:])
 

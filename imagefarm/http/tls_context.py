@@ -208,9 +208,13 @@ class Kinship:
         """Of an address and its servers. Raises `Invalid`."""
         digest = hashlib.sha256()
         for each in settings:
-            for path in (each.client_certificate, each.trusted, each.crl):
+            for what, path in (
+                ("client certificates", each.client_certificate),
+                ("trusted certificates", each.trusted),
+                ("CRL", each.crl),
+            ):
                 if path and each.verify != "off":
-                    digest.update(hashlib.sha256(files.read("certificates", path)).digest())
+                    digest.update(hashlib.sha256(files.read(what, path)).digest())
         return cls(address, tuple(settings), digest.digest())
 
     @property

@@ -12,12 +12,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from twisted.trial.unittest import SynchronousTestCase
-
 from tests.support import farmsite, rawhttp
 from tests.support.certificates import self_signed
 from tests.support.processes import descendants, free_ports, wait_until
 from tests.support.processes import imagefarm as start_imagefarm
+from tests.support.stages import StagedCase
 from tests.support.tlsclient import trusting
 
 VERSIONS = (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)
@@ -49,7 +48,7 @@ http {{
 """
 
 
-class WorkersTests(SynchronousTestCase):
+class WorkersTests(StagedCase):
     def setUp(self) -> None:
         self.here = Path(tempfile.mkdtemp(prefix="tls-workers-"))
         self.addCleanup(shutil.rmtree, self.here, ignore_errors=True)

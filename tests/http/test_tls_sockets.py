@@ -12,8 +12,10 @@ from twisted.internet.threads import deferToThread
 from imagefarm.http.by_address import ByAddress
 from imagefarm.http.message import ForwardedPeer
 from imagefarm.http.proxied import ProxiedFactory
+from imagefarm.http.tls_transport import TlsFactory
 from tests.support.tlsclient import Client
 
+from .fakes import text
 from .tls_case import GET, PROXY, TlsCase
 
 
@@ -47,6 +49,49 @@ class PlainTests(TlsCase):
     def test_one_that_says_nothing(self) -> Any:
         yield self.run_client(lambda client: client.sock.shutdown(socket.SHUT_WR))
         yield self.still_serves()
+
+
+class _Recorder:
+    """A socket, and all that was read from it."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self.data = b""
+
+    def recv(self, size: int) -> bytes:
+        piece = self._sock.recv(size)
+        self.data += piece
+        return piece
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
+
+
+class RecordTests(TlsCase):
+    """``ssl_buffer_size``."""
+
+    def outermost(self, factory: Any) -> Any:
+        return TlsFactory(self.factory, factory.context, 4096)
+
+    @inlineCallbacks
+    def test_no_record_holds_more(self) -> Any:
+        self.app.answers[b"/"] = text(b"x" * 50_000)
+
+        def script(client: Client) -> tuple[int, int]:
+            recorder: Any = _Recorder(client.sock)
+            client.sock = recorder
+            client.handshake()
+            client.sock.sendall(client.send(GET % b"/"))
+            body = client.answer()
+            sizes, at = [], 0
+            while at < len(recorder.data):
+                sizes.append(int.from_bytes(recorder.data[at + 3 : at + 5], "big"))
+                at += 5 + sizes[-1]
+            return len(body), max(sizes)
+
+        received, largest = yield self.run_client(script)
+        self.assertEqual(received, 50_000)
+        self.assertEqual(largest, 4096 + 1 + 16)  # the type of the content, and the tag
 
 
 class ProxiedTests(TlsCase):

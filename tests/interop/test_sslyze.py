@@ -16,11 +16,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import farmsite, tools
 from tests.support.processes import free_ports
 from tests.support.processes import imagefarm as start_imagefarm
+from tests.support.stages import StagedCase
 
 CONFIGURATION = """
 error_log logs/error.log;
@@ -92,7 +92,7 @@ def issue(directory: Path) -> str:
     return str(directory / "ca.pem")
 
 
-class SslyzeTests(SynchronousTestCase):
+class SslyzeTests(StagedCase):
     def setUp(self) -> None:
         # It wants another version of cryptography than we do.
         self.sslyze = tools.tool("sslyze", str(Path(sys.prefix) / "judges" / "bin" / "sslyze"))

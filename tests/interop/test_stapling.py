@@ -9,12 +9,11 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from twisted.trial.unittest import SynchronousTestCase
-
 from tests.support import farmsite, tools
 from tests.support.certificates import Authority
 from tests.support.processes import Daemon, free_ports, wait_until
 from tests.support.processes import imagefarm as start_imagefarm
+from tests.support.stages import StagedCase
 
 CONFIGURATION = """
 worker_processes 1;
@@ -64,7 +63,7 @@ http {{
 """
 
 
-class StaplingTests(SynchronousTestCase):
+class StaplingTests(StagedCase):
     def setUp(self) -> None:
         self.openssl = tools.tool("openssl")
         self.here = Path(tempfile.mkdtemp(prefix="stapling-"))

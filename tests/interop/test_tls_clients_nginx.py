@@ -6,6 +6,7 @@ import difflib
 import shutil
 import socket
 import ssl
+import subprocess
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from tests.support import farmsite, rawhttp, tools
 from tests.support.certificates import Authority
 from tests.support.processes import free_ports, wait_until
 from tests.support.processes import imagefarm as start_imagefarm
-from tests.support.stages import StagedCase
+from tests.support.stages import Cleanup, StagedCase, shared
 
 VARIABLES = (
     "ssl_protocol", "ssl_cipher", "ssl_ciphers", "ssl_curves", "ssl_curve", "ssl_server_name",
@@ -103,6 +104,16 @@ http {{
         ssl_reject_handshake on;
     }}
     server {{
+        listen 127.0.0.1:{closed} ssl;
+        ssl_reject_handshake on;
+    }}
+    server {{
+        listen 127.0.0.1:{closed} ssl;
+        server_name inside;
+        ssl_verify_client optional;
+        {locations}
+    }}
+    server {{
         listen 127.0.0.1:{early} ssl;
         server_name modern;
         ssl_protocols TLSv1.3;
@@ -180,6 +191,11 @@ ASKS = [
     Ask("reject", version=TLS12),
     Ask("alone", port="alone"),
     Ask(None, port="alone"),
+    *(
+        Ask(name, certificate="good", port="closed", version=version, times=2)
+        for name in ("inside", "outside", None)
+        for version in (TLS12, ssl.TLSVersion.TLSv1_3)
+    ),
     Ask("modern", port="early", times=3),
     Ask("modern", port="early", version=TLS12),
     Ask("plain", alpn=("h2", "http/1.1")),
@@ -194,7 +210,7 @@ class Site:
         self.directory = directory
         (directory / "logs").mkdir(parents=True)
         farmsite.write_files(directory / "www", {"small.txt": b"small"})
-        names = ("port", "alone", "early")
+        names = ("port", "alone", "early", "closed")
         self.ports = dict(zip(names, free_ports(len(names)), strict=True))
         locations = LOCATIONS % "\n".join(f"{name}=${name}" for name in VARIABLES)
         self.config = directory / "server.conf"
@@ -273,36 +289,72 @@ def _lines(found: list[Any]) -> list[str]:
     return [line for each in found for line in str(each).split("\\n")]
 
 
+@frozen
+class Stage:
+    """nginx and imagefarm by the same configuration, and clients of both."""
+
+    theirs: Site
+    ours: Site
+    clients: dict[str, Any]
+
+
+@shared
+def stage(cleanup: Cleanup) -> Stage:
+    here = Path(tempfile.mkdtemp(prefix="tls-clients-"))
+    cleanup(shutil.rmtree, here, ignore_errors=True)
+    here.chmod(0o755)
+    (here / "files").mkdir()
+    files = Certificates(here / "files")
+    made = Stage(
+        Site(here / "nginx", files.words), Site(here / "imagefarm", files.words), files.clients
+    )
+    nginx = farmsite.nginx(
+        tools.nginx(), made.theirs.directory, made.theirs.config,
+        list(made.theirs.ports.values()),
+    )  # fmt: skip
+    cleanup(nginx.stop)
+    ours = start_imagefarm(
+        "slave", made.ours.directory, "--config", str(made.ours.config),
+        ports=list(made.ours.ports.values()),
+    )  # fmt: skip
+    cleanup(ours.stop)
+    for daemon in (nginx, ours):
+        daemon.started()
+    return made
+
+
 class ClientTests(StagedCase):
     def setUp(self) -> None:
-        here = Path(tempfile.mkdtemp(prefix="tls-clients-"))
-        self.addCleanup(shutil.rmtree, here, ignore_errors=True)
-        here.chmod(0o755)
-        (here / "files").mkdir()
-        self.files = Certificates(here / "files")
-        self.theirs = Site(here / "nginx", self.files.words)
-        self.ours = Site(here / "imagefarm", self.files.words)
-        nginx = farmsite.nginx(
-            tools.nginx(), self.theirs.directory, self.theirs.config,
-            list(self.theirs.ports.values()),
-        )  # fmt: skip
-        ours = start_imagefarm(
-            "slave", self.ours.directory, "--config", str(self.ours.config),
-            ports=list(self.ours.ports.values()),
-        )  # fmt: skip
-        for daemon in (nginx, ours):
-            self.addCleanup(daemon.stop)
-            daemon.started()
+        self.stage = stage()
+        self.theirs, self.ours = self.stage.theirs, self.stage.ours
 
     def test_the_same(self) -> None:
         different = []
         for ask in ASKS:
-            theirs, ours = (play(site, self.files.clients, ask) for site in self.sites)
+            theirs, ours = (play(site, self.stage.clients, ask) for site in self.sites)
             if theirs != ours:
                 lines = difflib.unified_diff(_lines(theirs), _lines(ours), n=0, lineterm="")
                 different.append("\n".join((str(ask), *lines)))
         self.assertEqual(len(different), 0, "\n".join(different))
         wait_until(lambda: self.logged(self.ours) == self.logged(self.theirs), what="same log")
+
+    def authorities(self, site: Site, name: str) -> list[str]:
+        """Whose certificates a server asks for, in the words of s_client."""
+        done = subprocess.run(
+            [
+                tools.tool("openssl"), "s_client", "-connect",
+                f"127.0.0.1:{site.ports['port']}", "-servername", name,
+            ],
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        found = done.stdout.partition("Acceptable client certificate CA names\n")[2]
+        return [line for line in found.split("Requested")[0].splitlines() if line]
+
+    def test_authorities(self) -> None:
+        """A client is told the authorities of the server that it names."""
+        for name, expected in (("on", ["CN = ca"]), ("crl", ["CN = lone"]), ("plain", [])):
+            found = [self.authorities(site, name) for site in self.sites]
+            self.assertEqual(found, [expected, expected], name)
 
     @staticmethod
     def logged(site: Site) -> str:
