@@ -21,7 +21,7 @@ from imagefarm.http.message import (
     Response,
     discard,
 )
-from imagefarm.http.upstream import Fault, UpstreamError
+from imagefarm.http.upstream import UpstreamError
 
 from .answers import forwarded, from_file
 from .directives import CacheSettings
@@ -87,7 +87,7 @@ class Fetch:
         counters.misses += self.status == b"MISS"
         counters.expired += self.status == b"EXPIRED"
         outcome.cache_status = self.status
-        outcome.upstream_headers = None
+        outcome.upstream_headers, outcome.failed = None, ""
         self.request.on_gone.append(self._client_gone)
         asked = maybeDeferred(self.inner, self.derived)
         return asked.addCallbacks(self._answered, self._failed).addErrback(self._abandon)
@@ -212,15 +212,12 @@ class Fetch:
     def _troubles(self, status: int) -> tuple[str, ...]:
         """The words of ``*_cache_use_stale`` that an answer with ``status`` meets.
 
-        A 502 or 504 without an upstream's head is our own: the exchange failed.
+        It may be our own, because the exchange failed.
         """
-        words = (f"http_{status}",)
-        if self.request.outcome.upstream_headers is None:
-            if status == 502:
-                return (*words, "error", "invalid_header")
-            if status == 504:
-                return (*words, "timeout")
-        return words if status >= 400 else ()
+        failed = self.request.outcome.failed
+        if failed:
+            return (failed,)
+        return (f"http_{status}",) if status >= 400 else ()
 
     def _verdict(self, response: Response) -> Storable | None:
         if not self.storing or response.redirect is not None:
@@ -336,11 +333,7 @@ def _alone(request: Request) -> Request:
 def _fault(failure: Failure) -> str:
     """The word of ``*_cache_use_stale`` for an exchange that failed."""
     error = failure.value
-    if isinstance(error, UpstreamError) and error.fault is Fault.TIMEOUT:
-        return "timeout"
-    if isinstance(error, UpstreamError) and error.fault is Fault.INVALID_HEADER:
-        return "invalid_header"
-    return "error"
+    return error.fault.word if isinstance(error, UpstreamError) else "error"
 
 
 def _call_all(callbacks: list[Callable[[], None]]) -> None:

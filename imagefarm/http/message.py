@@ -341,6 +341,8 @@ class Outcome:
     upstream_headers: Headers | None = None
     #: Its Content-Length, which is not among them.
     upstream_length: int | None = None
+    #: How the exchange failed, if the answer is our own for that: `upstream.Fault.word`.
+    failed: str = ""
 
 
 @define(eq=False)

@@ -33,6 +33,11 @@ class Fault(Enum):
     INVALID_HEADER = "invalid_header"
     LOCAL = "local"
 
+    @property
+    def word(self) -> str:
+        """What ``*_next_upstream`` and ``*_cache_use_stale`` call it."""
+        return self.value if self in (Fault.TIMEOUT, Fault.INVALID_HEADER) else "error"
+
 
 class UpstreamError(Exception):
     """An exchange failed. ``stale``: a kept connection was closed before any answer byte.

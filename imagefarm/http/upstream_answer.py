@@ -152,8 +152,10 @@ def failure_response(failure: Failure, request: Request) -> Response:
     """The answer to the client where there is none; an attempt's reason is in the log already."""
     error = failure.value
     if isinstance(error, UpstreamError):
+        request.outcome.failed = error.fault.word
         return Response(_STATUSES.get(error.fault, 502))
     if isinstance(error, NoLivePeers):
+        request.outcome.failed = "error"
         return Response(502)
     if isinstance(error, UnknownHost | Invalid):
         # What a variable made of the *_pass is no address, or leads nowhere: 500 and 502 in nginx.

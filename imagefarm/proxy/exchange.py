@@ -37,13 +37,6 @@ if TYPE_CHECKING:
 
 #: nginx's NGX_HTTP_UPSTREAM_FT_NON_IDEMPOTENT.
 _NON_IDEMPOTENT: Final = frozenset({b"POST", b"LOCK", b"PATCH"})
-_FAULT_WORDS: Final = {
-    Fault.CONNECT: "error",
-    Fault.SEND: "error",
-    Fault.CLOSED: "error",
-    Fault.TIMEOUT: "timeout",
-    Fault.INVALID_HEADER: "invalid_header",
-}
 #: Statuses that ``next_upstream`` may name; the last two do not speak against the peer.
 _STATUS_WORDS: Final = {
     500: "http_500", 502: "http_502", 503: "http_503", 504: "http_504", 429: "http_429",
@@ -299,7 +292,7 @@ class Exchange:
             self._let_go()
             self._blame(peer, error.reason)
             self._left -= 1
-            if self._left > 0 and self._may_go_on(_FAULT_WORDS[error.fault], error.unsent):
+            if self._left > 0 and self._may_go_on(error.fault.word, error.unsent):
                 self._try_next()
             else:
                 self._fail(error)

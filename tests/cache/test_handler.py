@@ -4,6 +4,7 @@ import os
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 
 from imagefarm.cache import portion
 from imagefarm.cache.entry import MAX_KEY, Entry
@@ -12,6 +13,7 @@ from imagefarm.cache.store import Directory, Found, digest_of
 from imagefarm.http.headers import Headers
 from imagefarm.http.message import FileBody, OpenFile, Response, discard
 from imagefarm.http.upstream import Fault, NoLivePeers, UpstreamError
+from imagefarm.http.upstream_answer import failure_response
 
 from .support import Sink, Stream, Upstream, ZoneCase, image, read, request
 
@@ -446,8 +448,6 @@ class StaleTests(ZoneCase):
             ("error", NoLivePeers()),
             ("timeout", UpstreamError(Fault.TIMEOUT, "slow")),
             ("invalid_header", UpstreamError(Fault.INVALID_HEADER, "bad")),
-            ("error", image(status=502)),
-            ("timeout", image(status=504)),
             ("http_503", image(status=503)),
             ("http_404", image(status=404)),
         ):
@@ -457,12 +457,26 @@ class StaleTests(ZoneCase):
             self.assertEqual((read(response), response.status), (b"old", 200), word)
             self.assertEqual(asked.outcome.cache_status, b"STALE")
 
+    def test_an_error_page_for_a_failed_exchange(self) -> None:
+        """What `failure_response` makes of it is told from what an upstream has said."""
+
+        def inner(request: Any) -> Response:
+            return failure_response(Failure(UpstreamError(Fault.TIMEOUT, "slow")), request)
+
+        for word, status in (("timeout", 200), ("error", 504), ("http_504", 504)):
+            handler, _ = self.expired(use_stale=frozenset({word}))
+            handler.inner = inner
+            response = self.now(handler(request()))
+            self.assertEqual(response.status, status, word)
+            discard(response.body)
+
     def test_cache_status_names_what_the_upstream_said(self) -> None:
         def inner(request: Any) -> Response:
             request.outcome.upstream_headers = Headers()
             return image(status=503)
 
-        handler, _ = self.expired(image(status=502), use_stale=frozenset({"error", "http_503"}))
+        broken = UpstreamError(Fault.CLOSED, "killed")
+        handler, _ = self.expired(broken, use_stale=frozenset({"error", "http_503"}))
         ours = self.now(handler(request()))
         handler.inner = inner
         theirs = self.now(handler(request()))

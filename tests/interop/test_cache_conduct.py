@@ -1,7 +1,8 @@
 """How expired and partial things are asked for: the same configuration on real nginx and on us.
 
-Compared are status, ``$upstream_cache_status``, body, and what the upstream was asked, step by
-step. Cases run side by side: all steps of a phase, a pause in which everything expires, the next.
+Compared are status, ``$upstream_cache_status``, headers, body, and what the upstream was asked,
+step by step. Cases run side by side: all steps of a phase, a pause in which everything expires,
+the next.
 """
 
 from __future__ import annotations
@@ -71,7 +72,21 @@ def get(phase: int = 0, *fields: str, method: str = "GET") -> Step:
 SHORT, LONG = "Cache-Control: max-age=1", "Cache-Control: max-age=100"
 MARKS = ('ETag: "1"', f"Last-Modified: {DATE}", "Accept-Ranges: bytes")
 NEW = told(LONG, body=b"new")
+#: What an upstream may do instead of an answer.
+BREAKS, JUNK, SLOW = (told(status=-number, body=b"") for number in (1, 2, 3))
+STATUSES = (403, 404, 429, 500, 502, 503, 504)
+TROUBLES = {"error": BREAKS, "invalid_header": JUNK, "timeout": SLOW} | {
+    f"http_{status}": told(status=status, body=b"no") for status in STATUSES
+}
+#: For how long the upstream says nothing, in seconds: longer than the locations wait.
+SILENT = 0.6
+#: The headers that are compared.
+HEADERS = (
+    "Age", "Cache-Control", "Content-Length", "Content-Range", "Content-Type",
+    "ETag", "Expires", "Last-Modified", "Set-Cookie", "Vary", "X-Own",
+)  # fmt: skip
 TWICE = (get(0), get(1), get(1))
+POST = get(0, "Content-Length: 0", method="POST")
 
 CASES: dict[str, Case] = {
     "confirmed": Case("revalidate", (told(SHORT, *MARKS), told(LONG, status=304)), TWICE),
@@ -155,6 +170,40 @@ CASES: dict[str, Case] = {
         (told(LONG, "Content-Range: bytes 0-0/3", status=206, body=b"o"), told(LONG)),
         (get(0, "Range: bytes=0-0"), get(), get()),
     ),
+    "post": Case(
+        "methods", (told(LONG), NEW), (POST, POST, get(), get(method="HEAD"))
+    ),
+    "post is no get": Case("plain", (told(LONG), NEW), (POST, get(), POST)),
+    "one line for 404": Case("valid", (told(status=404), NEW), (get(), get(1))),
+    "one line for 200": Case("valid", (told(), NEW), (get(), get(1))),
+    "a line for any": Case("valid", (told(status=410), NEW), (get(), get(1))),
+    "a time of 0": Case("valid", (told("X-Own: 1", status=403), NEW), (get(), get(1))),
+    "told better": Case("valid", (told(SHORT, status=404), NEW), (get(), get(1))),
+    "redirect": Case("valid", (told("Location: http://a/", status=301), NEW), (get(), get(1))),
+    "its own headers": Case(
+        "plain",
+        (told(LONG, *MARKS, "X-Own: 1", "Age: 7", "Vary: X-A", "Content-Type: image/x-own"),),
+        (get(), get()),
+    ),
+    "bypass": Case(
+        "asked", (told(LONG), NEW), (get(), get(0, "X-Bypass: 1"), get(), get(0, "X-Bypass: 0"))
+    ),
+    "no_cache": Case(
+        "asked", (told(LONG), NEW), (get(0, "X-Private: 1"), get(), get(0, "X-Private: 1"))
+    ),
+    **{
+        f"ignored {line}": Case("ignore", (told(line), NEW), (get(), get(1)))
+        for line in (
+            "X-Accel-Expires: 0", "Expires: 0", "Cache-Control: no-store", "Set-Cookie: a=b",
+            "Vary: *", SHORT, f"Expires: {DATE}",
+        )
+    },
+    **{
+        f"{trouble} for {word}": Case(f"only-{word}", (told(SHORT), answer, NEW), (get(), get(1)))
+        for word in TROUBLES
+        for trouble, answer in TROUBLES.items()
+        if answer is not SLOW or word in ("error", "timeout", "http_504")
+    },
 }  # fmt: skip
 #: Asked by four clients at once; each answer takes longer than what the location waits for.
 LOCKED: dict[str, Case] = {
@@ -211,12 +260,35 @@ LOCATIONS = """
                     proxy_pass http://127.0.0.1:{origin};
                     proxy_cache_lock on; proxy_cache_lock_age 1s;
                 }}
+                location /methods/ {{
+                    proxy_pass http://127.0.0.1:{origin}; proxy_cache_methods POST;
+                }}
+                location /valid/ {{
+                    proxy_pass http://127.0.0.1:{origin};
+                    proxy_cache_valid 200 301 1s; proxy_cache_valid 404 1h;
+                    proxy_cache_valid 403 0; proxy_cache_valid any 1h;
+                }}
+                location /asked/ {{
+                    proxy_pass http://127.0.0.1:{origin};
+                    proxy_cache_bypass $http_x_bypass; proxy_no_cache $http_x_private;
+                }}
+                location /ignore/ {{
+                    proxy_pass http://127.0.0.1:{origin};
+                    proxy_cache_valid 200 1h;
+                    proxy_ignore_headers X-Accel-Expires Expires Cache-Control Set-Cookie Vary;
+                }}
+                {only}
                 location /scarce/ {{
                     proxy_pass http://127.0.0.1:{origin}; proxy_cache_min_uses 2;
                 }}
             }}
         }}
 """
+ONLY = """
+                location /only-{word}/ {{
+                    proxy_pass http://127.0.0.1:{origin};
+                    proxy_read_timeout {wait}ms; proxy_cache_use_stale {word};
+                }}"""
 NGINX = (
     """
 daemon off; master_process off; pid nginx.pid; error_log error.log;
@@ -256,7 +328,10 @@ class Origin(HttpServer):
                 answer = answers[min(len(seen), len(answers) - 1)]
                 names = "Range", "If-None-Match", "If-Modified-Since"
                 seen.append((self.command, *(self.headers.get(name) or "" for name in names)))
-                time.sleep(case.delay)
+                time.sleep(SILENT if answer is SLOW else case.delay)
+                if answer.status < 0:
+                    self.wfile.write(b"HTTP/1.1 200 OK\r\n\0\r\n\r\n" if answer is JUNK else b"")
+                    return
                 self.send_response_only(answer.status)
                 for name, value in answer.fields:
                     self.send_header(name, value)
@@ -266,7 +341,7 @@ class Origin(HttpServer):
                 if answer.status != 304 and self.command != "HEAD":
                     self.wfile.write(answer.body)
 
-            do_HEAD = do_GET
+            do_HEAD = do_POST = do_GET
 
             def log_message(self, format: str, *args: Any) -> None:
                 pass
@@ -277,18 +352,24 @@ class Origin(HttpServer):
 Side = tuple[Origin, int, Daemon]
 
 
+def _filled(text: str, port: int, origin: Origin) -> str:
+    number = origin.server_port
+    only = [ONLY.format(word=word, origin=number, wait=int(SILENT * 500)) for word in TROUBLES]
+    return text.format(port=port, origin=number, only="".join(only))
+
+
 class ConductTests(StagedCase):
     def nginx(self, origin: Origin, port: int) -> Daemon:
         directory = Path(tempfile.mkdtemp(prefix="imagefarm-interop-"))
         self.addCleanup(shutil.rmtree, directory, True)
         file = directory / "nginx.conf"
-        file.write_text(NGINX.format(port=port, origin=origin.server_port))
+        file.write_text(_filled(NGINX, port, origin))
         command = [tools.nginx(), "-p", str(directory), "-c", str(file)]
         return Daemon(command, directory / "out", [port])
 
     def ours(self, origin: Origin, port: int) -> Daemon:
         prefix = temporary_prefix(self.addCleanup)
-        prefix.write("cache.conf", OURS.format(port=port, origin=origin.server_port))
+        prefix.write("cache.conf", _filled(OURS, port, origin))
         return prefix.start("master", ports=[port], config="cache.conf")
 
     def test_same_conduct(self) -> None:
@@ -313,7 +394,8 @@ class ConductTests(StagedCase):
             for (origin, _, _), seen in zip(sides, found, strict=True):
                 seen[name].append(origin.asked.get(target))
         differ = {name: (theirs[name], ours[name]) for name in CASES if theirs[name] != ours[name]}
-        self.assertEqual(set(differ), DIFFERENT, differ)
+        lines = [f"{name}\n  nginx {a}\n  ours  {b}" for name, (a, b) in differ.items()]
+        self.assertEqual(set(differ), DIFFERENT, "\n".join(lines))
 
     def locks_are_the_same(self, sides: list[Side]) -> None:
         """Four at once for each case: how many were asked, and what the clients were told."""
@@ -371,5 +453,8 @@ class ConductTests(StagedCase):
                     assert answer is not None
                     body = answer.body if answer.status < 300 else b""
                     cache = (answer.header("x-cache") or "").partition(",")[0]
-                    seen[name].append((answer.status, cache, body))  # nginx has two in a 416
+                    # nginx has two in a 416; the pages are not of one version.
+                    own = answer.status < 400 or name.startswith("http_")
+                    told = [answer.header(name) for name in HEADERS if own]
+                    seen[name].append((answer.status, cache, body, told))
             time.sleep(SETTLES)
