@@ -165,6 +165,7 @@ class WebWork:
             lambda function: self.reactor.callLater(0, function),
             self._error_logs,
             self.clock,
+            self.connections,
         )
         tree = builder.build(http)
         self.warnings += tree.warnings
@@ -338,6 +339,7 @@ class WebWork:
             # Of a Unix socket's clients ``api`` wants to know whose they are.
             asks_socket=where.address[0].startswith("unix:")
             or needs_socket(self.loaded.variables, wildcard=where.wildcard),
+            asks_time="connection_time" in self.loaded.variables,
             naming=self._naming(listener.servers),
         )
         made = None
@@ -422,10 +424,15 @@ class WebWork:
 
     # Status
 
-    def _report(self) -> Mapping[str, Any]:
-        """What this worker has to tell."""
+    def connections(self) -> tuple[int, int, int]:
+        """This worker's that read a request, are being answered, and wait for a request."""
         states = [door.factory.states() for door in self.doors]
         reading, writing, waiting = (sum(column) for column in zip(*states, strict=True))
+        return reading, writing, waiting
+
+    def _report(self) -> Mapping[str, Any]:
+        """What this worker has to tell."""
+        reading, writing, waiting = self.connections()
         accepted = sum(door.factory.accepted for door in self.doors)
         return {
             "connections": {

@@ -37,7 +37,7 @@ HARMLESS: Final = _names(
     keepalive_disable keepalive_min_timeout keepalive_requests keepalive_time
     keepalive_timeout kqueue_changes kqueue_events least_conn least_time limit_conn_log_level
     limit_req_log_level lingering_close lingering_time lingering_timeout load_module
-    lock_file log_format log_not_found log_subrequest map_hash_bucket_size map_hash_max_size
+    lock_file log_format log_not_found map_hash_bucket_size map_hash_max_size
     master_process mgmt mp4_buffer_size msie_padding msie_refresh multi_accept
     open_file_cache open_file_cache_errors open_file_cache_events open_file_cache_min_uses
     open_file_cache_valid open_log_file_cache otel_exporter otel_resource_attr

@@ -13,6 +13,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 _DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_WEEKDAYS: Final = (
+    "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday",
+)  # fmt: skip
 _MONTHS: Final = (
     "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
 )  # fmt: skip
@@ -80,6 +83,25 @@ def format_log(seconds: float) -> bytes:
 def format_iso8601(seconds: float) -> bytes:
     """``$time_iso8601``: ``1970-09-28T12:00:00+06:00``, in the local time zone."""
     return datetime.fromtimestamp(int(seconds)).astimezone().isoformat("T", "seconds").encode()
+
+
+def format_ssi_gmt(seconds: float) -> bytes:
+    """``$date_gmt``: ``Monday, 28-Sep-1970 06:00:00 GMT``, the default of SSI's ``timefmt``."""
+    return _ssi(datetime.fromtimestamp(int(seconds), UTC), "GMT")
+
+
+def format_ssi_local(seconds: float) -> bytes:
+    """``$date_local``: the same in the local time zone, with its name."""
+    when = datetime.fromtimestamp(int(seconds)).astimezone()
+    return _ssi(when, f"{when:%Z}")
+
+
+def _ssi(when: datetime, zone: str) -> bytes:
+    day, month = _WEEKDAYS[when.weekday()], _MONTHS[when.month - 1]
+    return (
+        f"{day}, {when.day:02}-{month}-{when.year} "
+        f"{when.hour:02}:{when.minute:02}:{when.second:02} {zone}"
+    ).encode()
 
 
 def next_daily(now: float, seconds: int) -> int:

@@ -75,6 +75,7 @@ class HttpFactory:
         now: Callable[[], float] = time.time,
         places: Places | None = None,
         asks_socket: bool = False,
+        asks_time: bool = False,
         naming: Naming | None = None,
     ) -> None:
         self.app = app
@@ -91,6 +92,8 @@ class HttpFactory:
         self.places = places or Places(0, clock.seconds)
         self.places.count_too(self)
         self.asks_socket = asks_socket
+        #: Whether peers are to know when they came.
+        self.asks_time = asks_time
         #: How the request id is found in the bytes of a request, where one is believed.
         self.naming = naming
         self.plans = Plans()
@@ -134,6 +137,8 @@ class HttpFactory:
             peer = Peer(name, port, self.server, next(self._serials))
         else:
             peer = ForwardedPeer(name, port, self.server, next(self._serials), proxy=proxy)
+        if self.asks_time:
+            peer.opened = self.now()
         connection = HttpConnection(self, peer)
         self.connections.add(connection)
         if len(self.connections) > self.parked.awake:

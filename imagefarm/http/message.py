@@ -225,7 +225,8 @@ class Peer:
     (``("127.0.0.1", 8080)``, or ``("unix:/path", 0)``) and selects the virtual hosts. ``socket``
     is there only where the configuration has a variable that needs it; ``uid`` is the user at
     the other end of a Unix socket, where the system tells; ``handle`` is OpenSSL's connection, of
-    which variables and ``ssl_verify_client`` ask more.
+    which variables and ``ssl_verify_client`` ask more; ``opened`` is when the connection was made,
+    in seconds of the time of day, where the configuration has ``$connection_time``.
     """
 
     address: str
@@ -237,6 +238,7 @@ class Peer:
     socket: Socket | None = None
     uid: int | None = None
     handle: Any = None
+    opened: float = 0.0
 
 
 @define(eq=False)

@@ -250,6 +250,8 @@ class ParkingLot:
         serial, opened, served, port, flow, scope = _RECORD.unpack_from(record)
         host = record[_RECORD.size :].decode()
         peer = self._peers.pop(fd, None) or Peer(host, port, factory.server, serial)
+        if factory.asks_time and not peer.opened:
+            peer.opened = float(opened)  # the record has whole seconds
         client: tuple[Any, ...] = (host, port)
         family = socket.AF_INET
         if ":" in host:

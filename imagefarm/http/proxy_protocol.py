@@ -169,7 +169,7 @@ def _addresses(family: int, transport: int, block: bytes) -> ProxyHeader:
         raise BadProxyHeader(f"PROXY protocol header is too short: {len(block)}")
     if not family:
         return ProxyHeader(version=2)  # whatever follows can't be told apart
-    tlvs = _tlvs(block[size:])
+    tlvs = split_tlvs(block[size:])
     if transport != _STREAM or family not in (_INET, _INET6):
         return ProxyHeader(version=2, tlvs=tlvs)
     half = (size - 4) // 2
@@ -182,7 +182,8 @@ def _addresses(family: int, transport: int, block: bytes) -> ProxyHeader:
     return ProxyHeader(source, source_port, destination, destination_port, 2, tlvs)
 
 
-def _tlvs(block: bytes) -> tuple[Tlv, ...]:
+def split_tlvs(block: bytes) -> tuple[Tlv, ...]:
+    """The TLVs of a header, or inside of one. Raises `BadProxyHeader`."""
     found, at = [], 0
     while at < len(block):
         start = at + 3

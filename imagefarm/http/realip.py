@@ -132,6 +132,7 @@ class RealIp:
             peer.socket,
             peer.uid,
             peer.handle,
+            peer.opened,
             proxy,
             peer,
         )

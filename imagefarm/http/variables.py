@@ -17,14 +17,15 @@ from types import MappingProxyType
 from typing import Any, Final, Protocol
 
 from imagefarm import __version__
+from imagefarm.config.errors import Invalid
 from imagefarm.config.variables import Getter, Template, VariableTable, encode
 
-from .dates import cached, format_iso8601, format_log
+from .dates import cached, format_iso8601, format_log, format_ssi_gmt, format_ssi_local
 from .filters.slice import VARIABLE, slice_range
 from .lookup import Lookup, Stability, Variable, field
 from .message import ForwardedPeer, Peer, Request
 from .outcome_variables import OUTCOME, OUTCOME_PREFIXES, seconds
-from .proxy_protocol import ProxyHeader
+from .proxy_protocol import BadProxyHeader, ProxyHeader, split_tlvs
 from .requestid import REQUEST_ID, request_id
 from .spool import REQUEST_BODY, REQUEST_BODY_FILE
 from .tls_variables import LOOKUPS as TLS
@@ -179,6 +180,9 @@ def _server_addr(request: Request) -> bytes:
     return encode(request.peer.server[0] if own is None else own.address)
 
 
+_HEXADECIMAL: Final = re.compile(r"0x[0-9a-fA-F]{1,2}")
+#: The client's flags and the result of verification, before the TLVs inside.
+_SSL_HEAD: Final = 5
 #: Where in ``struct tcp_info`` what nginx has a variable for stands.
 _TCP_INFO: Final[Mapping[str, int]] = {
     "tcpinfo_rtt": 15, "tcpinfo_rttvar": 16, "tcpinfo_snd_cwnd": 18, "tcpinfo_rcv_space": 22,
@@ -199,6 +203,40 @@ def needs_socket(names: Collection[str], *, wildcard: bool) -> bool:
     is all addresses.
     """
     return (wildcard and "server_addr" in names) or not _TCP_INFO.keys().isdisjoint(names)
+
+
+#: nginx's names of TLVs, and of those inside of PP2_TYPE_SSL (proxy-protocol.txt section 2.2).
+_TLVS: Final[Mapping[str, int]] = {
+    "alpn": 0x01, "authority": 0x02, "unique_id": 0x05, "ssl": 0x20, "netns": 0x30,
+}  # fmt: skip
+_SSL_TLVS: Final[Mapping[str, int]] = {
+    "version": 0x21, "cn": 0x22, "cipher": 0x23, "sig_alg": 0x24, "key_alg": 0x25,
+}  # fmt: skip
+
+
+def _tlv(name: str) -> Variable:
+    """``$proxy_protocol_tlv_alpn``, ``_0x01``, ``_ssl_cn``: of the PROXY header, version 2."""
+    inner = _SSL_TLVS.get(name.removeprefix("ssl_")) if name.startswith("ssl_") else None
+    wanted = _TLVS.get(name, int(name, 16) if _HEXADECIMAL.fullmatch(name) else None)
+    if inner is None and wanted is None and name != "ssl_verify":
+        raise Invalid(f'unknown PROXY protocol TLV "{name}"')
+
+    def lookup(request: Request) -> bytes | None:
+        header = getattr(request.peer, "proxy", None)
+        tlvs = () if header is None else header.tlvs
+        if inner is None and name != "ssl_verify":
+            return next((tlv.value for tlv in tlvs if tlv.type == wanted), None)
+        block = next((tlv.value for tlv in tlvs if tlv.type == _TLVS["ssl"]), b"")
+        if len(block) < _SSL_HEAD:
+            return None
+        if name == "ssl_verify":
+            return b"%d" % int.from_bytes(block[1:_SSL_HEAD], "big")
+        try:
+            return next((tlv.value for tlv in split_tlvs(block[5:]) if tlv.type == inner), None)
+        except BadProxyHeader:
+            return None
+
+    return Variable(lookup)
 
 
 # Files.
@@ -256,10 +294,24 @@ def _assigned(name: str) -> Variable:
     return Variable(lambda request: request.variables.get(name, b""))
 
 
+def _connections(*states: int) -> Lookup:
+    """The process's own connections in some of the states: reading, writing, waiting."""
+
+    def lookup(request: Request) -> bytes | None:
+        counts = getattr(request.location, "connections", None)
+        return None if counts is None else b"%d" % sum(counts()[state] for state in states)
+
+    return lookup
+
+
 _FIXED: Final[Mapping[str, Lookup]] = {
     "args": _args,
     "binary_remote_addr": _binary_address,
     "connection": lambda request: b"%d" % request.peer.serial,
+    "connections_active": _connections(0, 1, 2),
+    "connections_reading": _connections(0),
+    "connections_waiting": _connections(2),
+    "connections_writing": _connections(1),
     "connection_requests": lambda request: b"%d" % request.number,
     "content_length": lambda request: request.head.headers.first(b"content-length"),
     "content_type": lambda request: request.head.headers.first(b"content-type"),
@@ -309,6 +361,7 @@ _PREFIXES: Final[Mapping[str, Callable[[str], Getter]]] = {
     "arg_": _arg,
     "cookie_": _cookie,
     "http_": _http,
+    "proxy_protocol_tlv_": _tlv,
     **OUTCOME_PREFIXES,
 }
 
@@ -333,6 +386,8 @@ _STABILITIES: Final[Mapping[str, Stability]] = MappingProxyType(
         "body_bytes_sent": Stability.BODY,
         "connection": Stability.CONNECTION,
         "bytes_sent": Stability.SENT,
+        "date_gmt": Stability.CLOCK,
+        "date_local": Stability.CLOCK,
         "document_uri": Stability.PATH,
         "request": Stability.LINE,
         "request_length": Stability.SIZE,
@@ -346,7 +401,11 @@ _STABILITIES: Final[Mapping[str, Stability]] = MappingProxyType(
 
 def _timed(clock: Callable[[], float]) -> dict[str, Lookup]:
     local, iso8601 = cached(format_log), cached(format_iso8601)
+    ssi_gmt, ssi_local = cached(format_ssi_gmt), cached(format_ssi_local)
     return {
+        "connection_time": lambda request: seconds(clock() - _original(request).opened),
+        "date_gmt": lambda request: ssi_gmt(clock()),
+        "date_local": lambda request: ssi_local(clock()),
         "msec": lambda request: seconds(clock()),
         "request_time": lambda request: seconds(clock() - request.started),
         "time_iso8601": lambda request: iso8601(clock()),

@@ -83,7 +83,8 @@ class Builder:
 
     ``contents`` are asked in order for a block's content handler; where none has one, files are
     served. ``logs`` gives the access logs in force in a block; ``later`` runs a function on the
-    next turn of the event loop; ``error_logs`` gives the error logs.
+    next turn of the event loop; ``error_logs`` gives the error logs, ``connections`` how
+    many read, are answered and wait.
     """
 
     def __init__(
@@ -94,12 +95,14 @@ class Builder:
         later: Later | None = None,
         error_logs: Callable[[Scope], RequestLogs | None] = lambda scope: None,
         clock: Callable[[], float] = time.time,
+        connections: Callable[[], tuple[int, int, int]] = lambda: (0, 0, 0),
     ) -> None:
         self._contents = tuple(contents)
         self._logs = logs
         self._later = later
         self._error_logs = error_logs
         self._clock = clock
+        self._connections = connections
         self._file_caches: dict[Size, OpenFileCache] = {}
         self._built: dict[Scope, Location] = {}
         self._default_root = Template("html", (default_root,), default_root)
@@ -204,6 +207,7 @@ class Builder:
             realip=RealIp.from_scope(scope),
             content=content,
             error_log=self._error_logs(scope),
+            connections=self._connections,
             trusted_id=scope[REQUEST_ID_FROM],
             plannable=content is static.serve and _plannable(scope),
             relayable=isinstance(content, ProxyPass) and _plannable(scope),

@@ -21,6 +21,7 @@ from imagefarm.config.table import (
     AnyRow,
     BlockRow,
     Environment,
+    Ignored,
     ListRow,
     Row,
 )
@@ -303,7 +304,9 @@ STATUS: Final[Row[str]] = Row(
 DIRECTIVES: Final[tuple[AnyRow, ...]] = (
     HTTP_BLOCK, SERVER_BLOCK, LOCATION_BLOCK, LISTEN, SERVER_NAME, ROOT, ALIAS, INDEX, TRY_FILES,
     ERROR_PAGE, RECURSIVE_ERROR_PAGES, INTERNAL, ALLOW, DENY, DISABLE_SYMLINKS, GZIP_STATIC,
-    LOG_NOT_FOUND, REWRITE_LOG, ABSOLUTE_REDIRECT, PORT_IN_REDIRECT, SERVER_NAME_IN_REDIRECT,
+    LOG_NOT_FOUND, REWRITE_LOG,
+    Ignored(name="log_subrequest", contexts=HSL, why="there are no subrequests"),
+    ABSOLUTE_REDIRECT, PORT_IN_REDIRECT, SERVER_NAME_IN_REDIRECT,
     RESOURCE, STUB_STATUS, STATUS, DASHBOARD, API, CACHE_API, *open_file_cache.DIRECTIVES,
 )  # fmt: skip
 

@@ -108,6 +108,8 @@ class Location:
     realip: RealIp | None = None
     content: Content = field(repr=False)
     error_log: RequestLogs | None = field(default=None, repr=False)
+    #: How many connections of this process read a request, are answered, wait: ``$connections_*``.
+    connections: Callable[[], tuple[int, int, int]] | None = field(default=None, repr=False)
     #: Whose word on ``$request_id`` is taken.
     trusted_id: TrustedId | None = None
     #: Whether the answer to a target can depend on nothing but the target and a file: see

@@ -14,6 +14,8 @@ from imagefarm.http.dates import (
     format_http,
     format_iso8601,
     format_log,
+    format_ssi_gmt,
+    format_ssi_local,
     next_daily,
     parse_http,
 )
@@ -111,6 +113,10 @@ class LocalTests(SynchronousTestCase):
 
     def test_time_iso8601(self) -> None:
         self.assertEqual(format_iso8601(NOW), b"1994-11-06T14:19:37+05:30")
+
+    def test_ssi(self) -> None:
+        self.assertEqual(format_ssi_gmt(NOW), b"Sunday, 06-Nov-1994 08:49:37 GMT")
+        self.assertRegex(format_ssi_local(NOW), rb"^Sunday, 06-Nov-1994 14:19:37 \S+$")
 
     def test_next_daily(self) -> None:
         """It is 14:19:37: 15:00 is today, 14:00 is tomorrow, and so is this very second."""

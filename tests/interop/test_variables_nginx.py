@@ -27,7 +27,9 @@ def _words(text: str) -> list[str]:
 #: In answers and in the log.
 EARLY = _words(
     """
-    arg_a arg_b arg_none args binary_remote_addr connection_requests content_length content_type
+    arg_a arg_b arg_none args binary_remote_addr connection_requests connection_time
+    content_length
+    content_type date_gmt date_local
     cookie_a cookie_b cookie_none document_root document_uri fastcgi_path_info fastcgi_script_name
     host hostname http_cookie http_host http_none http_user_agent http_via http_x_forwarded_for
     http_x_two https is_args limit_rate msec nginx_version pid pipe proxy_add_x_forwarded_for
@@ -40,6 +42,8 @@ EARLY = _words(
     early late named optional
     """
 )
+#: In answers alone: when a line is logged, its connection waits for us and is writing for nginx.
+ANSWERED = _words("connections_active connections_reading connections_waiting connections_writing")
 #: In the log alone.
 LATE = _words(
     """
@@ -142,7 +146,7 @@ class Side:
             "here": str(here),
             "raw": raw,
             "log": "|".join(f"{name}=${{{name}}}" for name in EARLY + LATE),
-            "answer": "|".join(f"{name}=${{{name}}}" for name in EARLY),
+            "answer": "|".join(f"{name}=${{{name}}}" for name in EARLY + ANSWERED),
             "proxy": PROXY,
             **self.ports,
         }
@@ -191,10 +195,12 @@ class Side:
 
 _TIME = r"\d+\.\d{3}"
 _NEUTRAL = (
-    ("msec|request_time", _TIME, "TIME"),
+    ("msec|request_time|connection_time", _TIME, "TIME"),
     ("upstream_(?:connect|header|response)_time", rf"{_TIME}|[-:, ]*{_TIME}[-:, \d.]*", "TIMES"),
     ("time_iso8601", r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d\d:\d\d", "TIME"),
     ("time_local", r"\d\d/\w{3}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}", "TIME"),
+    ("date_gmt", r"\w+day, \d\d-\w{3}-\d{4} \d\d:\d\d:\d\d GMT", "TIME"),
+    ("date_local", r"\w+day, \d\d-\w{3}-\d{4} \d\d:\d\d:\d\d [A-Z]+", "TIME"),
     ("pid|remote_port|realip_remote_port|tcpinfo_\\w+", r"\d+", "N"),
     ("nginx_version", r"[\d.]+(?:\w+)?", "V"),
     ("request_id", "[0-9a-f]{32}", "ID"),
