@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from imagefarm.process.board import Board
+from imagefarm.process.tally import Tally
 
 #: How often a worker looks at the board, in seconds: so long it takes until a change that one
 #: worker was told of holds in all.
@@ -33,6 +34,8 @@ class Shared:
         self._leaders: list[Callable[[], None]] = []
         self._leading = False
         self._poll: Any = None
+        #: Where the workers count together; None where there are no others.
+        self.tally: Tally | None = None
 
     def on_change(self, reader: Reader) -> None:
         """Call ``reader`` with what stands on the board, now and after each change."""
@@ -46,6 +49,9 @@ class Shared:
         """Look at ``board``, the workers', and go on looking until `stop`; None: we are alone."""
         self.several = board is not None
         self._board = board or Board.make()
+        if board is not None:
+            self.tally = board.tally()
+            self.tally.claim()
         self._look(self._board)
 
     def stop(self) -> None:
@@ -53,6 +59,9 @@ class Shared:
         poll, self._poll = self._poll, None
         if poll is not None:
             poll.cancel()
+        tally, self.tally = self.tally, None
+        if tally is not None:
+            tally.leave()
         board, self._board = self._board, None
         if board is not None:
             board.close()
@@ -78,6 +87,8 @@ class Shared:
     def _look(self, board: Board) -> None:
         if self.several:
             self._poll = self._reactor.callLater(POLL, self._look, board)
+        if self.tally is not None:
+            self.tally.sweep()
         takes_over = not self._leading and board.lead()
         self._refresh(board)  # whoever takes over goes on from the last that was written
         if takes_over:

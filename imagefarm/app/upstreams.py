@@ -27,6 +27,7 @@ from imagefarm.resources.build import Tree
 from imagefarm.resources.control import API, control
 from imagefarm.resources.location import Content
 
+from .crowds import Crowds
 from .failures import Failures
 from .health import HealthChecks
 from .report import UpstreamReport
@@ -69,6 +70,7 @@ class Management:
         self._report = UpstreamReport(groups.named, self.checks, clock)
         self.servers = Servers(reactor, self._shared, groups.named, self._report.group)
         self._failures = Failures(reactor, self._shared, groups.named)
+        self._crowds = Crowds(reactor, self._shared, groups.named)
 
     def _collect(self, http: Scope) -> None:
         """The ``match`` blocks."""
@@ -145,6 +147,7 @@ class Management:
         """``board`` is the workers'; None if we are the only process."""
         self.servers.start()
         self._failures.start()
+        self._crowds.start()
         self.checks.start()
         self._shared.start(board)
 
@@ -152,6 +155,7 @@ class Management:
         """Check no more, follow the board no more."""
         self.checks.stop()
         self._failures.stop()
+        self._crowds.stop()
         self._shared.stop()
 
     def report(self) -> Mapping[str, Any]:

@@ -18,6 +18,8 @@ import tempfile
 from collections.abc import Iterator, MutableMapping
 from typing import Any, Final
 
+from .tally import Tally
+
 #: The environment variable that names the descriptor to a worker.
 INHERITED: Final = "IMAGEFARM_BOARD"
 #: The most bytes of JSON on a board: some 50,000 servers of upstreams.
@@ -27,8 +29,10 @@ MAX_DOCUMENT: Final = 16 << 20
 # not point to: a writer that is killed half way leaves the board as it was.
 _HEAD: Final = struct.Struct("=QQQ")
 _PLACES: Final = (4096, 4096 + MAX_DOCUMENT)
+_TALLY: Final = 4096 + 2 * MAX_DOCUMENT
 _WRITING: Final = 0
 _LEADING: Final = 1
+_ROWS: Final = 2
 
 
 class BoardFull(Exception):
@@ -98,6 +102,10 @@ class Board:
                 fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _LEADING)
                 self._leading = True
         return self._leading
+
+    def tally(self) -> Tally:
+        """The numbers behind the board, to be left before it is closed."""
+        return Tally(self._fd, _TALLY, _ROWS)
 
     def close(self) -> None:
         """Let go of everything."""

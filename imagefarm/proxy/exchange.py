@@ -8,7 +8,7 @@ passed on, or when a part of the request's body is gone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Collection, Hashable
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import attrs
@@ -76,6 +76,15 @@ class Connections(Protocol):
 
     def connect(self, peer: Peer, rules: ExchangeRules, local: Local | None) -> Deferred[Link]:
         """Open a connection to ``peer``. Errs with `UpstreamError`; may be cancelled."""
+
+
+def choose(group: Connections, key: bytes, now: float, tried: Collection[Peer]) -> Peer | None:
+    """The next peer for a request with this key, to be taken at once."""
+    peer = group.policy.choose(group.peers, key, now, tried)
+    while peer is not None and not peer.admits():
+        tried = {*tried, peer}
+        peer = group.policy.choose(group.peers, key, now, tried)
+    return peer
 
 
 class Exchange:
@@ -157,7 +166,7 @@ class Exchange:
 
     def _try_next(self) -> None:
         group = self._group
-        peer = group.policy.choose(group.peers, self._key, group.reactor.seconds(), self._tried)
+        peer = choose(group, self._key, group.reactor.seconds(), self._tried)
         if peer is None:
             self._report("no live upstreams while connecting to upstream", self._group.name)
             self._add(Attempt(self._group.name, 502, 0.0, first=not self._recorded))

@@ -24,7 +24,7 @@ from imagefarm.http.upstream import (
 )
 
 from .connector import Connecting
-from .exchange import Exchange, Link, local_of
+from .exchange import Exchange, Link, choose, local_of
 from .peer import Peer
 from .peers import Peers
 from .policies import Policy
@@ -109,7 +109,7 @@ class Group:
     def wire(self, rules: ExchangeRules) -> GroupWire | None:
         """`relays.WireGroup`: a peer is chosen and taken."""
         now = self.reactor.seconds()
-        peer = self.policy.choose(self.peers, b"", now, ())
+        peer = choose(self, b"", now, ())
         if peer is None:
             return None
         peer.take(now)

@@ -70,6 +70,16 @@ class Keeper(Protocol):
         """Call `Peer.tick` at the first moment after ``at``."""
 
 
+class Crowd(Protocol):
+    """The exchanges of several processes with one server."""
+
+    def mine(self, conns: int) -> None:
+        """So many are ours."""
+
+    def all(self) -> int:
+        """All of them."""
+
+
 @define(eq=False)
 class Peer:
     """One server of a group. The first fields are nginx's parameters of ``server``.
@@ -117,6 +127,8 @@ class Peer:
     listed: bool = field(default=False, init=False)
     waking: float = field(default=float("inf"), init=False)
     keeper: Keeper | None = field(default=None, init=False)
+    #: Where the processes count together, if they do.
+    crowd: Crowd | None = field(default=None, init=False)
     #: The only peer of a group is never put out by failures: there is nothing better to try.
     alone: bool = field(default=False, init=False)
 
@@ -143,6 +155,24 @@ class Peer:
     def full(self) -> bool:
         """Whether ``max_conns`` exchanges are in progress."""
         return 0 < self.max_conns <= self.conns
+
+    def admits(self) -> bool:
+        """Whether ``max_conns`` has a place left among all processes. It is ours then, and `take`
+        has to follow."""
+        crowd = self.crowd
+        if crowd is None or not self.max_conns:
+            return True
+        # Ours first: of two that see the last place at once, neither may overlook the other.
+        crowd.mine(self.conns + 1)
+        if crowd.all() <= self.max_conns:
+            return True
+        crowd.mine(self.conns)
+        return False
+
+    def join(self, crowd: Crowd) -> None:
+        """Count together with others from now on."""
+        self.crowd = crowd
+        crowd.mine(self.conns)
 
     @property
     def failed_out(self) -> bool:
@@ -174,6 +204,8 @@ class Peer:
     def take(self, now: float) -> None:
         """A request goes to this peer. Each `take` is followed by one `release`."""
         self.conns += 1
+        if self.crowd is not None:
+            self.crowd.mine(self.conns)
         counters = self.counters
         counters.requests += 1
         counters.selected = now
@@ -190,6 +222,8 @@ class Peer:
     def release(self) -> None:
         """The exchange is over."""
         self.conns -= 1
+        if self.crowd is not None:
+            self.crowd.mine(self.conns)
         if self.keeper is not None:
             self.keeper.loaded(self)
 

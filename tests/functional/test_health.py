@@ -32,6 +32,7 @@ events {{ }}
 http {{
     access_log off;
     match image {{ status 200-399; header Content-Type ~ image; body ~ "slave"; }}
+    upstream limited {{ zone limited 64k; server 127.0.0.1:{one} max_conns=2; }}
     upstream slaves {{ server 127.0.0.1:{one}; server 127.0.0.1:{two}; }}
     server {{
         listen 127.0.0.1:{http};
@@ -42,6 +43,7 @@ http {{
             health_check interval={interval}ms fails={fails} passes=2 uri={check} match=image;
         }}
         location /slow {{ proxy_pass http://slaves; }}
+        location /limited {{ proxy_pass http://limited; add_header X-Worker $pid always; }}
         location = /status {{ status; }}
         location = /metrics {{ status prometheus; }}
     }}
@@ -246,6 +248,37 @@ class HealthTests(StagedCase):
                 thread.join()
         self.assertGreater(seen[200], 200)
         self.assertEqual(self.lines("peer is unhealthy"), [])
+
+    # -- what all workers count together
+
+    def hold(self) -> None:
+        """Have one more request at the first slave, which does not end."""
+        asked = self.one.asked
+        sock = rawhttp.connect(self.http)
+        self.addCleanup(sock.close)
+        sock.sendall(rawhttp.request("/limited"))
+        wait_until(lambda: self.one.asked == asked + 1, what="request at the slave")
+
+    def test_max_conns_of_a_zone(self) -> None:
+        """The places that one worker has taken are taken for the other, until it dies."""
+        self.one.mode = "slow"
+        self.hold()
+        self.hold()
+        asked, workers = self.one.asked, set()
+        for _ in range(200):
+            answer = self.get("/limited")
+            self.assertEqual(answer.status, 502)
+            workers.add(int(answer.header("x-worker") or 0))
+            if len(workers) == WORKERS:
+                break
+        self.assertEqual((len(workers), self.one.asked), (WORKERS, asked))
+        for pid in workers:
+            os.kill(pid, signal.SIGKILL)
+            wait_until(lambda pid=pid: not running(pid), what="its end")
+        wait_until(lambda: len(self.states()) == WORKERS, what="new workers")
+        self.hold()
+        self.hold()
+        self.assertEqual(self.get("/limited").status, 502)
 
     # -- control
 
