@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from imagefarm.app.configuration import SHIPPED
 from tests.support import farmsite, tools
 from tests.support.processes import free_ports
 from tests.support.processes import imagefarm as start_imagefarm
@@ -147,6 +149,14 @@ class SslyzeTests(StagedCase):
             ),
             (False, False, "NOT_VULNERABLE_RSA_NOT_SUPPORTED", False, False, True, True, True, 2),
         )
+
+    def test_shipped(self) -> None:
+        """What the shipped configuration says beside its certificates is no worse."""
+        text = (Path(SHIPPED) / "master.conf").read_text()
+        said = re.findall(r"(?m)^ *(ssl_(?!certificate|self_signed).*;)", text)
+        self.assertNotEqual(said, [])
+        lines, _ = self.complaints(" ".join(said), "intermediate")
+        self.assertEqual(lines, [])
 
     def test_modern(self) -> None:
         lines, _ = self.complaints(MODERN, "modern")

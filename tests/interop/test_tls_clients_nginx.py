@@ -81,6 +81,14 @@ http {{
     }}
     server {{
         listen 127.0.0.1:{port} ssl;
+        server_name deep;
+        ssl_verify_client optional;
+        ssl_verify_depth 3;
+        ssl_trusted_certificate {ca};
+        {locations}
+    }}
+    server {{
+        listen 127.0.0.1:{port} ssl;
         server_name anybody;
         ssl_verify_client optional_no_ca;
         {locations}
@@ -152,8 +160,8 @@ class Ask:
 
 
 TLS12 = ssl.TLSVersion.TLSv1_2
-SERVERS = ("on", "paged", "flat", "anybody", "crl", "plain")
-CLIENTS = ("", "good", "below", "expired", "unknown", "strange", "revoked")
+SERVERS = ("on", "paged", "flat", "deep", "anybody", "crl", "plain")
+CLIENTS = ("", "good", "below", "chained", "expired", "unknown", "strange", "revoked")
 ASKS = [
     *(Ask(name, certificate=client) for name in SERVERS for client in CLIENTS),
     *(Ask(name, certificate="good", version=TLS12) for name in SERVERS),
@@ -239,6 +247,10 @@ class Certificates:
             "strange": ca.issue("strange", subject=strange), "revoked": lone.issue("gone"),
         }  # fmt: skip
         self.clients = {name: pair[:2] for name, pair in issued.items()}
+        chained = directory / "chained.pem"
+        pem, key = self.clients["below"]
+        chained.write_text(Path(pem).read_text() + Path(below.certificate).read_text())
+        self.clients["chained"] = str(chained), key
         ecdsa = ca.issue("ecdsa", "plain", password=b"secret")
         key = rsa.generate_private_key(65537, 2048)
         by_rsa = ca.issue("rsa", "plain", key=key)
