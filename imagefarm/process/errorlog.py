@@ -71,8 +71,11 @@ def _printable(text: str) -> str:
 
 def printed(message: str, context: Context = _NOWHERE) -> bytes:
     """The text of a line: what is said, and of which request."""
-    text = message[:MAX_MESSAGE] + str(context)
-    return _printable(text).encode("utf-8", "surrogateescape")
+    text = _printable(message[:MAX_MESSAGE] + str(context))
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "backslashreplace")
 
 
 def traceback_of(failure: Failure) -> Sequence[str]:
