@@ -44,6 +44,8 @@ DIRECTIVES: Final[tuple[AnyRow, ...]] = (IF_MODIFIED_SINCE, ETAG)
 
 #: What a 304 does not repeat; nginx leaves out what describes the body that is not there.
 _DROPPED: Final = (b"content-type", b"content-encoding", b"accept-ranges")
+#: What a 412 is not less dependent on, and what a cache has done (RFC 9211).
+_KEPT: Final = (b"Vary", b"Cache-Status")
 _CONDITIONS: Final = (
     b"if-none-match", b"if-modified-since", b"if-match", b"if-unmodified-since",
 )  # fmt: skip
@@ -81,9 +83,10 @@ def apply(request: Request, response: Response, settings: Needs) -> Response:
     discard(response.body)
     if verdict is Verdict.FAILED:
         error = error_response(request, 412, padding=settings.msie_padding)
-        vary = response.headers.get(b"vary")
-        if vary is not None:  # the answer is not less dependent on it
-            error.headers.set(b"Vary", vary)
+        for name in _KEPT:
+            value = response.headers.get(name.lower())
+            if value is not None:
+                error.headers.set(name, value)
         return attrs.evolve(error, close=response.close)
     headers = response.headers.copy()
     for name in _DROPPED:
