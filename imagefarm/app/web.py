@@ -122,7 +122,7 @@ class WebWork:
         for block in http:
             self._found += problems(block)
         self.zones = {
-            name: Zone(settings)
+            name: Zone(settings, self.clock)
             for block in http
             for name, settings in zone_settings(block).items()
         }

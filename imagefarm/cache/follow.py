@@ -11,6 +11,8 @@ import struct
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
+from attrs import frozen
+
 from .entry import Entry
 
 SOURCE: Final = b"x-imagefarm-source"
@@ -22,14 +24,18 @@ _IDENTITY: Final = struct.Struct(">QQQQ")
 MISSING: Final = b"-"
 
 
-def _stat(roots: tuple[bytes, ...], source: bytes) -> os.stat_result | None:
+def _places(roots: tuple[bytes, ...], source: bytes) -> tuple[bytes, ...]:
+    """Where the original may be."""
     path = unquote_to_bytes(source)
-    parts = path.split(b"/")
-    if b".." in parts or b"\0" in path:
-        return None
-    for root in roots:
+    if b".." in path.split(b"/") or b"\0" in path:
+        return ()
+    return tuple([root + b"/" + path for root in roots])
+
+
+def _stat(places: tuple[bytes, ...]) -> os.stat_result | None:
+    for place in places:
         try:
-            return os.stat(root + b"/" + path)
+            return os.stat(place)
         except OSError:
             continue
     return None
@@ -48,7 +54,7 @@ def identity(roots: tuple[bytes, ...], source: bytes, requested: float) -> bytes
 
     Empty if it may have changed since then: an answer made from it is looked at again.
     """
-    found = _stat(roots, source)
+    found = _stat(_places(roots, source))
     if found is not None and max(found.st_ctime, found.st_mtime) > requested - TICK:
         return b""
     return _identity(found)
@@ -56,4 +62,25 @@ def identity(roots: tuple[bytes, ...], source: bytes, requested: float) -> bytes
 
 def changed(roots: tuple[bytes, ...], entry: Entry) -> bool:
     """Whether the original of ``entry`` is not what it was made from."""
-    return bool(entry.source) and _identity(_stat(roots, entry.source)) != entry.identity
+    original = Original.of(roots, entry)
+    return original is not None and not original.same
+
+
+@frozen(eq=False)
+class Original:
+    """An original that is followed: where it may be, and what it was."""
+
+    places: tuple[bytes, ...]
+    identity: bytes
+
+    @classmethod
+    def of(cls, roots: tuple[bytes, ...], entry: Entry) -> Original | None:
+        """That of ``entry``, if it has one that is followed."""
+        if not roots or not entry.source:
+            return None
+        return cls(_places(roots, entry.source), entry.identity)
+
+    @property
+    def same(self) -> bool:
+        """Whether it is what it was."""
+        return _identity(_stat(self.places)) == self.identity

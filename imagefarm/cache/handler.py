@@ -23,6 +23,7 @@ from .answers import forwarded, from_entry, from_file, purged
 from .directives import CacheSettings
 from .entry import MAX_KEY
 from .fetch import Fetch
+from .kept import Shelf
 from .locks import Landing
 from .policy import beyond, fresh, invalidates, may_serve_stale, truthy
 from .portion import Portion, portion
@@ -62,6 +63,7 @@ class CachingHandler:
         self.inner = inner
         self.settings = settings
         self.zone = zone
+        self._shelf = Shelf.of(settings, zone)
 
     def __repr__(self) -> str:
         return f"<CachingHandler {self.zone.settings.name} {self.inner!r}>"
@@ -111,7 +113,10 @@ class CachingHandler:
                 if shared is not None:
                     return self._serve_shared(request, shared)
             zone.counters.hits += 1
-            return self._serve(request, found, b"HIT", _COLLAPSED if waits else b"")
+            response = self._serve(request, found, b"HIT", _COLLAPSED if waits else b"")
+            if request.keepable and self._shelf is not None and not waits:
+                response.kept = self._shelf.keep(digest, found)
+            return response
         if found is not None and stale:
             zone.counters.stale += 1
             return self._serve(request, found, b"STALE")

@@ -172,8 +172,12 @@ def _initial_age(headers: Headers, date: float | None, now: float) -> float:
 
 def age(entry: Entry, now: float) -> int:
     """The ``Age`` of a stored answer (RFC 9111 section 4.2.3)."""
-    then = _initial_age(Headers(entry.headers), entry.date, entry.stored)
-    return max(0, int(then + now - entry.stored))
+    return max(0, int(initial_age(entry) + now - entry.stored))
+
+
+def initial_age(entry: Entry) -> float:
+    """How old a stored answer was, in seconds, when it was stored."""
+    return _initial_age(Headers(entry.headers), entry.date, entry.stored)
 
 
 def _aged(headers: Headers, control: dict[bytes, bytes], expires: float, now: float) -> float:

@@ -18,7 +18,7 @@ from typing import Final, TypeVar
 
 from attrs import define, field, frozen
 
-from imagefarm.http.message import OpenFile
+from imagefarm.http.message import Identity, OpenFile, identity
 
 from .entry import CorruptEntry, Entry, TruncatedEntry, decode, encode
 
@@ -44,13 +44,15 @@ def digest_of(key: bytes, variant: bytes = b"") -> bytes:
 class Found:
     """A whole cache file, open: what its header says, and where its body begins.
 
-    ``soft``: it was purged softly.
+    ``soft``: it was purged softly. ``first``: the file that has led to it, its key's first
+    variant, and what that was.
     """
 
     entry: Entry
     file: OpenFile
     body_offset: int
     soft: bool = False
+    first: tuple[bytes, Identity] | None = None
 
 
 @define(eq=False)
@@ -183,8 +185,30 @@ class Directory:
         except BaseException:
             os.close(fd)
             raise
-        file = OpenFile(fd, stat.st_size, stat.st_mtime, path)
+        file = OpenFile(fd, stat.st_size, stat.st_mtime, path, identity(stat))
         return Found(entry, file, offset, not stat.st_mode & _LIVE)
+
+    def read(self, digest: bytes, most: int) -> tuple[OpenFile, bytes] | None:
+        """The file of ``digest``, closed again, and all that is in it, unchecked.
+
+        None where it is not there, was purged softly, has more bytes than ``most``, or can't be
+        read.
+        """
+        path = self.file(digest)
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:
+            return None
+        try:
+            stat = os.fstat(fd)
+            if stat.st_size > most or not stat.st_mode & _LIVE:
+                return None
+            data = os.read(fd, stat.st_size)
+        except OSError:
+            return None
+        finally:
+            os.close(fd)
+        return OpenFile(-1, stat.st_size, stat.st_mtime, path, identity(stat)), data
 
     def _header(self, fd: int, digest: bytes) -> tuple[Entry, int]:
         """The entry of an open file and its block's length; a block seen before is known."""

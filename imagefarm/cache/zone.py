@@ -122,10 +122,13 @@ class Zone:
             if mark != found.entry.variant:
                 found.file.close()
                 digest = digest_of(key, mark)
+                first = found.file.path, found.file.identity
                 found = self._open(digest, key)
                 if found is not None and found.entry.variant != mark:
                     found.file.close()
                     found = None
+                if found is not None:
+                    found = evolve(found, first=first)
         return digest, found
 
     def _expired(self, found: Found, grace: float = 0.0) -> Found:
@@ -174,11 +177,17 @@ class Zone:
         if found is None:
             self.index.forget(digest)
         elif abs(now - found.file.mtime) > TOUCH_INTERVAL or found.entry.expires <= now:
-            self.index.put(digest, on_disk(found.file.size), now)
-            with contextlib.suppress(OSError):
-                os.utime(found.file.fd, (now, now))
+            self.touch(digest, found.file.size, found.file.fd, now)
+            return
         else:
             return  # nearly every hit: nothing to note
+        self._upkeep.trim()
+
+    def touch(self, digest: bytes, size: int, file: int | bytes, now: float) -> None:
+        """Note the use of a digest's file, of ``size`` bytes."""
+        self.index.put(digest, on_disk(size), now)
+        with contextlib.suppress(OSError):
+            os.utime(file, (now, now))
         self._upkeep.trim()
 
     def asked(self, digest: bytes) -> int:

@@ -36,6 +36,7 @@ from .serializer import Serializer
 
 #: What names may be made of; all else is for the ordinary path to decode or to refuse.
 _SAFE: Final = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-_."
+_SAFE_IN_QUERY: Final = _SAFE + b"/=&%:,;+~!*'()@|$?[]"
 #: What follows the target in a request line.
 _VERSION: Final = len(b" HTTP/1.1")
 _GAPS: Final = {b"content-length": b"%d", b"last-modified": b"%b", b"etag": b'"%x-%x"'}
@@ -46,13 +47,26 @@ MAX_BODY: Final = 65536
 
 
 def split(line: bytes) -> tuple[bytes, bytes] | None:
-    """A request line without the name in it, and the name with its extension."""
+    """A request line without the name in it, and the name with its extension, if it has one.
+
+    Where there is a query, that is the name.
+    """
+    if b"?" in line:
+        return _split_query(line)
     slash = line.rfind(b"/", 0, -4) + 1
     dot = line.rfind(b".", slash, -4)
     name = line[slash:-_VERSION]
-    if dot <= slash or name.translate(None, _SAFE) or line[slash] == 46:
+    if dot == slash or not name or name.translate(None, _SAFE) or line[slash] == 46:
         return None
-    return line[:slash] + line[dot:], name
+    return line[:slash] + line[dot if dot > 0 else -_VERSION :], name
+
+
+def _split_query(line: bytes) -> tuple[bytes, bytes] | None:
+    mark = line.index(b"?") + 1
+    name = line[mark:-_VERSION]
+    if not name or name.translate(None, _SAFE_IN_QUERY):
+        return None
+    return line[:mark] + line[-_VERSION:], name
 
 
 def target_of(line: bytes) -> bytes:
@@ -63,7 +77,7 @@ def target_of(line: bytes) -> bytes:
 def replayed(
     model: Request,
     captures: re.Pattern[bytes] | None,
-    target: bytes,
+    uri: bytes,
     headers: Headers,
     peer: Peer,
     started: float,
@@ -71,20 +85,21 @@ def replayed(
     *,
     number: int,
     size: int,
+    args: bytes = b"",
 ) -> Request:
     """A finished request like ``model``, of which only the name in its target is another.
 
     ``captures`` is the pattern that led to its location, ``size`` its own bytes.
     """
     return Request(
-        RequestHead(b"GET", target, (1, 1), headers),
+        RequestHead(b"GET", b"%b?%b" % (uri, args) if args else uri, (1, 1), headers),
         peer,
         EMPTY,
         started,
         model.host,
-        target,
-        b"",
-        model.captures if captures is None else captures.search(target),
+        uri,
+        args,
+        model.captures if captures is None else captures.search(uri),
         dict(model.variables),
         model.server,
         model.location,
@@ -121,7 +136,7 @@ class Family:
         self._tagged = b"etag" in response.headers
         self._dates = dates
 
-    def member(self, line: bytes, name: bytes) -> Member | None:
+    def member(self, line: bytes, name: bytes, headers: Headers, now: float) -> Member | None:
         """The file ``name`` that ``line`` asks for, and its content; None if it is not one."""
         if not belongs(self._alike, line, name):
             return None
@@ -183,6 +198,10 @@ class Member:
 
     many: Final = True
     took: Final = 0.0
+    kept: Final = None
+    #: It is the same for all header blocks, and has no query.
+    own: Final = False
+    args: Final = b""
 
     def __init__(
         self, family: Family, line: bytes, path: bytes, what: Identity, mtime: int, body: bytes
@@ -204,11 +223,16 @@ class Member:
         return target_of(self.line)
 
     @property
+    def target(self) -> bytes:
+        """The same."""
+        return target_of(self.line)
+
+    @property
     def changed(self) -> float:
         """When the file last changed, in seconds of the time of day."""
         return self._identity[0] / 1e9
 
-    def holds(self) -> bool:
+    def holds(self, now: float) -> bool:
         """Whether the file is what it was."""
         try:
             return identity(os.stat(self._path)) == self._identity
@@ -218,7 +242,7 @@ class Member:
     def read(self) -> bytes | None:
         """The body from the file, if that is still what it was."""
         found = read(self._path)
-        if found is None or found[0] != self._identity or not self.holds():
+        if found is None or found[0] != self._identity or not self.holds(0.0):
             return None
         return found[2]
 

@@ -31,16 +31,23 @@ _JSON: Final = {
 }  # fmt: skip
 
 Escape = Callable[[bytes | None], bytes]
-#: A line with places for what varies, and what goes there: look-ups of the time, or places in
-#: `message.Facts`.
-Outline = tuple[bytes, tuple[Lookup | int, ...]]
+#: A line with places for what varies, and what goes there: places in `message.Facts`, or
+#: functions of them (and of the time).
+Outline = tuple[bytes, tuple[Callable[[Facts], bytes] | int, ...]]
 
 _A: Final = Stability.ANSWER
 #: The facts that are bytes; the others are numbers.
-_TEXTS: Final = frozenset({0, 1, 6})
+_TEXTS: Final = frozenset({0, 1, 6, 7, 8})
 #: What differs each time, also where one request is repeated.
 _ALWAYS: Final = frozenset({Stability.SENT, Stability.CONNECTION, Stability.NAME})
 _NO_REQUEST: Final = cast(Request, None)
+
+
+@frozen
+class _Started:
+    """Of a request, when it was begun."""
+
+    started: float
 
 
 def escape_default(value: bytes | None) -> bytes:
@@ -99,16 +106,24 @@ class LogFormat:
             return None
         if Stability.UPSTREAM in self.stabilities and request.outcome.attempts:
             return None
+        if Stability.ARGUMENT in self.stabilities and one_of_many and request.args:
+            return None
         pieces: list[bytes] = []
-        gaps: list[Lookup | int] = []
+        gaps: list[Callable[[Facts], bytes] | int] = []
         for part, stability in zip(self.parts, self.stabilities, strict=True):
-            value = part if isinstance(part, bytes) else self.escape(part(request))
-            fact = stability.fact
-            if stability is Stability.CLOCK and not isinstance(part, bytes):
-                gaps.append(part)
+            if isinstance(part, bytes):
+                pieces.append(part.replace(b"%", b"%%"))
+                continue
+            if stability in _TIMES:
+                gaps.append(_TIMES[stability](part))
                 pieces.append(b"%b")
-            elif fact is not None and (one_of_many or stability in _ALWAYS):
-                if isinstance(part, bytes) or value != part(request):
+                continue
+            fact, found = stability.fact, part(request)
+            value = self.escape(found)
+            if stability is Stability.QUERY and found is None:
+                fact = None  # nor have those that are answered alike
+            if fact is not None and (one_of_many or stability in _ALWAYS):
+                if value != found:
                     return None  # the others' would have to be escaped, too
                 gaps.append(fact)
                 pieces.append(b"%b" if fact in _TEXTS else b"%d")
@@ -125,13 +140,25 @@ def asks_name(outline: Outline) -> bool:
 def fill(outline: Outline, facts: Facts) -> bytes:
     """The line of an outline, now."""
     text, gaps = outline
-    # Nothing in a time needs escaping, and its look-up needs no request.
     return text % tuple(
-        [
-            facts[gap] if gap.__class__ is int else gap(_NO_REQUEST) or b"-"  # type: ignore[operator]
-            for gap in gaps
-        ]
+        [facts[gap] if gap.__class__ is int else gap(facts) for gap in gaps]  # type: ignore[operator]
     )
+
+
+# Nothing in a time needs escaping.
+
+
+def _clock(look: Lookup) -> Callable[[Facts], bytes]:
+    return lambda facts: look(_NO_REQUEST) or b"-"
+
+
+def _duration(look: Lookup) -> Callable[[Facts], bytes]:
+    return lambda facts: look(cast(Request, _Started(facts[9]))) or b"-"
+
+
+_TIMES: Final[Mapping[Stability, Callable[[Lookup], Callable[[Facts], bytes]]]] = {
+    Stability.CLOCK: _clock, Stability.DURATION: _duration,
+}  # fmt: skip
 
 
 def combined(variables: VariableTable) -> LogFormat:

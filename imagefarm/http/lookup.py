@@ -8,7 +8,7 @@ from typing import Final
 
 from attrs import frozen
 
-from imagefarm.config.variables import Getter
+from imagefarm.config.variables import Getter, Template
 
 from .headers import Headers
 from .message import Request
@@ -17,17 +17,27 @@ Lookup = Callable[[Request], bytes | None]
 
 
 class Stability(Enum):
-    """What a variable's value depends on, for lines of answers that are repeated (`plans`)."""
+    """What a variable's value depends on, for answers that are repeated (`plans`) and their
+    lines in the log.
+    """
 
     REQUEST = "anything"
     ANSWER = "the client's address, the header block, the target and the answer"
+    HOST = "the method, Host and the listening socket"
+    BLOCK = "the header block"
+    CACHE = "what the cache did"
     CLOCK = "the time of day alone"
+    DURATION = "when the request began, and the time of day"
     UPSTREAM = "as ANSWER, where no upstream was asked"
     #: It depends on whether the connection is kept, too.
     SENT = "the size of the whole answer"
     #: As ANSWER; where many are answered alike, these are among their `message.Facts`.
     LINE = "the request line"
+    TARGET = "the target"
     PATH = "the path"
+    QUERY = "the query"
+    #: As ANSWER, but for many that are answered alike.
+    ARGUMENT = "a part of the query"
     BODY = "the size of the answer's body"
     SIZE = "the size of the request"
     CONNECTION = "the number of the connection"
@@ -44,15 +54,23 @@ _FACTS: Final = {
     for place, stability in enumerate(
         (
             Stability.LINE,
-            Stability.PATH,
+            Stability.TARGET,
             Stability.BODY,
             Stability.SENT,
             Stability.SIZE,
             Stability.CONNECTION,
             Stability.NAME,
+            Stability.PATH,
+            Stability.QUERY,
         )
     )
-}
+}  # fmt: skip
+
+#: What is the same whenever the same bytes come to the same listening socket.
+OF_BYTES: Final = frozenset({
+    Stability.HOST, Stability.BLOCK, Stability.LINE, Stability.TARGET, Stability.PATH,
+    Stability.QUERY, Stability.ARGUMENT,
+})  # fmt: skip
 
 
 @frozen
@@ -70,6 +88,13 @@ class Variable:
 def stability_of(getter: Getter) -> Stability:
     """What the value of ``getter`` depends on."""
     return getter.stability if isinstance(getter, Variable) else Stability.REQUEST
+
+
+def stabilities_of(template: Getter) -> frozenset[Stability]:
+    """What the value of a template, or of a getter alone, depends on."""
+    if not isinstance(template, Template):
+        return frozenset({stability_of(template)})
+    return frozenset(stability_of(part) for part in template.parts if not isinstance(part, bytes))
 
 
 def lookup_of(getter: Getter) -> Lookup:

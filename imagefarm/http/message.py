@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from attrs import define, field, frozen
 from twisted.internet.defer import Deferred
@@ -20,6 +20,9 @@ from imagefarm.config.variables import Template
 from .alike import Alike
 from .headers import Headers
 from .proxy_protocol import ProxyHeader
+
+if TYPE_CHECKING:
+    from .keeping import Kept
 
 
 class BodySink(Protocol):
@@ -191,6 +194,8 @@ class Response:
     alike: Alike | None = None
     #: What an upstream sent, if it came whole with its head (`relays.Source`).
     source: Any = None
+    #: The cache's word for it, where it is a hit that may be remembered.
+    kept: Kept | None = None
 
 
 @frozen
@@ -380,6 +385,8 @@ class Request:
     #: address; then the handler says how (`relays.Route`).
     relayable: bool = False
     route: Any = None
+    #: As ``plannable``, up to a content handler that answers from a cache.
+    keepable: bool = False
     #: What has been sent for it already, and where its answer comes from (`relays.Wire`).
     wire: Any = None
     #: What was written to the error log meanwhile: level and message.
@@ -414,10 +421,10 @@ class Request:
         return f"<Request {self.head.method!r} {self.head.target!r}>"
 
 
-#: What varies among requests that are answered alike: request line and path; in bytes the body,
-#: the whole answer and the request; the connection's number; the request id, where somebody has
-#: been told of one, else nothing.
-Facts = tuple[bytes, bytes, int, int, int, int, bytes]
+#: What varies among requests that are answered alike: request line and target; in bytes the
+#: body, the whole answer and the request; the connection's number; the request id, where somebody
+#: has been told of one, else nothing; path and query; when the request began.
+Facts = tuple[bytes, bytes, int, int, int, int, bytes, bytes, bytes, float]
 
 #: What `Repeated.replay` is called with.
 Occasion = tuple[Headers, Peer, int, int, float, int, bool]

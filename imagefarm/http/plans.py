@@ -15,30 +15,14 @@ blocks of a host; others (conditions, ranges, compression) belong to one exact b
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
-from .body import EMPTY
-from .errorpages import tokens_of
 from .families import MAX_BODY, Family, Member, belongs, founds_family, split
-from .headers import Headers
-from .message import (
-    OPEN_FLAGS,
-    FileBody,
-    Identity,
-    Look,
-    OpenFile,
-    Outcome,
-    Peer,
-    Request,
-    RequestHead,
-    Response,
-    identity,
-)
+from .hits import Hit, HitFamily, HitMember, memorable
+from .message import FileBody, Request, Response
 from .parser import ParsedHead
+from .plan import Plan
 from .relays import Relay
-from .serializer import Serializer, connection_field
 
 #: How many header blocks and plans one listening socket remembers. When there are more, all of
 #: the kind are forgotten: that is cheaper than a record of use, and they are learnt again.
@@ -66,9 +50,8 @@ _SPECIAL: Final = frozenset({
     b"range", b"if-range", b"if-match", b"if-none-match", b"if-modified-since",
     b"if-unmodified-since", b"via",
 })  # fmt: skip
-
-#: Gives a response's headers as they are in a second.
-HeadersAt = Callable[[int], Headers]
+#: What is remembered for one request line.
+Remembered = Plan | Member | HitMember
 
 
 class Host:
@@ -77,9 +60,9 @@ class Host:
     __slots__ = ("families", "plans", "relays")
 
     def __init__(self) -> None:
-        self.plans: dict[bytes, Plan | Member] = {}
+        self.plans: dict[bytes, Remembered] = {}
         #: By the request line without the name.
-        self.families: dict[bytes, Family] = {}
+        self.families: dict[bytes, Family | HitFamily] = {}
         self.relays: dict[bytes, Relay] = {}
 
 
@@ -94,190 +77,14 @@ class Block:
         #: Where plans that are shared with other blocks are found.
         self.host = host
         #: Plans of this block alone, by request line.
-        self.own: dict[bytes, Plan | Member] = {}
+        self.own: dict[bytes, Remembered] = {}
 
-    def find(self, line: bytes) -> Plan | Member | None:
+    def find(self, line: bytes) -> Remembered | None:
         """The plan for a request line."""
         plan = self.own.get(line) if self.own else None
         if plan is None and self.host is not None:
             plan = self.host.plans.get(line)
         return plan
-
-
-class Plan:
-    """How to answer one request. ``request`` is the one it was learnt from."""
-
-    __slots__ = (
-        "_closing", "_framing", "_headers_at", "_keeping", "_lent", "_second", "body", "keep",
-        "line", "look", "memory", "request", "response", "transfer", "uri", "witnesses",
-    )  # fmt: skip
-
-    many: Final = False
-    took: Final = 0.0
-
-    def __init__(
-        self, request: Request, response: Response, framing: bytes, headers_at: HeadersAt
-    ) -> None:
-        self.request = request
-        self.response = response
-        self.transfer = request.transfer
-        #: Of no interest where it stands for one request only.
-        self.line = self.uri = b""
-        self.witnesses = tuple(request.witnesses)
-        #: The body, while it is in memory.
-        self.body: bytes | None = response.body if isinstance(response.body, bytes) else None
-        #: How to open the body's file where it is kept open; it is not kept in memory then.
-        self.look: Look | None = None
-        if isinstance(response.body, FileBody):
-            looks = {path: look for path, _, look in self.witnesses}
-            self.look = looks.get(response.body.file.path)
-        self._lent: OpenFile | None = None
-        self.keep = not response.close
-        #: What the application keeps for its log, by client.
-        self.memory: dict[Any, Any] = {}
-        self._framing = framing
-        self._headers_at = headers_at
-        self._second = -1
-        self._keeping = self._closing = b""
-
-    def holds(self) -> bool:
-        """Whether all files are what they were. `read` comes next where there is no body."""
-        for path, wanted, look in self.witnesses:
-            try:
-                found = self._seen(look(path, wanted)) if look else identity(os.stat(path))
-            except (FileNotFoundError, NotADirectoryError):
-                found = None
-            except (OSError, ValueError):
-                return self._fails()
-            if found != wanted:
-                return self._fails()
-        return True
-
-    def _seen(self, file: OpenFile | None) -> Identity | None:
-        """What an open file is. The body's is kept: to open it anew would count as a use."""
-        if file is None:
-            return None
-        body = self.response.body
-        if self._lent is None and isinstance(body, FileBody) and body.file.path == file.path:
-            self._lent = file
-        else:
-            file.close()
-        return file.identity
-
-    def _fails(self) -> bool:
-        lent, self._lent = self._lent, None
-        if lent is not None:
-            lent.close()
-        return False
-
-    def read(self) -> bytes | None:
-        """The body from its file, if that is still what it was."""
-        part = self.response.body
-        assert isinstance(part, FileBody)
-        file = part.file
-        lent, self._lent = self._lent, None
-        if lent is not None:
-            return _read_whole(lent, part)
-        try:
-            fd = os.open(file.path, OPEN_FLAGS)
-        except OSError:
-            return None
-        try:
-            if identity(os.fstat(fd)) != file.identity:
-                return None
-            data = os.pread(fd, part.length, part.offset)
-            if len(data) != part.length or identity(os.fstat(fd)) != file.identity:
-                return None
-            return data
-        except OSError:
-            return None
-        finally:
-            os.close(fd)
-
-    def head(self, serializer: Serializer, now: float, keep: bool) -> bytes:
-        """The head for this second, from the connection's own serializer."""
-        second = int(now)
-        if second != self._second:
-            self._second = second
-            self._keeping = self._closing = b""
-            self.response.headers = self._headers_at(second)
-        head = self._keeping if keep else self._closing
-        if not head:
-            transfer = self.request.transfer
-            head = serializer.head(
-                self.response.status,
-                self.response.headers,
-                self._framing,
-                connection_field(keep, transfer.keepalive_header),
-                now,
-                tokens=tokens_of(self.request),
-            )
-            if keep:
-                self._keeping = head
-            else:
-                self._closing = head
-        return head
-
-    @property
-    def changed(self) -> float:
-        """When the file that changed last did, in seconds of the time of day."""
-        return max(wanted[0] for _, wanted, _ in self.witnesses if wanted is not None) / 1e9
-
-    def replay(
-        self,
-        headers: Headers,
-        peer: Peer,
-        number: int,
-        size: int,
-        started: float,
-        sent: int,
-        keep: bool,
-    ) -> Request:
-        """The finished request for the log, as the ordinary path would have left it.
-
-        ``size`` bytes were read for it and ``sent`` written; the connection was kept or not.
-        """
-        model, head = self.request, self.request.received or self.request.head
-        body = self.response.body
-        length = len(body) if isinstance(body, bytes) else getattr(body, "length", 0)
-        return Request(
-            RequestHead(head.method, head.target, (1, 1), headers),
-            peer,
-            EMPTY,
-            started,
-            model.host,
-            model.uri,
-            model.args,
-            model.captures,
-            dict(model.variables),
-            model.server,
-            model.location,
-            internal=model.internal,
-            number=number,
-            length=size,
-            transfer=model.transfer,
-            outcome=Outcome(
-                self.response.status,
-                sent,
-                length,
-                compressed=model.outcome.compressed,
-                complete=True,
-                keep=keep,
-                response=self.response,
-            ),
-            notes=list(model.notes),
-        )
-
-
-def _read_whole(file: OpenFile, part: FileBody) -> bytes | None:
-    """The body from the descriptor that the ordinary path would have sent; closes it."""
-    try:
-        data = os.pread(file.fd, part.length, part.offset)
-    except OSError:
-        return None
-    finally:
-        file.close()
-    return data if len(data) == part.length else None
 
 
 class Plans:
@@ -303,7 +110,7 @@ class Plans:
             f"{self._families} families {self._bodies} bytes>"
         )
 
-    def find(self, data: bytes, end: int, now: float) -> tuple[Block, Plan | Member, bytes] | None:
+    def find(self, data: bytes, end: int, now: float) -> tuple[Block, Remembered, bytes] | None:
         """How to answer ``data``, a whole request whose request line ends at ``end``."""
         rest = data[end:]
         block = self._usual.get(rest) or self._special.get(rest)
@@ -312,7 +119,7 @@ class Plans:
         line = data[:end]
         plan = block.find(line)
         if plan is not None:
-            if plan.holds():
+            if plan.holds(now):
                 body = plan.body
                 if body is not None:
                     return block, plan, body
@@ -327,12 +134,12 @@ class Plans:
         family = host.families.get(parts[0])
         if family is None:
             return None
-        member = family.member(line, parts[1])
+        member = family.member(line, parts[1], block.headers, now)
         if member is None:
             return None
         body = member.body
         assert body is not None
-        self._consider(host, member, now)
+        self._consider(block.own if member.own else host.plans, member, now)
         return block, member, body
 
     def relay(self, data: bytes, end: int) -> tuple[Block, Relay, bytes] | None:
@@ -388,18 +195,36 @@ class Plans:
             return
         if not isinstance(body, bytes | FileBody):
             return
+        if response.status == 206 and b"content-range" not in response.headers:
+            return  # HEAD for several parts, whose boundary is another one each time
         if self._count >= MAX_PLANS or self._families >= MAX_FAMILIES:
             self.forget()
             return
         line, host = data[:end], block.host
         shared = response.shared and host is not None
-        plans = host.plans if shared and host is not None else block.own
+        kept = response.kept
+        if kept is not None and not memorable(response):
+            return
+        own = kept is not None and (kept.by_block or kept.chosen)
+        plans = host.plans if shared and host is not None and not own else block.own
         self._count += line not in plans
-        plans[line] = Plan(request, response, framing, headers_at)
+        make = Plan if kept is None else Hit
+        plans[line] = make(request, response, framing, headers_at)
         parts = split(line)
         if shared and host is not None and parts is not None and founds_family(response):
-            self._families += parts[0] not in host.families
-            host.families[parts[0]] = Family(request, response, self._dates)
+            self._found(host, parts[0], request, response)
+
+    def _found(self, host: Host, kind: bytes, request: Request, response: Response) -> None:
+        """Remember how others are answered by how one was."""
+        families = host.families
+        known = families.get(kind)
+        self._families += known is None
+        if response.kept is None:
+            families[kind] = Family(request, response, self._dates)
+            return
+        if not isinstance(known, HitFamily) or not known.akin(response):
+            known = families[kind] = HitFamily(request, response)
+        known.learn(response)
 
     def _learn_relay(self, data: bytes, end: int, request: Request, response: Response) -> None:
         line, block, parts = data[:end], self._usual.get(data[end:]), split(data[:end])
@@ -418,7 +243,9 @@ class Plans:
         if belongs(relay.alike, line, parts[1]):
             relay.learn(block, request, response, request.route)
 
-    def _consider(self, host: Host, member: Member, now: float) -> None:
+    def _consider(
+        self, plans: dict[bytes, Remembered], member: Member | HitMember, now: float
+    ) -> None:
         """Keep a file that is asked for again; one that changes all the time is not worth it."""
         seen, line = self._seen, member.line
         mark = hash(line)
@@ -431,12 +258,12 @@ class Plans:
         if self._count >= MAX_PLANS or self._bodies + size > MAX_BODIES:
             return
         # What is kept has to be what was there all the time while it was read.
-        if now - member.changed > RACY and member.holds():
+        if now - member.changed > RACY and member.holds(now):
             self._bodies += size
-            self._count += line not in host.plans
-            host.plans[line] = member
+            self._count += line not in plans
+            plans[line] = member
 
-    def _keep(self, plan: Plan | Member, body: bytes, now: float) -> None:
+    def _keep(self, plan: Remembered, body: bytes, now: float) -> None:
         """Keep a body in memory, if its file has been at rest for long enough."""
         if isinstance(plan, Plan) and plan.look is not None:
             return
@@ -451,7 +278,7 @@ class Plans:
             plan = block.host.plans.pop(line, None)
         if plan is not None:
             self._count -= 1
-            if isinstance(plan, Member) or not isinstance(plan.response.body, bytes):
+            if not isinstance(plan, Plan) or not isinstance(plan.response.body, bytes):
                 self._bodies -= len(plan.body or b"")
 
     def forget(self) -> None:

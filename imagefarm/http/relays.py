@@ -265,16 +265,18 @@ class Relaying:
         "_pieces",
         "_present",
         "_relay",
-        "_started",
         "_values",
         "_wire",
         "line",
         "name",
+        "started",
         "took",
         "uri",
     )  # fmt: skip
 
     many: Final = True
+    kept: Final = None
+    args: Final = b""
     # As an exchange: one that waits for the application.
     body: Final = None
     phase: Final = Phase.PENDING
@@ -301,7 +303,7 @@ class Relaying:
         #: The request id that goes out with it, if one does.
         self.name = name
         self.uri = target_of(line)
-        self._started = started
+        self.started = started
         self._wire = wire
         self._buffer = b""
         self._pieces = 0
@@ -337,7 +339,7 @@ class Relaying:
     def inflate(self) -> Exchange:
         """Go on on the ordinary path."""
         self._lose_patience()
-        exchange = self._connection.take_up(self._data, self._started, self._wire, self.name)
+        exchange = self._connection.take_up(self._data, self.started, self._wire, self.name)
         if not self._wire.taken:
             self._wire.release()
         return exchange
@@ -403,6 +405,11 @@ class Relaying:
     # What the connection sees of a plan.
 
     @property
+    def target(self) -> bytes:
+        """What is asked for: a path, without a query."""
+        return self.uri
+
+    @property
     def transfer(self) -> Any:
         """The settings for sending."""
         return self._relay.transfer
@@ -464,5 +471,5 @@ class Relaying:
         )
         return replayed(
             self._relay.request, self._relay.alike.captures, self.uri, headers, peer,
-            self._started, outcome, number=number, size=size,
+            self.started, outcome, number=number, size=size,
         )  # fmt: skip

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .families import Member
 from .message import Peer, Request, Response, TransferSettings
 from .parser import ParsedHead
-from .plans import Block, Plan
+from .plans import Block, Remembered
 from .relays import Relaying, Wire
 from .requestid import fresh_id
 from .timers import Clock
@@ -50,7 +49,7 @@ class Replaying(Waiting):
             self.peer = with_handshake(self.peer, self.transport)
             if self.peer.tls is None:
                 return False  # the request of a plain connection: 497
-        self._answer(*found, len(data), now, name)
+        self._answer(*found, len(data), now, now, name)
         return True
 
     def _relay(self, data: bytes, end: int, now: float) -> bool:
@@ -72,15 +71,17 @@ class Replaying(Waiting):
     def relayed(self, relaying: Relaying, block: Block, body: bytes, size: int) -> None:
         """The answer has come."""
         self._hold(None)
-        self._answer(block, relaying, body, size, self.factory.now(), relaying.name)
+        now, started = self.factory.now(), relaying.started
+        self._answer(block, relaying, body, size, now, started, relaying.name)
 
     def _answer(
         self,
         block: Block,
-        plan: Plan | Member | Relaying,
+        plan: Remembered | Relaying,
         body: bytes,
         size: int,
         now: float,
+        started: float,
         name: bytes,
     ) -> None:
         factory = self.factory
@@ -98,12 +99,25 @@ class Replaying(Waiting):
         )
         head = plan.head(factory.serializer, now, keep)
         self.transport.write(head + body)
+        if plan.kept is not None:
+            plan.kept.use(now)
         peer, sent = self.peer, len(head) + len(body)
         factory.app.repeated(
             plan,
             (block, peer.address),
             (block.headers, peer, number, size, now, sent, keep),
-            (plan.line, plan.uri, len(body), sent, size, peer.serial, name),
+            (
+                plan.line,
+                plan.target,
+                len(body),
+                sent,
+                size,
+                peer.serial,
+                name,
+                plan.uri,
+                plan.args,
+                started,
+            ),
         )
         self._idle_timeout = transfer.keepalive_timeout
         if keep:

@@ -95,7 +95,7 @@ def _server_name(request: Request) -> bytes | None:
 
 def _http(name: str) -> Variable:
     wanted = encode(name.lower())
-    return Variable(lambda request: field(request.head.headers, wanted), Stability.ANSWER)
+    return Variable(lambda request: field(request.head.headers, wanted), Stability.BLOCK)
 
 
 def _arg(name: str) -> Variable:
@@ -107,7 +107,7 @@ def _arg(name: str) -> Variable:
                 return pair[len(wanted) :]
         return None
 
-    return Variable(lookup)
+    return Variable(lookup, Stability.ARGUMENT)
 
 
 def _cookie(name: str) -> Variable:
@@ -120,7 +120,7 @@ def _cookie(name: str) -> Variable:
                 return value.lstrip(b" ")
         return None
 
-    return Variable(lookup, Stability.ANSWER)
+    return Variable(lookup, Stability.BLOCK)
 
 
 def _remote_user(request: Request) -> bytes | None:
@@ -368,32 +368,41 @@ _PREFIXES: Final[Mapping[str, Callable[[str], Getter]]] = {
 
 #: Variables whose value is the same for each repetition of an answer to the same client.
 _OF_ANSWER: Final = frozenset({
-    "args", "binary_remote_addr", "content_length", "content_type", "gzip_ratio", "host",
-    "hostname", "https", "is_args", "nginx_version", "proxy_add_x_forwarded_for",
-    "query_string", "realip_remote_addr", "remote_addr", "remote_user", "request_body",
-    "request_body_file", "request_completion", "request_method", "scheme", "server_name",
-    "server_port", "server_protocol", "status",
+    "binary_remote_addr", "gzip_ratio", "proxy_add_x_forwarded_for", "realip_remote_addr",
+    "remote_addr", "request_body", "request_body_file", "request_completion", "status",
+})  # fmt: skip
+_OF_BLOCK: Final = frozenset({"content_length", "content_type", "remote_user"})
+_OF_HOST: Final = frozenset({
+    "host", "hostname", "https", "is_args", "nginx_version", "request_method", "scheme",
+    "server_name", "server_port", "server_protocol",
 })  # fmt: skip
 _OF_UPSTREAM: Final = frozenset({
-    "upstream_addr", "upstream_bytes_received", "upstream_bytes_sent", "upstream_cache_status",
-    "upstream_connect_time", "upstream_header_time", "upstream_response_length",
+    "upstream_addr", "upstream_bytes_received", "upstream_bytes_sent", "upstream_connect_time",
+    "upstream_header_time", "upstream_response_length",
     "upstream_response_time", "upstream_status",
 })  # fmt: skip
 _STABILITIES: Final[Mapping[str, Stability]] = MappingProxyType(
     dict.fromkeys(_OF_ANSWER, Stability.ANSWER)
+    | dict.fromkeys(_OF_BLOCK, Stability.BLOCK)
+    | dict.fromkeys(_OF_HOST, Stability.HOST)
     | dict.fromkeys(_OF_UPSTREAM, Stability.UPSTREAM)
     | {
+        "args": Stability.QUERY,
         "body_bytes_sent": Stability.BODY,
         "connection": Stability.CONNECTION,
         "bytes_sent": Stability.SENT,
         "date_gmt": Stability.CLOCK,
         "date_local": Stability.CLOCK,
         "document_uri": Stability.PATH,
+        "msec": Stability.CLOCK,
+        "query_string": Stability.QUERY,
         "request": Stability.LINE,
         "request_length": Stability.SIZE,
-        "request_uri": Stability.PATH,
+        "request_time": Stability.DURATION,
+        "request_uri": Stability.TARGET,
         "time_iso8601": Stability.CLOCK,
         "time_local": Stability.CLOCK,
+        "upstream_cache_status": Stability.CACHE,
         "uri": Stability.PATH,
     }
 )

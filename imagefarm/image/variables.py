@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from imagefarm.config.variables import Getter
+from imagefarm.http.lookup import Stability, Variable
 from imagefarm.http.message import Request
 
 from .formats import parse_accept
@@ -17,4 +18,6 @@ def image_formats(request: Request) -> bytes:
     return parse_accept(accept).text().encode("ascii")
 
 
-VARIABLES: Final[Mapping[str, Getter]] = {"image_formats": image_formats}
+VARIABLES: Final[Mapping[str, Getter]] = {
+    "image_formats": Variable(image_formats, Stability.BLOCK)
+}

@@ -10,7 +10,7 @@ from twisted.python.failure import Failure
 
 from imagefarm.config.errors import ConfigurationError, Invalid, Problem
 from imagefarm.http.headers import Headers
-from imagefarm.http.lookup import Stability, stability_of
+from imagefarm.http.lookup import OF_BYTES, Stability, stability_of
 from imagefarm.http.message import BodyStream, Request, RequestHead, Response
 from imagefarm.http.relays import Route
 from imagefarm.http.requestid import REQUEST_ID
@@ -58,7 +58,9 @@ class BadValue(ValueError):
 def _relayable(settings: ProxySettings) -> bool:
     """Whether requests go out alike but for their target, for one client and header block."""
     target = settings.target.target
-    stable = (Stability.ANSWER, Stability.NAME)
+    stable = {*OF_BYTES, Stability.ANSWER, Stability.CACHE, Stability.NAME} - {
+        Stability.LINE, Stability.TARGET, Stability.PATH,
+    }  # fmt: skip
     return (
         target is not None
         and target.scheme == "http"

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Final
 
 from imagefarm.config.variables import Getter
-from imagefarm.http.lookup import Variable
+from imagefarm.http.lookup import Stability, Variable
 from imagefarm.http.message import Request
 
 #: Where `ProxyPass` leaves the values for the getters.
@@ -20,5 +20,7 @@ def _kept(name: str, request: Request) -> bytes | None:
 
 
 VARIABLES: Final[Mapping[str, Getter]] = {
-    name: Variable(partial(_kept, name)) for name in (PROXY_HOST, PROXY_PORT)
+    # Where requests are remembered, they go to one place, or to none yet.
+    name: Variable(partial(_kept, name), Stability.HOST)
+    for name in (PROXY_HOST, PROXY_PORT)
 }

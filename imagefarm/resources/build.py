@@ -10,6 +10,7 @@ from typing import Final, TypeVar
 
 from attrs import evolve, field, frozen
 
+from imagefarm.cache.handler import CachingHandler
 from imagefarm.config.errors import Problem
 from imagefarm.config.table import LOCATION_IF, SERVER, Scope
 from imagefarm.config.variables import Template
@@ -19,6 +20,7 @@ from imagefarm.http.accesslog import AccessLogs
 from imagefarm.http.errorpages import MSIE_PADDING
 from imagefarm.http.filters import FilterSettings, headers
 from imagefarm.http.filters.streams import Later
+from imagefarm.http.lookup import Stability, stabilities_of
 from imagefarm.http.realip import PROXY_PROTOCOL, RealIp
 from imagefarm.http.requestid import REQUEST_ID_FROM
 from imagefarm.http.requestlog import RequestLogs
@@ -51,6 +53,8 @@ _VARIABLE: Final = re.compile(r"\$\{?(\w+)")
 _OF_TARGET: Final = {"uri", "document_uri", "request_uri", "args", "query_string", "is_args"}
 #: What ``expires`` writes anew each second, and ``add_header`` must not have written.
 _TIMED: Final = frozenset({b"expires", b"cache-control"})
+#: What ``add_header`` may depend on.
+_OF_HEADS: Final = frozenset({Stability.HOST, Stability.CACHE})
 #: The name of servers that are given none: they get the requests without Host.
 _NAMELESS: Final = (ServerName(b""),)
 #: Where servers without ``listen`` are: for root, and for others.
@@ -174,6 +178,7 @@ class Builder:
 
         in_server = name == "server"
         content = self._content(scope)
+        keeps = isinstance(content, CachingHandler)
         symlinks, trusted = scope[rows.DISABLE_SYMLINKS]
         self._built[scope] = location = Location(
             name=name,
@@ -209,7 +214,8 @@ class Builder:
             error_log=self._error_logs(scope),
             connections=self._connections,
             trusted_id=scope[REQUEST_ID_FROM],
-            plannable=content is static.serve and _plannable(scope),
+            plannable=(content is static.serve or keeps) and _plannable(scope),
+            keeps=keeps,
             relayable=isinstance(content, ProxyPass) and _plannable(scope),
         )
         return location
@@ -254,7 +260,7 @@ def _slashless(
             named.add(name)
             location = evolve(
                 entry.item.location, steps=(), access=(), try_files=None, plannable=False,
-                content=add_slash,
+                keeps=False, content=add_slash,
             )  # fmt: skip
             yield Entry(Modifier.EXACT, name, LocationLeaf(location))
 
@@ -290,9 +296,9 @@ def _plannable(scope: Scope) -> bool:
     """
     expires = scope[headers.EXPIRES]
     templates = [scope[rows.ROOT], scope[rows.ALIAS], expires.template]
-    templates += [rule.value for rule in scope.all(headers.ADD_HEADER)]
     return (
         all(template is None or template.constant is not None for template in templates)
+        and all(stabilities_of(rule.value) <= _OF_HEADS for rule in scope.all(headers.ADD_HEADER))
         and expires.template is None
         and not any(rule.name.lower() in _TIMED for rule in scope.all(headers.ADD_HEADER))
         and not _access_rules(scope)

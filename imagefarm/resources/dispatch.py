@@ -38,7 +38,7 @@ from .actions import (
     Result,
     not_allowed,
 )
-from .likeness import alike
+from .likeness import alike, alike_kept
 from .location import Location
 from .redirects import absolute_location
 from .rewrite import Flow, Note, run
@@ -205,6 +205,9 @@ class Dispatcher(Accounts):
             elsewhere = try_files(request, location.try_files)
             if elsewhere is not None:
                 return elsewhere
+        request.keepable = request.plannable and location.keeps and location.try_files is None
+        if location.keeps:
+            request.plannable = False  # but for a hit, nobody knows what it depends on
         return leaf.render(request)
 
     def _redirect(self, request: Request, target: Redirect) -> Result:
@@ -361,6 +364,8 @@ class Dispatcher(Accounts):
                 return self._settle(request, page)
         if request.plannable:
             _plan(request, filtered, special=special)
+        elif request.keepable and filtered.kept is not None and not special:
+            _plan_kept(request, filtered)
         elif request.route is not None:
             _plan_relay(request, filtered)
         _trim(request, filtered)
@@ -411,6 +416,15 @@ def _plan(request: Request, response: Response, *, special: bool) -> None:
     response.shared = usual and not _compressible(response, location)
     if response.shared:
         response.alike = alike(request, response)
+
+
+def _plan_kept(request: Request, response: Response) -> None:
+    """Say how a hit may be remembered."""
+    location: Location = request.location
+    response.headers_at = renewed(response, location.filters.expires)
+    response.shared = response.status == 200 and not _compressible(response, location)
+    if response.shared:
+        response.alike = alike_kept(request, response)
 
 
 def _plan_relay(request: Request, response: Response) -> None:

@@ -38,6 +38,28 @@ def alike(request: Request, response: Response) -> Alike | None:
     return request.server.locations.alike(uri, path[: -len(name)]) if name else None
 
 
+def alike_kept(request: Request, response: Response) -> Alike | None:
+    """The requests that are answered as ``request`` was with the hit ``response``, but for the
+    hit; None if no others are.
+    """
+    location: Location = request.location
+    kept, body, uri, target = response.kept, response.body, request.uri, request.head.target
+    if kept is None or kept.chosen or location.filters.expires.kind is Kind.MODIFIED:
+        return None
+    if not isinstance(body, FileBody) or body.length != kept.length:
+        return None
+    if request.head.method != b"GET" or request.internal or request.witnesses:
+        return None
+    if any(rule.name.lower() in _OF_FILE for rule in location.filters.add_headers):
+        return None
+    if uri == target:
+        found: Alike | None = request.server.locations.alike(uri, b"")
+        return found
+    if request.args and target == b"%b?%b" % (uri, request.args):
+        return Alike(b"")  # the query has no say in what location it is
+    return None
+
+
 def _by_name(location: Location, response: Response) -> bool:
     """Whether the path is made of the name, and the answer of no more of it than the type."""
     filters = location.filters

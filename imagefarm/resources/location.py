@@ -117,6 +117,9 @@ class Location:
     plannable: bool = False
     #: Whether how a request is passed on depends on nothing but its bytes and the client.
     relayable: bool = False
+    #: Whether the content may come from a cache, which knows what decides: ``plannable`` is
+    #: then about all that comes before.
+    keeps: bool = False
 
     def witness(self, request: Request, path: bytes, found: Identity | None) -> None:
         """Note that a file had a say in the answer to ``request``, and what it was."""

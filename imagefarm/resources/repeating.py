@@ -31,7 +31,7 @@ class Lines:
     def write(self, facts: Facts) -> None:
         """Write them once more."""
         if self.named and not facts[6]:
-            facts = (*facts[:6], self.trusted or fresh_id())
+            facts = (*facts[:6], self.trusted or fresh_id(), *facts[7:])
         for note in self.notes:
             if self.logs is not None:
                 self.logs.again(note, facts[5], facts[6])

@@ -82,7 +82,7 @@ TARGETS = (
 )  # fmt: skip
 FIELDS = (
     b"Accept-Encoding: gzip", b"Range: bytes=0-3", b"Range: bytes=5-1,9999-",
-    b"Range: bytes=99999-",
+    b"Range: bytes=99999-", b"Range: bytes=0-1,3-4",
     b"If-Modified-Since: Thu, 01 Jan 2026 00:00:00 GMT", b"If-None-Match: *",
     b"If-None-Match: \"x\"",
     b"If-Match: \"x\"", b"Connection: close", b"Cookie: a=b", b"User-Agent: MSIE 6 Chrome/1",

@@ -1,0 +1,66 @@
+"""What the fast path has to know of a cache (`http.hits`); `cache.kept` is the one there is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from .message import Fields, Identity, Request
+
+
+class Kept(Protocol):
+    """A hit: a cache's word for an answer, which stands for as long as `holds`."""
+
+    @property
+    def by_block(self) -> bool:
+        """Whether more of the header block than Host has led to it, and to those beside it."""
+
+    @property
+    def chosen(self) -> bool:
+        """Whether the header block has chosen it among others (``Vary``)."""
+
+    @property
+    def stamps(self) -> Mapping[bytes, bytes]:
+        """The fields that tell its age: by name in lower case the value, a format of a number."""
+
+    @property
+    def fields(self) -> Fields:
+        """The fields as they are kept."""
+
+    @property
+    def length(self) -> int:
+        """The bytes of the body that is kept."""
+
+    @property
+    def status(self) -> bytes:
+        """For ``$upstream_cache_status``."""
+
+    @property
+    def identity(self) -> Identity:
+        """What its file was."""
+
+    @property
+    def shelf(self) -> Shelf:
+        """Where others are that are kept for the same location."""
+
+    def numbers(self, now: float) -> tuple[int, ...]:
+        """What goes into ``stamps`` now."""
+
+    def holds(self, now: float) -> bool:
+        """Whether the cache would give it now, by one look at its file.
+
+        Not where there is more to do than to answer. ``now`` is the time of day.
+        """
+
+    def use(self, now: float) -> None:
+        """It has been given; to be called each time."""
+
+
+class Shelf(Protocol):
+    """What a cache keeps for one location."""
+
+    def take(self, request: Request, now: float) -> tuple[Kept, bytes] | None:
+        """The hit for ``request``, which is like one before, and its body, if it is small.
+
+        None where there is none, or more to do than to answer.
+        """
