@@ -47,7 +47,7 @@ from imagefarm.proxy.handler import ProxyPass
 from imagefarm.proxy.names.directives import ResolverSettings
 from imagefarm.proxy.settings import ProxySettings
 from imagefarm.resources import directives as rows
-from imagefarm.resources.build import Builder, ContentFactory, Listener
+from imagefarm.resources.build import Builder, ContentFactory, Listener, Tree
 from imagefarm.resources.dashboard import DASHBOARD, dashboard
 from imagefarm.resources.dispatch import Dispatcher
 from imagefarm.resources.listen import shared
@@ -167,7 +167,10 @@ class WebWork:
             self.clock,
             self.connections,
         )
-        tree = builder.build(http)
+        self._open(builder.build(http))
+
+    def _open(self, tree: Tree) -> None:
+        """What serves the ``tree``."""
         self.warnings += tree.warnings
         self.dispatcher = Dispatcher(tree.farm, self.clock)
         self._file_caches = tree.file_caches

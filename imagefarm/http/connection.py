@@ -129,29 +129,6 @@ class HttpConnection(Passing):
             exchange.gone()
         self.factory.connection_lost(self)
 
-    def readConnectionLost(self) -> None:
-        """The client will send no more.
-
-        As in nginx, it counts as gone while the answer is being made (it most likely is, and the
-        work is stopped), unless the location ignores that. It gets an answer that has begun;
-        here, also if that is a file.
-        """
-        self._eof = True
-        exchange = self._exchange
-        if self._state is State.BUSY and exchange is not None:
-            body = exchange.body
-            if isinstance(body, TunnelBody):
-                body.finish()
-            elif body is not None and not body.complete:
-                self.abort()
-            elif exchange.phase is Phase.PENDING and not exchange.request.outcome.patient:
-                self.abort(reset=False)
-        elif self._parser is None or not self.congested:
-            self._close()
-
-    def writeConnectionLost(self) -> None:
-        """Our own half-close is out."""
-
     # IPushProducer: the transport about what we write.
 
     def pauseProducing(self) -> None:

@@ -11,6 +11,7 @@ from .parser import RequestParser
 from .relays import Relaying
 from .replaying import Replaying
 from .transport import Direct
+from .tunnel import TunnelBody
 from .waiting import State, Wait
 
 if TYPE_CHECKING:
@@ -20,9 +21,11 @@ if TYPE_CHECKING:
 class Ending(Replaying):
     """A base class of the connection, because an object of its own would cost memory."""
 
-    __slots__ = ("_eof", "_exchange", "_linger", "_parser", "_state", "plain")
+    __slots__ = ("_eof", "_exchange", "_linger", "_parser", "_state", "congested", "plain")
 
     plain: bool
+    #: Whether the transport has more than it likes.
+    congested: bool
     _state: State
     _parser: RequestParser | None
     _exchange: Exchange | Relaying | None
@@ -50,6 +53,31 @@ class Ending(Replaying):
         """The settings in force: of the request's location, else of the default server."""
         exchange = self._exchange
         return self.factory.transfer if exchange is None else exchange.request.transfer
+
+    # IHalfCloseableProtocol.
+
+    def readConnectionLost(self) -> None:
+        """The client will send no more.
+
+        As in nginx, it counts as gone while the answer is being made (it most likely is, and the
+        work is stopped), unless the location ignores that. It gets an answer that has begun;
+        here, also if that is a file.
+        """
+        self._eof = True
+        exchange = self._exchange
+        if self._state is State.BUSY and exchange is not None:
+            body = exchange.body
+            if isinstance(body, TunnelBody):
+                body.finish()
+            elif body is not None and not body.complete:
+                self.abort()
+            elif exchange.phase is Phase.PENDING and not exchange.request.outcome.patient:
+                self.abort(reset=False)
+        elif self._parser is None or not self.congested:
+            self._close()
+
+    def writeConnectionLost(self) -> None:
+        """Our own half-close is out."""
 
     # Timeouts.
 

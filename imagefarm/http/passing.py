@@ -20,10 +20,8 @@ if TYPE_CHECKING:
 class Passing(Ending):
     """A base class of the connection, because an object of its own would cost memory."""
 
-    __slots__ = ("_started", "congested")
+    __slots__ = ("_started",)
 
-    #: Whether the transport has more than it likes.
-    congested: bool
     #: When the request was begun, in seconds of the time of day.
     _started: float
 
