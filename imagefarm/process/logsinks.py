@@ -106,6 +106,8 @@ class FileSink:
         self._count += 1
         if self._gathered or (self._count > BURST and self._clock is not None):
             self._gather(lines)
+            if self._clock is None:
+                self._flush()
             return
         self._put(lines)
 

@@ -95,6 +95,16 @@ class PipeTests(SynchronousTestCase):
         self.assertEqual(kept + self.sink.lost, 1000 * 1000)
         self.assertLessEqual(self.sink.lost, 1000 * 1000 - MAX_KEPT)
 
+    def test_without_a_clock_it_goes_on_when_somebody_reads(self) -> None:
+        self.sink.use(None)
+        for number in range(100):
+            self.sink.write("error", b"x" * 999 + b"\n", float(number))
+        held = len(os.read(self.reader, 1 << 20))
+        self.assertLess(held, 100_000)
+        self.sink.write("error", b"last\n", 1000.0)
+        held += len(os.read(self.reader, 1 << 20))
+        self.assertEqual((held, self.sink.lost), (100_005, 0))
+
     def test_its_end_is_no_error(self) -> None:
         self.fill()
         self.sink.close()
