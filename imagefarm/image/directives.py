@@ -181,7 +181,7 @@ MAX_REQUESTS: Row[int] = Row(
     name="max_requests",
     contexts=_INSIDE,
     convert=number,
-    default=1000,
+    default=10_000,
     syntax="number",
     doc="After how many images a process is replaced by a new one; 0 is never (php-fpm's "
     "pm.max_requests).",

@@ -44,7 +44,7 @@ class PoolSettings:
 
     processes: int = 1
     queue: int = 64
-    max_requests: int = 1000
+    max_requests: int = 10_000
     limits: Limits = field(factory=Limits)
     max_resident: int = 512 << 20
     reserved: int = 1
