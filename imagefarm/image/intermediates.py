@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections import OrderedDict
 
 import PIL
-from attrs import frozen
+from attrs import evolve, frozen
 from PIL import Image
 
 from .disk import DiskStore
+from .geometry import SHRINK_FACTORS
 from .source import Identity
 
 
@@ -54,6 +55,16 @@ class Intermediates:
             if picture is not None:
                 self._remember(key, picture)
         return picture
+
+    def larger(self, key: Key) -> int:
+        """The factor of the smallest picture in memory that has all that ``key``'s would have.
+
+        That of ``key`` itself where there is none, or its own.
+        """
+        for factor in (f for f in SHRINK_FACTORS if f <= key.factor):
+            if evolve(key, factor=factor) in self._pictures:
+                return factor
+        return key.factor
 
     def put(self, key: Key, picture: Image.Image) -> None:
         """Keep a copy, unless it would take more than half of the store."""

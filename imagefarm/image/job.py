@@ -96,6 +96,8 @@ class Job:
     #: Whether it may be; else a worker that finds it so sends it back (`errors.Expensive`).
     expensive: bool = False
     measure: bool = False
+    #: Whether it may be made from decoded pixels that were kept for a larger picture.
+    derive: bool = False
 
     def message(self) -> Message:
         """The job on its way to a worker."""
@@ -107,6 +109,7 @@ class Job:
                 "webp": self.offer.webp,
                 "expensive": self.expensive,
                 "measure": self.measure,
+                "derive": self.derive,
             }
         )
 
@@ -120,6 +123,7 @@ def read_job(message: Message, limits: Limits) -> Job:
         Offer(avif=head["avif"], webp=head["webp"]),
         head["expensive"],
         head["measure"],
+        head["derive"],
     )
 
 
@@ -137,6 +141,8 @@ class Rendered:
     timings: tuple[tuple[str, float], ...] = ()
     #: The state of its watermark, if it has one.
     mark: Identity | None = None
+    #: The decoder's factor of the pixels that it was derived from (`Job.derive`), else 0.
+    derived: int = 0
 
     def message(self) -> Message:
         """The result on its way to the pool."""
@@ -146,6 +152,7 @@ class Rendered:
             "source": [self.source.size, self.source.mtime],
             "mark": None if self.mark is None else [self.mark.size, self.mark.mtime],
             "timings": [list(lap) for lap in self.timings],
+            "derived": self.derived,
         }
         return Message(head, self.data)
 
@@ -180,7 +187,7 @@ def read_answer(message: Message) -> Rendered | ImageError:
         )
         return Rendered(
             message.body, Format(head["format"]), width, height, frames,
-            source, timings, mark,
+            source, timings, mark, int(head.get("derived", 0)),
         )  # fmt: skip
     except (KeyError, TypeError, ValueError, OverflowError):
         return Failed("the image could not be made")

@@ -72,6 +72,8 @@ class Surroundings:
     #: Seconds that the job may take by estimate.
     most: float = math.inf
     store: Intermediates = field(factory=lambda: Intermediates(0))
+    #: Whether pixels may be used that were decoded for a larger picture.
+    derive: bool = False
 
 
 def render(file: BinaryIO, recipe: Recipe, offer: Offer, around: Surroundings) -> Rendered:
@@ -89,6 +91,10 @@ def render(file: BinaryIO, recipe: Recipe, offer: Offer, around: Surroundings) -
             if around.store.bytes + plan.memory > limits.memory * _ROOM:
                 around.store.clear()
             key = Key(around.root, recipe.src, source, plan.factor)
+            factor = around.store.larger(key) if around.derive else key.factor
+            derived = factor if factor != key.factor else 0
+            if derived:
+                plan, key = evolve(plan, factor=factor), evolve(key, factor=factor)
             first, keep = _read(image, plan, key, around.store)
             watch.lap("decode")
             if looks(recipe):
@@ -108,6 +114,7 @@ def render(file: BinaryIO, recipe: Recipe, offer: Offer, around: Surroundings) -
         source=source,
         mark=mark_identity,
         timings=tuple(watch.laps.items()),
+        derived=derived,
     )
 
 

@@ -136,11 +136,12 @@ class ImageService:
         def made(rendered: Rendered) -> Response:
             wish.check_made(rendered.width, rendered.height)
             # What the worker opened counts: the file may have been exchanged since we looked.
-            same = rendered.source == source and rendered.mark == mark
-            now = etag if same else entity_tag(recipe, offer, rendered.source, rendered.mark)
-            return _image(recipe, now, rendered)
+            states = rendered.source, rendered.mark, rendered.derived
+            same = states == (source, mark, 0)
+            return _image(recipe, etag if same else entity_tag(recipe, offer, *states), rendered)
 
-        return self.work(Job(root, recipe, offer), source).addCallback(made)
+        derive = params.get(b"HTTP_X_IMAGEFARM_WARM") == b"1"
+        return self.work(Job(root, recipe, offer, derive=derive), source).addCallback(made)
 
     def _or_fallback(
         self, answer: Response, params: Mapping[bytes, bytes], recipe: Recipe

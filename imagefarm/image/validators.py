@@ -21,7 +21,11 @@ _MAKERS = f"{imagefarm.__version__} {PIL.__version__} {deflate.NAME}"
 
 
 def entity_tag(
-    recipe: Recipe, offer: Offer, source: Identity, mark: Identity | None = None
+    recipe: Recipe,
+    offer: Offer,
+    source: Identity,
+    mark: Identity | None = None,
+    derived: int = 0,
 ) -> bytes:
     """A strong ETag: recipe, states of source and watermark, what Accept said, the encoders.
 
@@ -31,6 +35,8 @@ def entity_tag(
     states = f"{source.size} {source.mtime}"
     if mark is not None:
         states += f" {mark.size} {mark.mtime}"
+    if derived:  # from pixels of another factor, so it has other bytes
+        states += f" of 1/{derived}"
     text = f"{recipe.canonical()} {says} {states} {_MAKERS}"
     return b'"%s"' % hashlib.blake2b(text.encode(), digest_size=12).hexdigest().encode()
 

@@ -115,7 +115,7 @@ def perform(job: Job, limits: Limits, clock: Clock, store: Intermediates) -> Ren
         if job.measure:
             return measure(file, limits)
         most = math.inf if job.expensive else limits.expensive
-        around = Surroundings(limits, clock, opened, job.root, most, store)
+        around = Surroundings(limits, clock, opened, job.root, most, store, job.derive)
         return render(file, job.recipe, job.offer, around)
 
 

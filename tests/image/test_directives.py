@@ -31,7 +31,7 @@ def load(text: str) -> ResizerSettings:
 class Settings(SynchronousTestCase):
     def test_defaults(self) -> None:
         cores = len(os.sched_getaffinity(0))
-        expected = ResizerSettings(("127.0.0.1:9000",), "", PoolSettings(cores, 64, 1000))
+        expected = ResizerSettings(("127.0.0.1:9000",), "", PoolSettings(cores, 64, 10000))
         self.assertEqual(load(""), expected)
         self.assertEqual(load("resizer { }"), expected)
         self.assertEqual(load("resizer { processes auto; }"), expected)

@@ -20,6 +20,7 @@ from imagefarm.image.limits import Limits
 from imagefarm.image.query import parse_query
 from imagefarm.image.source import Identity
 from imagefarm.image.worker import answer, intermediates
+from tests.support.similarity import ssim
 
 from .pictures import corners, gradient, opened, saved
 
@@ -73,6 +74,26 @@ class Rendering(SynchronousTestCase):
         self.assertEqual(image.getpixel((20, 10)), (255, 0, 0))
         self.make("w=190", self.store)
         self.assertEqual(len(self.store), 2, "another factor is another picture")
+
+    def test_once_for_all_sizes(self) -> None:
+        (self.root / "a").write_bytes(saved(gradient(400, 200), "JPEG"))
+
+        def make(query: str, derive: bool) -> Rendered:
+            recipe = parse_query(b"src=a&" + query.encode())
+            job = Job(os.fsencode(self.root), recipe, Offer(), derive=derive)
+            made = read_answer(answer(job, Limits(), time.monotonic, self.store))
+            assert isinstance(made, Rendered), made
+            return made
+
+        self.assertEqual(make("w=300", True).derived, 0, "there is nothing to take yet")
+        self.assertEqual(make("w=30", False).derived, 0, "it was not asked for")
+        self.assertEqual(len(self.store), 2)
+        self.assertEqual(make("w=30&fmt=png", True).derived, 0, "its own is there")
+        small = make("w=150&fmt=png", True)
+        self.assertEqual((small.derived, small.width, small.height), (1, 150, 75))
+        self.assertEqual(len(self.store), 2)
+        plain = opened(self.make("w=150&fmt=png", None))
+        self.assertGreater(ssim(plain, opened(small.data)), 0.99)
 
     def test_a_changed_source_is_decoded_anew(self) -> None:
         (self.root / "a").write_bytes(saved(Image.new("RGB", (90, 60), "red"), "PNG"))

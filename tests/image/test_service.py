@@ -43,7 +43,9 @@ class FakePool:
             return self.next
         source = stat_source(job.root, job.recipe.src)
         timings = (("queue", 0.0), ("decode", 0.0123))
-        return succeed(Rendered(b"picture", Format.PNG, 3, 4, 1, source, timings))
+        derived = 2 if job.derive else 0
+        made = Rendered(b"picture", Format.PNG, 3, 4, 1, source, timings, derived=derived)
+        return succeed(made)
 
 
 class ServiceCase(SynchronousTestCase):
@@ -124,6 +126,15 @@ class Pictures(ServiceCase):
     def test_not_modified_varies_as_well(self) -> None:
         response = self.ask(b"src=/a+b.jpg&fmt=auto", HTTP_IF_NONE_MATCH=b"*")
         self.assertEqual((response.status, response.headers.get(b"vary")), (304, b"Accept"))
+
+    def test_other_pixels_are_another_tag(self) -> None:
+        usual = self.ask().headers.get(b"etag")
+        self.assertFalse(self.pool.jobs[-1].derive)
+        derived = self.ask(HTTP_X_IMAGEFARM_WARM=b"1").headers.get(b"etag")
+        self.assertTrue(self.pool.jobs[-1].derive)
+        assert usual is not None and derived is not None
+        self.assertNotEqual(derived, usual)
+        self.assertEqual(self.ask(HTTP_IF_NONE_MATCH=derived).status, 200)
 
     def test_the_state_that_the_worker_saw_counts(self) -> None:
         before = self.ask().headers.get(b"etag")

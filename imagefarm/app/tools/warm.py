@@ -1,7 +1,8 @@
 """``warm``: have pictures of many originals made before anybody asks, through the farm's cache.
 
 All sizes of one original are asked for one after another on one connection, so the resizer still
-has the decoded picture for the second and further ones (docs/resize.md, intermediates). A journal
+has the decoded picture for the second and further ones (docs/resize.md, intermediates): it is told
+that it may take pixels that it has decoded for a larger size. A journal
 has the originals that are done; the next run begins after them.
 """
 
@@ -166,7 +167,7 @@ def _work(
 def _ask(connection: http.client.HTTPConnection, target: str) -> str:
     """What went wrong, or nothing."""
     try:
-        connection.request("GET", target)
+        connection.request("GET", target, headers={"X-Imagefarm-Warm": "1"})
         answer = connection.getresponse()
         body = answer.read()
     except (OSError, http.client.HTTPException) as error:
