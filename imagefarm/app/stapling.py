@@ -160,9 +160,19 @@ class Stapler:
 
     def _missed(self, failure: Failure, known: _Known) -> None:
         known.due, known.asking = self.now() + OFTEN, False
-        why = failure.getErrorMessage() or repr(failure.value)
         path = known.subject.path
-        fault(f'{why} while requesting certificate status, certificate: "{path}"')
+        fault(f'{_reason(failure)} while requesting certificate status, certificate: "{path}"')
+
+
+def _reason(failure: Failure) -> str:
+    """One line."""
+    # What a request failed of is inside of what it failed with.
+    while reasons := getattr(failure.value, "reasons", None):
+        failure = reasons[0]
+    if failure.check(ocsp.Unusable):
+        return str(failure.value)
+    kind = type(failure.value).__name__
+    return f"OCSP responder could not be asked ({kind}: {failure.getErrorMessage()})"
 
 
 class _Body(Protocol):
@@ -181,7 +191,9 @@ class _Body(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """That was it."""
-        if reason.check(ResponseDone) and len(self._data) <= MAX_RESPONSE:
+        if len(self._data) > MAX_RESPONSE:
+            self.complete.errback(ocsp.Unusable("the OCSP response is too large"))
+        elif reason.check(ResponseDone):
             self.complete.callback(self._data)
         else:
             self.complete.errback(reason)
