@@ -257,6 +257,9 @@ class DaemonService(Service):
         if self._coming is not None:
             self._again = True
             return
+        if self._workers is None and self._upgrade.under_way:
+            self._resume()  # the files may be for the new program by now
+            return
         notice("reconfiguring")
         self._notifier.reloading()
         try:
@@ -285,6 +288,10 @@ class DaemonService(Service):
             warn(str(problem))
         coming = self._coming = self._make_workers(plan, credentials, change)
 
+        def write_pidfile(_: object) -> None:
+            if pidfile is not None and pidfile is not self._pidfile:
+                pidfile.write()
+
         def ready(_: object) -> None:
             self._coming = None
             self._take_over(coming, pidfile)
@@ -297,20 +304,36 @@ class DaemonService(Service):
             return coming.stop()
 
         spare_the_collector(anew=True)
-        coming.start().addCallbacks(ready, failed).addErrback(_unexpected).addCallback(
-            lambda _: self._next()
-        )
+        started = coming.start().addCallback(write_pidfile).addCallbacks(ready, failed)
+        started.addErrback(_unexpected).addCallback(lambda _: self._next())
+
+    def _resume(self) -> None:
+        """WINCH has ended the workers: start them again by the configuration in force."""
+        notice("starting worker processes again")
+        coming = self._make_workers(self._plan, self._credentials, self._change)
+        self._coming = coming
+
+        def ready(_: object) -> None:
+            self._coming, self._workers = None, coming
+            self._journal.resumed(coming.pids)
+
+        def failed(failure: Any) -> Any:
+            self._coming = None
+            fault(failure.getErrorMessage())
+            return coming.stop()
+
+        started = coming.start().addCallbacks(ready, failed)
+        started.addErrback(_unexpected).addCallback(lambda _: self._next())
 
     def _take_over(self, coming: Workers, pidfile: PidFile | None) -> None:
         """The new workers are ready: they are the ones now."""
         former, self._workers = self._workers, coming
         old, self._plan, self._credentials = self._plan, coming.plan, coming.credentials
+        self._change = coming.change
         self._listening.commit(coming.change)
         coming.plan.logs.attach()
         old.logs.close()
         if pidfile is not self._pidfile:
-            if pidfile is not None:
-                pidfile.write()
             if self._pidfile is not None:
                 self._pidfile.remove()
             self._pidfile = pidfile
@@ -354,8 +377,8 @@ class DaemonService(Service):
 
     def _restored(self) -> None:
         """The new program has failed: we go on."""
-        if self._workers is None and not (self._stopping or self._quitting):
-            self._hang_up()
+        if self._workers is None and not (self._stopping or self._quitting or self._coming):
+            self._resume()
 
     # End
 

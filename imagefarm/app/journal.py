@@ -30,6 +30,11 @@ class Journal:
                 last_reload="ok", errors=[],
             )  # fmt: skip
 
+    def resumed(self, workers: Sequence[int]) -> None:
+        """The same configuration, by other processes."""
+        with self.board.edit() as document:
+            document.update(workers=list(workers))
+
     def refused(self, lines: Sequence[str]) -> None:
         """Another one was not good enough."""
         with self.board.edit() as document:

@@ -217,6 +217,10 @@ class Masters(ReloadCase):
         """The pidfile is never without our number while there is one."""
         daemon = self.begin()
         text = self.configure(2).read_text()
+        self.prefix.write("status.conf", text.replace("logs/status.pid", "/proc/a.pid"))
+        self.reload(daemon, "reconfiguring failed")
+        self.assertIn('open() "/proc/a.pid" failed (', self.errors())
+        self.assertEqual(self.version(), "1")
         self.prefix.write(
             "status.conf",
             text.replace("logs/status.pid", "run/new.pid").replace("error.log", "other.log"),
@@ -229,7 +233,7 @@ class Masters(ReloadCase):
         self.end(daemon)
         self.assertFalse(new.exists())
         self.assertIn("exiting", self.prefix.log("other.log"))
-        self.assertNotIn("exiting", self.errors())
+        self.assertNotIn(f"{daemon.pid}#0: exiting", self.errors())
 
     def test_a_dead_worker_keeps_to_what_was_checked(self) -> None:
         """The file has changed and is wrong now; a second later there is a worker again."""
@@ -249,6 +253,7 @@ class Masters(ReloadCase):
         self.assertEqual(self.pid_in(self.prefix.logs / "status.pid"), daemon.pid)
         self.reload(daemon)
         self.assertEqual(self.version(), "1")
+        self.end(daemon, signal.SIGINT)
 
     def test_without_master(self) -> None:
         """One process does all, and says that it doesn't reread."""

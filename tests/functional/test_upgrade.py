@@ -93,17 +93,25 @@ class Upgrades(ReloadCase):
         return {self.version() for _ in range(10)}
 
     def test_rolled_back(self) -> None:
-        """WINCH to the old, then the new one is found wanting: QUIT to it, all is as before."""
+        """WINCH to the old, then the new one is found wanting: QUIT to it, all is as before.
+
+        The old one goes on by what it has read, whatever its file says now. HUP brings its
+        workers back earlier.
+        """
         daemon = self.begin()
         with Clients(self) as clients:
             self.configure(2)
             new = self.upgrade(daemon)
             daemon.signal(signal.SIGWINCH)
             wait_until(lambda: self.served() == {"2"}, 30, "new workers only")
-            self.configure(1)
+            self.configure(3, "wrong 1;")
+            daemon.signal(signal.SIGHUP)
+            wait_until(lambda: self.served() == {"1", "2"}, 30, "both")
+            daemon.signal(signal.SIGWINCH)
+            wait_until(lambda: self.served() == {"2"}, 30, "new workers only")
             os.kill(new, signal.SIGQUIT)
             wait_until(lambda: not self.oldbin.exists(), 30, "pidfile's name")
-            self.assertEqual(self.served(), {"1"})
+            wait_until(lambda: self.served() == {"1"}, 30, "the old program only")
         clients.assert_good(self)
         self.assertEqual(self.pid_in(self.pidfile), daemon.pid)
         self.assertEqual(self.version(), "1")
