@@ -22,7 +22,7 @@ from imagefarm.process.loop import spare_the_collector, streamline
 from imagefarm.process.pidfile import PidFile
 from imagefarm.process.privileges import Credentials, resolve
 from imagefarm.process.sockets import INHERITED, inherited_from_nginx
-from imagefarm.process.systemd import Notifier, inherited
+from imagefarm.process.systemd import Notifier, first_environment, inherited
 
 from .chronicle import Chronicle
 from .configuration import Options
@@ -52,7 +52,7 @@ class DaemonService(Service):
         sockets = (
             os.environ.pop(INHERITED, ""),
             inherited_from_nginx(os.environ),
-            inherited(os.environ, os.getpid()),
+            inherited(first_environment(os.environ), os.getpid()),
         )
         self._notifier = Notifier(os.environ, os.getpid())
         #: As it was when we started: a new program is started in it.

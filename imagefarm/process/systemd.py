@@ -7,6 +7,7 @@ descriptors from 3 on, so no library is needed.
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import time
 from collections.abc import Mapping, MutableMapping
@@ -17,6 +18,20 @@ from .sockets import described
 FIRST_FD: Final = 3
 #: The variables of systemd's that name this very process, or what it was given.
 _OWN: Final = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "WATCHDOG_PID")
+
+
+def first_environment(environment: Mapping[str, str]) -> Mapping[str, str]:
+    """What this process was started with (proc(5)); ``environment`` where that can't be read.
+
+    twisted.internet.endpoints takes LISTEN_PID and LISTEN_FDS away as soon as anything imports
+    it; twistd does, whenever it may not write its cache of plugins.
+    """
+    try:
+        with open("/proc/self/environ", "rb") as file:
+            entries = os.fsdecode(file.read()).split("\0")
+    except OSError:
+        return environment
+    return dict(entry.split("=", 1) for entry in entries if "=" in entry)
 
 
 def inherited(environment: Mapping[str, str], pid: int, first: int = FIRST_FD) -> str:

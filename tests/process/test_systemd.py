@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -56,6 +58,18 @@ class NotifierTests(SynchronousTestCase):
 
 
 class InheritedTests(SynchronousTestCase):
+    def test_first_environment(self) -> None:
+        """What has been taken away since is still there."""
+        code = (
+            "import os; from imagefarm.process.systemd import first_environment;"
+            "del os.environ['LISTEN_PID']; print(first_environment(os.environ)['LISTEN_PID'])"
+        )
+        environment = {**os.environ, "LISTEN_PID": "a=b"}
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, check=True
+        )
+        self.assertEqual(done.stdout, b"a=b\n")
+
     def test_sockets(self) -> None:
         """By the address that they have, as "listen" has it."""
         path = str(Path(self.mktemp()).absolute())
