@@ -1,8 +1,10 @@
-"""``max_conns`` of groups with ``zone``: the connections of all workers count.
+"""``max_conns`` and ``max_fails`` of groups with ``zone``: what all workers have counts.
 
-Each server that has a limit gets a column of the workers' tally, under its name on the board. A
+Each server that has a limit gets columns of the workers' tally, under its name on the board. A
 worker writes there how many requests it has at the server, before it looks at the sum: so the
-limit is never exceeded, whoever else takes a place in the same moment.
+limit is never exceeded, whoever else takes a place in the same moment. Failures are written with
+their time, since nobody tells when they are forgotten; one is not enough to put the server out
+(else there is nothing to count, and `failures` tells the others).
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from twisted.logger import Logger
 from imagefarm.process.board import BoardFull
 from imagefarm.process.tally import MAX_COLUMNS, Tally
 from imagefarm.proxy.group import Group
+from imagefarm.proxy.peer import Peer
 
 from .servers import keyed
 from .shared import Shared
@@ -39,6 +42,23 @@ class Column:
     def all(self) -> int:
         """`Crowd`."""
         return self.tally.sum(self.number)
+
+
+@frozen(eq=False)
+class Failed:
+    """A `proxy.peer.Rumour`: the columns of failures, and of the second of the last one."""
+
+    tally: Tally
+    count: int
+    when: int
+
+    def failed(self, now: float, window: float, *, first: bool) -> int:
+        """`Rumour`."""
+        tally, second = self.tally, int(now)
+        tally.write(self.count, 1 if first else tally.own(self.count) + 1)
+        tally.write(self.when, second)
+        counts = zip(tally.column(self.count), tally.column(self.when), strict=True)
+        return sum(count for count, when in counts if second - when <= window)
 
 
 class Crowds:
@@ -73,11 +93,10 @@ class Crowds:
         columns = document.get(_SECTION, {})
         for name, group in self._groups.items():
             for key, peer in keyed(group.peers):
-                if not peer.max_conns or peer.crowd is not None:
-                    continue
-                number = columns.get(_entry(name, key))
-                if number is not None:
-                    peer.join(Column(tally, number))
+                wanted = _wanted(f"{name} {key}", peer)
+                numbers = [columns[entry] for entry in wanted if entry in columns]
+                if len(numbers) == len(wanted):
+                    _join(peer, tally, *numbers)
                 elif self._assigning is None and len(columns) < MAX_COLUMNS:
                     self._assigning = self._reactor.callLater(0, self._assign)
 
@@ -89,16 +108,29 @@ class Crowds:
                 columns = document.setdefault(_SECTION, {})
                 for name, group in self._groups.items():
                     for key, peer in keyed(group.peers):
-                        if peer.max_conns and len(columns) < MAX_COLUMNS:
-                            columns.setdefault(_entry(name, key), len(columns))
+                        for entry in _wanted(f"{name} {key}", peer):
+                            if len(columns) < MAX_COLUMNS:
+                                columns.setdefault(entry, len(columns))
                 if len(columns) == MAX_COLUMNS:
-                    _log.warn("more servers with max_conns than are counted for all workers")
+                    _log.warn("more servers with max_conns or max_fails than all workers count")
         except (BoardFull, OSError) as error:
-            _log.error("max_conns holds for each worker by itself: {e}", e=error)
+            _log.error("max_conns and max_fails hold for each worker by itself: {e}", e=error)
 
     def __repr__(self) -> str:
         return f"<Crowds {sorted(self._groups)}>"
 
 
-def _entry(group: str, key: str) -> str:
-    return f"{group} {key}"
+def _wanted(name: str, peer: Peer) -> list[str]:
+    """The columns that ``peer`` should have and has not."""
+    wanted = [f"{name} conns"] if peer.max_conns and peer.crowd is None else []
+    if peer.max_fails > 1 and peer.rumour is None:
+        wanted += [f"{name} fails", f"{name} when"]
+    return wanted
+
+
+def _join(peer: Peer, tally: Tally, *numbers: int) -> None:
+    """Let it have the columns that it wanted."""
+    if len(numbers) % 2:
+        peer.join(Column(tally, numbers[0]))
+    if len(numbers) > 1:
+        peer.rumour = Failed(tally, *numbers[-2:])

@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import mmap
 import os
+from collections.abc import Iterable
 from typing import Final
 
 #: The most workers that count at a time, those included that finish after a reload.
@@ -54,10 +55,17 @@ class Tally:
         if self._row >= 0:
             self._cells[_HEAD + self._row * MAX_COLUMNS + column] = count
 
+    def own(self, column: int) -> int:
+        """What we have written last."""
+        return self._cells[_HEAD + self._row * MAX_COLUMNS + column] if self._row >= 0 else 0
+
+    def column(self, column: int) -> Iterable[int]:
+        """What each of them is at."""
+        return self._cells[_HEAD + column : _HEAD + self._cells[0] * MAX_COLUMNS : MAX_COLUMNS]
+
     def sum(self, column: int) -> int:
         """What all are at."""
-        end = _HEAD + self._cells[0] * MAX_COLUMNS
-        return sum(self._cells[_HEAD + column : end : MAX_COLUMNS])
+        return sum(self.column(column))
 
     def sweep(self) -> None:
         """Empty the rows of processes that have gone."""

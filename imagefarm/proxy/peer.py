@@ -80,6 +80,14 @@ class Crowd(Protocol):
         """All of them."""
 
 
+class Rumour(Protocol):
+    """The failures of one server that several processes have seen."""
+
+    def failed(self, now: float, window: float, *, first: bool) -> int:
+        """We have seen one at ``now``, the ``first`` since ours were forgotten; how many all have
+        seen in the last ``window`` seconds."""
+
+
 @define(eq=False)
 class Peer:
     """One server of a group. The first fields are nginx's parameters of ``server``.
@@ -129,6 +137,7 @@ class Peer:
     keeper: Keeper | None = field(default=None, init=False)
     #: Where the processes count together, if they do.
     crowd: Crowd | None = field(default=None, init=False)
+    rumour: Rumour | None = field(default=None, init=False)
     #: The only peer of a group is never put out by failures: there is nothing better to try.
     alone: bool = field(default=False, init=False)
 
@@ -243,7 +252,11 @@ class Peer:
         counters.last_reason = reason
         if self.alone:
             return False
+        first = not self.fails
         self.fails += 1
+        if self.rumour is not None:
+            seen = self.rumour.failed(now, self.fail_timeout, first=first)
+            self.fails = max(self.fails, seen)
         self.accessed = self.checked = now
         if not self.max_fails:
             return False

@@ -238,8 +238,9 @@ ZONE: Final = Row[str](
     default="",
     inherits=False,
     syntax="name [size]",
-    doc="Workers tell each other which servers failures have put out (``max_fails``). All else "
-    "they count each for itself; the name and the size mean nothing.",
+    doc="Workers count together for ``max_conns`` and ``max_fails``, and tell each other which "
+    "servers failures have put out. Turns and least connections they count each for itself; the "
+    "name and the size mean nothing.",
 )
 STATE: Final = Row[State | None](
     name="state",

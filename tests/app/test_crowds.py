@@ -16,9 +16,8 @@ from imagefarm.proxy.group import Group
 from imagefarm.proxy.peer import Address, Peer
 from tests.proxy.test_directives import groups
 
-SERVERS = (
-    "server 10.0.0.1:80 max_conns=2; server 10.0.0.2:80 max_conns=1; server 10.0.0.3:80 backup;"
-)
+FIRST = "server 10.0.0.1:80 max_conns=2 max_fails=4 fail_timeout=5s;"
+SERVERS = f"{FIRST} server 10.0.0.2:80 max_conns=1; server 10.0.0.3:80 backup;"
 
 
 class Row(Tally):
@@ -103,6 +102,34 @@ class CrowdsTests(SynchronousTestCase):
         self.assertEqual(sorted(two.choose() for _ in range(3)), ["1", "1", "2"])
         one.release("1")
         self.assertEqual(two.choose(), "3")
+
+    def fails(self, worker: Worker) -> bool:
+        """The first server fails; whether that puts it out."""
+        peer = next(iter(worker.group.peers))
+        return peer.failed(worker.clock.seconds())
+
+    def test_failures_add_up(self) -> None:
+        """Those of a window of ``fail_timeout``; what one worker forgets it counts anew."""
+        one, two = self.workers()
+        self.assertEqual([self.fails(w) for w in (one, two, one, two)], [False] * 3 + [True])
+        for worker in (one, two):
+            worker.clock.advance(6)
+        self.assertEqual([self.fails(w) for w in (one,)], [True])  # as a probe
+
+    def test_old_failures_do_not_count(self) -> None:
+        one, two = self.workers()
+        self.assertEqual([self.fails(two), self.fails(two), self.fails(two)], [False] * 3)
+        for worker in (one, two):
+            worker.clock.advance(7)
+        self.assertEqual([self.fails(one) for _ in range(4)], [False] * 3 + [True])
+
+    def test_forgotten_failures_do_not_count(self) -> None:
+        one, two = self.workers()
+        peer = next(iter(one.group.peers))
+        self.assertEqual([self.fails(one), self.fails(one)], [False] * 2)
+        peer.fails = 0  # as after a success
+        self.assertEqual([self.fails(one), self.fails(two)], [False] * 2)
+        self.assertEqual([self.fails(two), self.fails(two)], [False, True])
 
     def test_servers_that_come_later(self) -> None:
         """They are counted, and so is a limit that is set at run time."""
