@@ -121,13 +121,15 @@ def _index(request: Request) -> Action:
     location: Location = request.location
     directory = location.path(request)
     names: Sequence[Template] = location.index
+    missing = ""  # the first of them, and why: nginx names that
     for template in names:
         name = template(request)
         if name.startswith(b"/"):
             return InternalRedirect(name, request.args)
         try:
             location.open(request, directory + name).close()
-        except NotFound:
+        except NotFound as error:
+            missing = missing or f'"{printable(directory + name)}" is not found {error}'
             continue
         except Directory:
             pass  # found, as nginx sees it: the redirect adds a slash
@@ -147,5 +149,5 @@ def _index(request: Request) -> Action:
     except (NotFound, OSError):
         pass
     if location.log_not_found:
-        report(request, "error", f'"{printable(directory)}" is not found')
+        report(request, "error", missing or f'"{printable(directory)}" is not found')
     return Response(404)

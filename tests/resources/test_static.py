@@ -59,7 +59,7 @@ class FileTests(StaticCase):
             ("/none", 404, "failed (2: No such file or directory)"),
             ("/a.txt/b", 404, "failed (20: Not a directory)"),
             ("/fifo", 404, "failed is not a regular file"),
-            ("/none/", 404, '/none/" is not found'),
+            ("/none/", 404, '/none/index.html" is not found (2: No such file or directory)'),
             ("/other/", 403, '/other/" is forbidden'),
             ("/quiet/none", 404, ""),
         ):
