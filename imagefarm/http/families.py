@@ -24,6 +24,7 @@ from .message import (
     OPEN_FLAGS,
     FileBody,
     Identity,
+    Occasion,
     OpenFile,
     Outcome,
     Peer,
@@ -250,17 +251,9 @@ class Member:
         """The head for this second."""
         return self.family.head(serializer, now, keep, self._mtime, self._size)
 
-    def replay(
-        self,
-        headers: Headers,
-        peer: Peer,
-        number: int,
-        size: int,
-        started: float,
-        sent: int,
-        keep: bool,
-    ) -> Request:
+    def replay(self, occasion: Occasion) -> Request:
         """The finished request for the log, as the ordinary path would have left it."""
+        headers, peer, number, size, started, sent, keep = occasion
         family = self.family
         values = {
             b"last-modified": format_http(self._mtime),

@@ -21,7 +21,7 @@ from .families import belongs, replayed, target_of
 from .forms import HeadForm, has_marks
 from .headers import Headers
 from .keeping import Kept
-from .message import FileBody, OpenFile, Outcome, Peer, Request, RequestHead, Response
+from .message import FileBody, Occasion, OpenFile, Outcome, Request, RequestHead, Response
 from .plan import HeadersAt, Plan
 from .relays import renews
 from .serializer import Serializer, connection_field
@@ -137,18 +137,10 @@ class Hit(Plan):
         own = self._kept.identity[0] / 1e9
         return max(own, super().changed) if any(w[1] for w in self.witnesses) else own
 
-    def replay(
-        self,
-        headers: Headers,
-        peer: Peer,
-        number: int,
-        size: int,
-        started: float,
-        sent: int,
-        keep: bool,
-    ) -> Request:
+    def replay(self, occasion: Occasion) -> Request:
         """As a plan's."""
-        request = super().replay(headers, peer, number, size, started, sent, keep)
+        started = occasion[4]
+        request = super().replay(occasion)
         fields = self._form.filled(started, self._kept.numbers(started))
         _complete(request.outcome, self._kept)
         request.outcome.response = evolve(self.response, headers=fields)
@@ -207,17 +199,9 @@ class HitMember:
         """The head as it is now."""
         return self._form.fill(serializer, now, keep, self._filling(now))
 
-    def replay(
-        self,
-        headers: Headers,
-        peer: Peer,
-        number: int,
-        size: int,
-        started: float,
-        sent: int,
-        keep: bool,
-    ) -> Request:
+    def replay(self, occasion: Occasion) -> Request:
         """The finished request for the log, as the ordinary path would have left it."""
+        headers, peer, number, size, started, sent, keep = occasion
         family, length = self.family, self.kept.length
         response = Response(
             200,

@@ -426,7 +426,9 @@ class Request:
 #: has been told of one, else nothing; path and query; when the request began.
 Facts = tuple[bytes, bytes, int, int, int, int, bytes, bytes, bytes, float]
 
-#: What `Repeated.replay` is called with.
+#: One repetition, for `Repeated.replay`: the client's header block and address, the number of the
+#: request on its connection, the bytes read for it, when it came, the bytes written, and whether
+#: the connection was kept.
 Occasion = tuple[Headers, Peer, int, int, float, int, bool]
 
 
@@ -450,20 +452,8 @@ class Repeated(Protocol):
     def took(self) -> float:
         """See the class."""
 
-    def replay(
-        self,
-        headers: Headers,
-        peer: Peer,
-        number: int,
-        size: int,
-        started: float,
-        sent: int,
-        keep: bool,
-    ) -> Request:
-        """The finished request for the log, as the ordinary path would have left it.
-
-        ``size`` bytes were read for it and ``sent`` written; the connection was kept or not.
-        """
+    def replay(self, occasion: Occasion) -> Request:
+        """The finished request for the log, as the ordinary path would have left it."""
 
 
 class Application(Protocol):
@@ -485,7 +475,7 @@ class Application(Protocol):
     def repeated(self, plan: Repeated, key: Hashable, occasion: Occasion, facts: Facts) -> None:
         """`finished` for an answer that was repeated (`http.plans`).
 
-        ``plan.replay(*occasion)`` makes the request as `finished` would have got it. ``key``
+        ``plan.replay(occasion)`` makes the request as `finished` would have got it. ``key``
         stands for the client's address and header block.
         """
 

@@ -15,9 +15,9 @@ from .message import (
     FileBody,
     Identity,
     Look,
+    Occasion,
     OpenFile,
     Outcome,
-    Peer,
     Request,
     RequestHead,
     Response,
@@ -151,20 +151,12 @@ class Plan:
         """When the file that changed last did, in seconds of the time of day."""
         return max(wanted[0] for _, wanted, _ in self.witnesses if wanted is not None) / 1e9
 
-    def replay(
-        self,
-        headers: Headers,
-        peer: Peer,
-        number: int,
-        size: int,
-        started: float,
-        sent: int,
-        keep: bool,
-    ) -> Request:
+    def replay(self, occasion: Occasion) -> Request:
         """The finished request for the log, as the ordinary path would have left it.
 
         ``size`` bytes were read for it and ``sent`` written; the connection was kept or not.
         """
+        headers, peer, number, size, started, sent, keep = occasion
         model, head = self.request, self.request.received or self.request.head
         body = self.response.body
         length = len(body) if isinstance(body, bytes) else getattr(body, "length", 0)

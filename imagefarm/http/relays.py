@@ -24,7 +24,7 @@ from .exchange import Phase
 from .families import MAX_BODY, replayed, target_of
 from .forms import HeadForm, has_marks
 from .headers import Headers
-from .message import Attempt, Outcome, Peer, Request, Response, Traffic
+from .message import Attempt, Occasion, Outcome, Request, Response, Traffic
 from .serializer import Serializer
 from .timers import Call, Clock
 
@@ -431,17 +431,9 @@ class Relaying:
         assert self._present is not None
         return self._present.head(serializer, now, keep, self._values)
 
-    def replay(
-        self,
-        headers: Headers,
-        peer: Peer,
-        number: int,
-        size: int,
-        started: float,
-        sent: int,
-        keep: bool,
-    ) -> Request:
+    def replay(self, occasion: Occasion) -> Request:
         """The finished request for the log, as the ordinary path would have left it."""
+        headers, peer, number, size, started, sent, keep = occasion
         present, wire = self._present, self._wire
         assert present is not None
         values = dict(zip(present.names, self._values, strict=True))

@@ -38,7 +38,7 @@ class Accounts:
         memory = plan.memory
         known: tuple[Lines, Cell] | None = memory.get(key)
         if known is None:
-            request = plan.replay(*occasion)
+            request = plan.replay(occasion)
             cell = self._meter(request).cell(request.outcome.status)
             lines = lines_of(request, facts[6], one_of_many=plan.many)
             if lines is None:

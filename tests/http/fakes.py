@@ -59,7 +59,7 @@ class ScriptedApplication:
         return text(b"rejected", status)
 
     def repeated(self, plan: Repeated, key: Hashable, occasion: Occasion, facts: Facts) -> None:
-        self.finished(plan.replay(*occasion))
+        self.finished(plan.replay(occasion))
 
     def finished(self, request: Request) -> None:
         self.done.append(request)
