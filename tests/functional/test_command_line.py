@@ -151,8 +151,16 @@ class CommandLine(CommandLineCase):
         wait_until(lambda: "reconfigured" in self.prefix.log("error.log"), 30, "reload")
         self.assertEqual(self.call("-s", "reopen", *where)[0], 0)
         wait_until(lambda: "reopened logs" in self.prefix.log("error.log"), 30, "reopening")
+        os.kill(pid, signal.SIGUSR2)  # what is started is what was called
+        wait_until(lambda: self.pid_in(self.pidfile) not in (0, pid), 30, "new pidfile")
+        new = self.pid_in(self.pidfile)
+        command = Path(f"/proc/{new}/cmdline").read_bytes().split(b"\0")
+        self.assertEqual(list(map(os.fsencode, (self.program, *where))), command[1:-1])
+        os.kill(pid, signal.SIGQUIT)
+        wait_until(lambda: not running(pid), 30, "end of the old one")
+        self.assertEqual(self.get().body, b"a file")
         self.assertEqual(self.call("-s", "quit", *where)[0], 0)
-        wait_until(lambda: not running(pid), 30, "end")
+        wait_until(lambda: not running(new), 30, "end")
         self.assertFalse(self.pidfile.exists())
 
     def test_what_is_wrong(self) -> None:

@@ -6,7 +6,7 @@ import socket
 
 from tests.functional.test_commands import CommandCase
 from tests.support import rawhttp
-from tests.support.processes import descendants, wait_until
+from tests.support.processes import Daemon, descendants, wait_until
 
 PLACES = 20
 CONFIGURATION = """
@@ -28,7 +28,15 @@ BEGIN = b"GET /%b HTTP/1.1\r\nHost: a\r\nA: "
 END = b"\r\n\r\n"
 
 
-class Connections(CommandCase):
+class ConnectionsCase(CommandCase):
+    """A server, real nginx as well (tests.interop.test_worker_connections_nginx)."""
+
+    #: What the configuration says for `PLACES`.
+    limit = PLACES
+
+    def serve(self) -> Daemon:
+        return self.start("slave", config="status.conf")
+
     def begin(self) -> None:
         self.upstream = socket.create_server(("127.0.0.1", 0))
         self.addCleanup(self.upstream.close)
@@ -36,10 +44,10 @@ class Connections(CommandCase):
         self.prefix.write(
             "status.conf",
             CONFIGURATION.format(
-                places=PLACES, port=self.port, upstream=self.upstream.getsockname()[1]
+                places=self.limit, port=self.port, upstream=self.upstream.getsockname()[1]
             ),
         )
-        self.daemon = self.start("slave", config="status.conf")
+        self.daemon = self.serve()
         # The connections by which it was found to listen have gone when this has.
         rawhttp.exchange(self.port, rawhttp.request("/a.txt", "Connection: close"))
 
@@ -60,9 +68,8 @@ class Connections(CommandCase):
     def errors(self, text: str) -> None:
         wait_until(lambda: text in self.prefix.log("error.log"), 30, text)
 
-    def test_places(self) -> None:
+    def scenario(self) -> None:
         self.begin()
-        (worker,) = descendants(self.daemon.pid)
         idle = [self.connect(rawhttp.request("/a.txt")) for _ in range(PLACES - 4)]
         self.assertEqual({self.status(reader) for reader in idle}, {200})
         # Each of these takes the place of one that waits. They have begun another request as
@@ -71,16 +78,16 @@ class Connections(CommandCase):
         for target in [b"a.txt"] * (PLACES - 1) + [b"up"]:
             busy.append(self.connect(rawhttp.request("/a.txt") + BEGIN % target))
             self.assertEqual(self.status(busy[-1]), 200)
-        few = f"{worker}#0: {PLACES} worker_connections are not enough"
+        few = f"{self.limit} worker_connections are not enough"
         self.assertEqual({self.status(reader) for reader in idle}, {0})
-        self.errors(f"[warn] {few}, reusing connections\n")
+        self.errors(f": {few}, reusing connections\n")
         for _ in range(PLACES):
             self.assertEqual(self.status(self.connect(rawhttp.request("/a.txt"))), 0)
-        self.errors(f"[alert] {few}\n")
+        self.errors(f": {few}\n")
         # An upstream needs a place, too.
         busy[-1].sock.sendall(END)
         self.assertEqual(self.status(busy.pop()), 500)
-        self.errors(f"{PLACES} worker_connections are not enough while connecting to upstream")
+        self.errors(f"{few} while connecting to upstream")
         leaving = busy.pop()
         leaving.sock.sendall(b"\r\nConnection: close" + END)
         self.assertEqual([self.status(leaving), self.status(leaving)], [200, 0])
@@ -92,6 +99,16 @@ class Connections(CommandCase):
         for reader in busy:
             reader.sock.sendall(END)
         self.assertEqual([self.status(reader) for reader in busy].count(200), PLACES - 2)
+
+
+class Connections(ConnectionsCase):
+    def test_places(self) -> None:
+        self.scenario()
+        (worker,) = descendants(self.daemon.pid)
+        errors = self.prefix.log("error.log")
+        for level, more in ("warn", ", reusing connections"), ("alert", ""):
+            line = f"[{level}] {worker}#0: {PLACES} worker_connections are not enough{more}\n"
+            self.assertIn(line, errors)
 
     def test_more_than_there_can_be_files(self) -> None:
         self.begin()
