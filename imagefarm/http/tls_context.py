@@ -148,7 +148,7 @@ class Secured:
         if self.settings.verify != "off":
             self._verifier = libssl.verifier(self.settings.verify_depth)
 
-    def serve(self, connection: SSL.Connection, name: bytes | None, *, base: SSL.Context) -> bool:
+    def serve(self, connection: SSL.Connection, *, base: SSL.Context) -> bool:
         """Be whom ``connection`` meets; False refuses it."""
         if self.settings.reject:
             return False
@@ -156,10 +156,6 @@ class Secured:
             connection.set_context(self.context)
         if self._verifier is not None:
             libssl.ask_for_certificate(connection, self._verifier)
-            # OpenSSL resumes before there is a name to choose by: who was verified by another
-            # server, or by none, is not known to this one.
-            if libssl.is_resumed(connection):
-                return server_name_of(libssl.session(connection)).lower() == (name or b"").lower()
         return True
 
 
@@ -181,13 +177,20 @@ class SniContexts:
         #: All of them, the default first.
         self.servers = (first, *others)
         self._choose = choose
+        self._verifies = any(server.settings.verify != "off" for server in self.servers)
         # Also for one server only: with no callback OpenSSL forgets the name of a session.
         libssl.on_server_name(base, self._server_name)
 
     def _server_name(self, connection: SSL.Connection) -> bool:
         name = connection.get_servername()
+        if self._verifies and libssl.is_resumed(connection):
+            # OpenSSL resumes before there is a name to choose by: who was verified by another
+            # server, or by none, is not known to this one.
+            known = server_name_of(libssl.session(connection))
+            if known.lower() != (name or b"").lower():
+                return False
         server = self._choose(name.lower()) if name and self._choose else None
-        return (server or self.servers[0]).serve(connection, name, base=self.default)
+        return (server or self.servers[0]).serve(connection, base=self.default)
 
 
 @frozen

@@ -105,20 +105,28 @@ class Farm(Resource):
         check = host.settings.client
         if check is None or request.peer.handle is None:
             return None
-        if self._renamed(request):
+        if self._renamed(request, host):
             return MISDIRECTED, (
                 "client attempted to request the server name different from the one that was "
                 "negotiated"
             )
         return check.problem(request)
 
-    def _renamed(self, request: Request) -> bool:
-        """Whether TLS was told the name of another server than the one that is asked."""
+    def _renamed(self, request: Request, host: VirtualHost) -> bool:
+        """Whether TLS was told the name of another server than ``host``, which is asked.
+
+        Where it was told none, or nobody's, the default server has verified the client: that
+        will do if it trusts the same (nginx does not mind whom it trusts).
+        """
         name = (request.peer.sni or b"").lower()
         servers = self._listeners[request.peer.server]
-        if not name or name == request.host or servers.alone:
+        if servers.alone:
             return False
-        return servers.find(name) is not servers.default
+        found = servers.find(name) if name else servers.default
+        if found is not servers.default:
+            return name != request.host
+        check = found.item.settings.client
+        return check is not None and not check.trusts_like(host.settings.client)
 
     def getChild(self, path: bytes, request: Request) -> VirtualHost:
         """The server for ``request.host`` on the address that the client connected to."""

@@ -217,7 +217,7 @@ class OthersSessionsTests(ContextCase):
             self.base, servers[b"open"], servers.get, list(servers.values())[1:]
         )
 
-    def result(self, name: str, session: ssl.SSLSession | None = None) -> tuple[bool, int]:
+    def result(self, name: str | None, session: ssl.SSLSession | None = None) -> tuple[bool, int]:
         seen: list[SSL.Connection] = []
         client = handshake(self.base, self.client, name, session, seen)
         self.session = client.session
@@ -233,10 +233,16 @@ class OthersSessionsTests(ContextCase):
         for first in ("closed", "open"):
             self.result(first)
             session = self.session
-            with self.assertRaises((ssl.SSLError, SSL.Error)):
-                self.result("others", session)
-        self.result("closed")
-        self.assertEqual(self.result("open", self.session)[0], True)  # it asks nobody who he is
+            for second in ("others", None):
+                with self.assertRaises((ssl.SSLError, SSL.Error)):
+                    self.result(second, session)
+
+    def test_where_nobody_verifies(self) -> None:
+        """Sessions are anybody's, as in nginx."""
+        other = Secured(attrs.evolve(self.open, session_timeout=60.0), self.base)
+        self.contexts = SniContexts(self.base, Secured(self.open, self.base), None, [other])
+        self.result("open")
+        self.assertEqual(self.result("other", self.session)[0], True)
 
     def test_kinship(self) -> None:
         """Where others are trusted, sessions are not resumed."""
