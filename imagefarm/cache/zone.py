@@ -29,6 +29,7 @@ from .purge import Purger
 from .purges import SOFT_PREFIX, Purges
 from .settings import ZoneSettings
 from .store import Directory, Found, Writer, digest_of
+from .trouble import Trouble
 from .upkeep import Clock, Counters, Upkeep
 from .uses import Uses
 
@@ -49,8 +50,10 @@ class Zone:
         self.now = now
         self.directory = Directory(settings.path, settings.levels)
         self.index = Index(settings.keys)
-        self.flights = Flights(Locks(self.directory.path), now, self._trouble)
         self.counters = Counters()
+        trouble = Trouble(settings.name, self.counters, now)
+        self._trouble, self._over = trouble.happened, trouble.over
+        self.flights = Flights(Locks(self.directory.path), now, self._trouble)
         self.clock: Clock | None = None
         self.board = Board(self.directory.path)
         self.groups = Groups(self.directory.path)
@@ -63,7 +66,6 @@ class Zone:
             self.purger.chores(),
         )  # fmt: skip
         self._uses = Uses(self.directory.path)
-        self._troubled = False
 
     @property
     def manager(self) -> bool:
@@ -298,9 +300,7 @@ class Zone:
         finally:
             for fd in lists:
                 os.close(fd)
-        if self._troubled:
-            self._troubled = False
-            self._log.info("cache {zone} stores again", zone=self.settings.name)
+        self._over()
         self.counters.stored += 1
         self._upkeep.keep(digest, size, now)
         self._upkeep.enforce()
@@ -312,16 +312,6 @@ class Zone:
             lists.append(self.groups.add(source_group(entry.source), digest))
         if entry.variant:
             lists.append(self.groups.add(key_group(entry.key), digest))
-
-    def _trouble(self, reason: OSError) -> None:
-        self.counters.errors += 1
-        if not self._troubled:
-            self._troubled = True
-            self._log.error(
-                "cache {zone} does not work, serving on without: {reason}",
-                zone=self.settings.name,
-                reason=str(reason),
-            )
 
     # Upkeep
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from twisted.logger import LogLevel, capturedLogs
 from imagefarm.cache.entry import Entry
 from imagefarm.cache.members import RING, Board, Note
 from imagefarm.cache.settings import Pace
-from imagefarm.cache.store import digest_of
+from imagefarm.cache.store import Writer, digest_of
 from imagefarm.cache.upkeep import MANAGER_ROUND
 from imagefarm.cache.zone import TOUCH_INTERVAL, Zone
 from imagefarm.http.headers import Headers
@@ -330,6 +331,28 @@ class TroubleTests(ZoneTests):
         mend()
         self.assertEqual(self.now(handler(request())).body, b"4")
         self.assertEqual(read(handler(request())), b"4")
+
+    def test_a_disk_that_is_nearly_full(self) -> None:
+        """It refuses large answers and takes small ones in between."""
+        full = OSError(errno.ENOSPC, "full")
+
+        def refused(*args: object) -> None:
+            raise full
+
+        with capturedLogs() as logs:
+            for _ in range(5):
+                with_room = self.patch(Writer, "write", refused)
+                self.put(b"large", stored=False)
+                with_room.restore()
+                self.put(b"small")
+                self.clock.advance(10)
+            self.assertEqual(self.errors(logs), 1)
+            self.assertEqual(len(logs), 2)
+            self.clock.advance(10)
+            self.patch(Writer, "write", refused)
+            self.put(b"large", stored=False)
+            self.assertEqual(self.errors(logs), 2)
+        self.assertEqual(self.zone.counters.errors, 6)
 
     def test_a_directory_that_cannot_be_made(self) -> None:
         with open(os.path.join(os.path.dirname(self.path), "file"), "w"):
