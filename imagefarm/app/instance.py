@@ -22,7 +22,7 @@ from .recent import Recent
 from .totals import Figures, figures, fold, latest
 
 #: How often a worker looks whether somebody asks, in seconds: as long as a status page waits.
-LOOK: Final = 0.05
+LOOK: Final = 0.1
 #: How long it waits for workers that are too busy to answer, in seconds. What they have written
 #: last is told instead.
 PATIENCE: Final = 1.0
@@ -114,7 +114,7 @@ class Instance:
         found = ledger.read()
         waiting = any(page.answers < asked for page in found.pages if not page.own)
         if waiting and self._reactor.seconds() < until:
-            self._reactor.callLater(LOOK / 4, partial(self._gather, ledger, asked, until, answer))
+            self._reactor.callLater(LOOK / 8, partial(self._gather, ledger, asked, until, answer))
             return
         document = self._document()
         self._write(ledger, document, asked)  # what was told once never gets less
