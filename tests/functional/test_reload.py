@@ -10,8 +10,6 @@ from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
 
-from twisted.trial.unittest import SynchronousTestCase
-
 from tests.functional.test_commands import LARGE, QUICK_SECONDS, CommandCase, SlowDownload
 from tests.support.load import Answer, Load, make_body
 from tests.support.processes import (
@@ -23,6 +21,7 @@ from tests.support.processes import (
     running,
     wait_until,
 )
+from tests.support.stages import StagedCase
 
 #: Of the second case. Ask for a hundred to look for leaks.
 RELOADS = int(os.environ.get("IMAGEFARM_TEST_RELOADS", "50"))
@@ -77,7 +76,7 @@ class Clients:
         """After the end: of all of them."""
         return [answer for load in self.loads for answer in load.answers]
 
-    def assert_good(self, case: SynchronousTestCase) -> None:
+    def assert_good(self, case: StagedCase) -> None:
         """There were some, and no request was lost."""
         outcomes = Counter(answer.outcome.strip() for answer in self.answers)
         case.assertEqual(set(outcomes), {"good"}, outcomes)

@@ -10,11 +10,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from twisted.trial.unittest import SynchronousTestCase
-
 from tests.functional.test_reload import ReloadCase
 from tests.support import farm, tools
 from tests.support.processes import Daemon
+from tests.support.stages import StagedCase
 
 #: As systemd starts a service: the listening socket is descriptor 3, and the variables are set.
 SERVICE = """
@@ -74,7 +73,7 @@ class Service(ReloadCase):
         self.assertEqual(daemon.wait(), 0)
 
 
-class Units(SynchronousTestCase):
+class Units(StagedCase):
     def test_verified(self) -> None:
         """systemd has nothing to say about our units."""
         program = tools.tool("systemd-analyze")

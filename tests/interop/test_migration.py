@@ -16,7 +16,6 @@ from collections import Counter
 from pathlib import Path
 
 from PIL import Image
-from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.test_swaps import RESIZE, RESIZER
 from tests.support import farmsite, rawhttp, tools
@@ -24,6 +23,7 @@ from tests.support.farm import REPOSITORY, end_farm
 from tests.support.load import Load, make_body
 from tests.support.processes import Daemon, accepts, descendants, running, wait_until
 from tests.support.processes import imagefarm as start_imagefarm
+from tests.support.stages import StagedCase
 
 SCRIPT = """#!{python}
 import sys
@@ -57,7 +57,7 @@ class Instance:
             return 0
 
 
-class Migration(SynchronousTestCase):
+class Migration(StagedCase):
     def setUp(self) -> None:
         self.real = {"nginx": tools.nginx(), "php": tools.php_fpm()}
         top = Path(tempfile.mkdtemp(prefix="migration-"))

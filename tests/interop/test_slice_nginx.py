@@ -13,11 +13,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from twisted.trial.unittest import SynchronousTestCase
-
 from tests.support import rawhttp, tools
 from tests.support.farm import temporary_prefix
 from tests.support.processes import Daemon, free_ports, wait_until
+from tests.support.stages import StagedCase
 
 BODY = bytes(number * 7 % 251 for number in range(10_050))
 DATE = "Sun, 06 Nov 1994 08:49:37 GMT"
@@ -235,7 +234,7 @@ class Side:
         return (answer.status, told, body, seen[before:])
 
 
-class SliceTests(SynchronousTestCase):
+class SliceTests(StagedCase):
     maxDiff = None
 
     def setUp(self) -> None:

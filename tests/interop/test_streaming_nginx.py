@@ -25,10 +25,10 @@ from tests.support.processes import imagefarm as start_imagefarm
 from tests.support.stages import StagedCase
 from tests.support.streams import Checker
 
-#: More than the kernel's buffers on loopback hold.
-MEDIUM = 24 << 20
-#: Until a slow client's answer has gone wherever it goes.
-SETTLED = 0.7
+#: More than the kernel's buffers of two connections hold (up to 32 MB to receive, 4 to send).
+MEDIUM = 96 << 20
+#: By then a slow client's answer has gone wherever it goes, in seconds.
+SETTLED = 3.0
 
 CONFIGURATION = """
 worker_processes 1;
@@ -159,8 +159,12 @@ def slow(target: str) -> Scenario:
 
     def play(site: Site) -> Any:
         sock = site.connect(target)
-        time.sleep(SETTLED)
-        active, checker, head = site.active(), Checker(), b""
+        sock.recv(1, socket.MSG_PEEK)
+        # Where nobody has to wait for the client, the origin is done at some time.
+        end = time.monotonic() + SETTLED
+        while (active := site.active()) and time.monotonic() < end:
+            time.sleep(0.05)
+        checker, head = Checker(), b""
         with sock:
             while b"\r\n\r\n" not in head:
                 head += sock.recv(65536)
