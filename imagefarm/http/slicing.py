@@ -70,7 +70,7 @@ class Slicing:
         request.plannable, request.route = False, None
         return evolve(
             response, status=200, headers=headers, mtime=mtime, length=None, ranges=True,
-            single_range=True, headers_at=None, shared=False, alike=None, source=None,
+            single_range=True, headers_at=None, shared=False, alike=None, source=None, kept=None,
             body=Sliced(first, response.body, self.size, self._asker(request)),
         )  # fmt: skip
 

@@ -276,8 +276,8 @@ class SliceTests(StagedCase):
 
     def test_same(self) -> None:
         self.differ: list[str] = []
-        for place in PLACES:
-            for fields in ASKED:
+        for place in (*PLACES, "cached"):
+            for fields in (*ASKED, ()):
                 self.compare(f"/{place}/good", *fields)
         for place in ("plain", "cached"):
             for what in WRONG:
