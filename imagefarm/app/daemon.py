@@ -83,7 +83,7 @@ class DaemonService(Service):
         self._retiring: set[Workers] = set()
         #: Of the configuration that a reload is about, until they are ready.
         self._coming: Workers | None = None
-        self._again = False
+        self._again = self._is_ready = False
         self._upgrade = Upgrade(reactor, self._environment, command_line(options), self._restored)
         if plan.main.master_process and plan.endpoints:
             plan.work.stop()  # it was made to see whether it can be: the workers make their own
@@ -158,6 +158,8 @@ class DaemonService(Service):
         notice("ready")
         if self._silent:
             detach()
+        self._is_ready = True
+        self._next()
 
     def _orphaned(self) -> None:
         notice("the supervisor is gone, stopping")
@@ -218,6 +220,9 @@ class DaemonService(Service):
             return
         self._plan.logs.reopen()
         hand_over(self._plan, self._credentials)
+        if self._coming is not None and self._coming.plan is not self._plan:
+            self._coming.plan.logs.reopen()
+            hand_over(self._coming.plan, self._coming.credentials)
         for workers in self._all_workers():
             workers.signal("USR1")
         notice("reopened logs")
@@ -254,7 +259,7 @@ class DaemonService(Service):
                 'signal HUP: with "master_process off" the configuration is read at the start only'
             )
             return
-        if self._coming is not None:
+        if self._coming is not None or not self._is_ready:
             self._again = True
             return
         if self._workers is None and self._upgrade.under_way:
@@ -369,6 +374,9 @@ class DaemonService(Service):
             warn('signal USR2: with "master_process off" there is no upgrade')
             return
         if self._stopping or self._quitting or self._upgrade.under_way:
+            return
+        if not self._is_ready:
+            warn("signal USR2: not ready yet")
             return
         if self._predecessor == os.getppid():
             warn(f"signal USR2: end process {self._predecessor} first, which has started us")

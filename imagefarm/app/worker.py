@@ -140,6 +140,8 @@ class _Worker:
     def start(self) -> None:
         """Serve as soon as the reactor runs."""
         given, plan, reactor = self.given, self.given.plan, self.reactor
+        # Before the first file is opened: it may be renamed before we are ready.
+        on_signal(reactor, signal.SIGUSR1, lambda: self._serving.reopen())
         plan.logs.open()
         plan.logs.attach(reactor)
         sockets = dict(adopt(given.sockets))
@@ -168,7 +170,6 @@ class _Worker:
 
     def _install_signals(self) -> None:
         on_signal(self.reactor, signal.SIGQUIT, self._graceful)
-        on_signal(self.reactor, signal.SIGUSR1, self._serving.reopen)
         on_signal(self.reactor, signal.SIGTERM, self._fast)
         on_signal(self.reactor, signal.SIGINT, self._fast)
 

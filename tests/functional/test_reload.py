@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import socket
+import time
 from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
@@ -233,6 +235,35 @@ class Masters(ReloadCase):
         self.assertFalse(new.exists())
         self.assertIn("exiting", self.prefix.log("other.log"))
         self.assertNotIn(f"{daemon.pid}#0: exiting", self.errors())
+
+    def test_logs_are_rotated_meanwhile(self) -> None:
+        """A worker that is being started when it is told to reopen its logs does so."""
+        daemon = self.begin()
+        current = [self.prefix.logs / name for name in ("access.log", "error.log")]
+        for number in range(8):
+            daemon.signal(signal.SIGHUP)
+            wait_until(lambda: f"] {daemon.pid}#0: reconfiguring" in self.errors(), 30, "HUP")
+            time.sleep(0.04 * number)  # somewhere in the life of the new one
+            for path in current:
+                path.rename(f"{path}.{number}")
+            daemon.signal(signal.SIGUSR1)
+            wait_until(lambda: all(path.exists() for path in current), 30, "new logs")
+            wait_until(lambda: self.settled(daemon), 30, "one worker")
+            wait_until(lambda: not self.renamed(daemon), 30, "end of the renamed ones")
+
+    def settled(self, daemon: Daemon) -> bool:
+        """Whether no reload is under way."""
+        found = descendants(daemon.pid)
+        return len(found) == self.workers and self.status()["workers"] == found
+
+    def renamed(self, daemon: Daemon) -> set[str]:
+        """Renamed logs that are open still."""
+        found = set()
+        for pid in (daemon.pid, *descendants(daemon.pid)):
+            for link in Path(f"/proc/{pid}/fd").iterdir():
+                with contextlib.suppress(OSError):
+                    found.add(os.path.basename(os.readlink(link)))
+        return {name for name in found if ".log." in name}
 
     def test_a_dead_worker_keeps_to_what_was_checked(self) -> None:
         """The file has changed and is wrong now; a second later there is a worker again."""
