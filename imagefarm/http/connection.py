@@ -416,6 +416,7 @@ class HttpConnection(Passing):
         )
         size = 0 if self._parser is None else self._parser.pending
         request = self._request(evolve(_NOTHING, head=error.head, size=size), None)
+        request.refusal = error.reason
         self._exchange = self._bodiless(request, keep=False)
         self._state = State.BUSY
         self._exchange.refuse(error.status)

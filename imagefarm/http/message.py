@@ -393,6 +393,8 @@ class Request:
     notes: list[tuple[str, str]] = field(factory=list)
     #: Whether an error was among it.
     explained: bool = False
+    #: Why it could not be read.
+    refusal: str = ""
     internal: bool = False
     redirects: int = 0
     #: The status that the error page being made answers with; None where none is made.

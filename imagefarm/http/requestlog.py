@@ -154,7 +154,9 @@ def explain(request: Request) -> None:
     """
     outcome = request.outcome
     where = getattr(request.location, "name", "")
-    if outcome.cache_status and not outcome.attempts:
+    if request.refusal:
+        text = f"client sent invalid request: {request.refusal}"
+    elif outcome.cache_status and not outcome.attempts:
         text = f"answered {outcome.status} from the cache"
     elif outcome.attempts and outcome.attempts[-1].status == outcome.status:
         last = printable(outcome.attempts[-1].address)

@@ -191,6 +191,16 @@ class ExplainedTests(StagedCase):
     def test_507_of_the_configuration(self) -> None:
         self.explain("/told", 507, 'answered 507 by the configuration of location "/told"')
 
+    def test_what_could_not_be_read(self) -> None:
+        for status, data in (
+            (501, b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n"),
+            (505, b"GET / HTTP/3.1\r\nHost: a\r\n\r\n"),
+        ):
+            answer = rawhttp.exchange(self.stage.port, data)
+            assert answer is not None
+            self.assertEqual(answer.status, status)
+            self.explained(answer, "client sent invalid request: ")
+
     def test_504_of_the_resizer(self) -> None:
         line = self.explain("/resize?src=/a.png&w=2900&fmt=webp", 504, "answered 504: the image")
         self.assertIn('request: "GET /resize?src=/a.png&w=2900&fmt=webp HTTP/1.1"', line)
