@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from tests.functional.test_commands import LARGE, QUICK_SECONDS, CommandCase, SlowDownload
+from tests.support import farm
 from tests.support.load import Answer, Load, make_body
 from tests.support.processes import (
     Daemon,
@@ -181,6 +182,15 @@ class ChangesOfSeveral(Changes):
     reloads = RELOADS
 
 
+def catches(pid: int, number: signal.Signals) -> bool:
+    """Whether the process has a handler for the signal."""
+    with contextlib.suppress(OSError):
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        caught = next(line for line in lines if line.startswith("SigCgt:")).split()[1]
+        return bool(int(caught, 16) >> (number - 1) & 1)
+    return False
+
+
 class Masters(ReloadCase):
     """What the master does about it."""
 
@@ -235,6 +245,19 @@ class Masters(ReloadCase):
         self.assertFalse(new.exists())
         self.assertIn("exiting", self.prefix.log("other.log"))
         self.assertNotIn(f"{daemon.pid}#0: exiting", self.errors())
+
+    def test_while_it_starts(self) -> None:
+        """HUP waits until the first workers serve; then there are others, and the pidfile."""
+        self.configure()
+        daemon = self.prefix.start("slave", ports=[], config="status.conf")
+        self.addCleanup(farm.end_farm, daemon)
+        wait_until(lambda: catches(daemon.pid, signal.SIGHUP), 30, "handler")
+        daemon.signal(signal.SIGHUP)
+        wait_until(lambda: f"] {daemon.pid}#0: reconfigured" in self.errors(), 30, "reload")
+        lines = [line for line in self.errors().splitlines() if f"{daemon.pid}#0: re" in line]
+        words = [line.rpartition(": ")[2] for line in lines]
+        self.assertEqual(words, ["ready", "reconfiguring", "reconfigured"])
+        self.assertEqual(self.pid_in(self.prefix.logs / "status.pid"), daemon.pid)
 
     def test_logs_are_rotated_meanwhile(self) -> None:
         """A worker that is being started when it is told to reopen its logs does so."""
