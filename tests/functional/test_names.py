@@ -148,11 +148,13 @@ class Names(StagedCase):
         return time.monotonic()
 
     def peers(self, load: Load, begin: float = 0.0, end: float = math.inf) -> set[str]:
-        """Who answered what was asked for between two moments."""
+        """Who answered what was asked for and answered between two moments."""
         return {
             answer.outcome.removeprefix("good ")
             for answer in load.answers
-            if begin < answer.asked < end and answer.outcome != "too many"
+            if begin < answer.asked
+            and answer.asked + answer.took < end
+            and answer.outcome != "too many"
         }
 
     def move(self, target: str, before: set[str], after: set[str]) -> None:
