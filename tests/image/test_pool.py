@@ -340,7 +340,9 @@ class Accidents(PoolCase):
         pool = self.running()
         lost, next_one = pool.submit(job("a")), pool.submit(job("b"))
         self.reactor.processes[0].end()
-        self.assertEqual(str(self.fails(lost, Failed)), "the image could not be made")
+        error = self.fails(lost, Failed)
+        self.assertEqual(str(error), "the image could not be made")
+        self.assertRegex(getattr(error, "detail", ""), r"^worker \d+ died of src=/a")
         self.reactor.advance(0)
         self.reactor.processes[1].ready()
         self.reactor.processes[1].answer()
@@ -379,7 +381,10 @@ class Accidents(PoolCase):
         self.reactor.advance(LIMITS.deadline - 1)
         self.fails(next_one, Overloaded)
         self.reactor.advance(GRACE)
-        self.assertEqual(str(self.fails(late, DeadlineExceeded)), "the image took longer than 5 s")
+        error = self.fails(late, DeadlineExceeded)
+        self.assertEqual(str(error), "the image took longer than 5 s")
+        (killed, *_) = self.reactor.processes
+        self.assertEqual(getattr(error, "detail", ""), f"worker {killed.pid} was killed")
         (process,) = self.reactor.processes
         self.assertEqual(process.told, ["KILL"])
         process.answer()  # it was about to

@@ -247,6 +247,27 @@ class Refusals(ServiceCase):
         (self.root / "sorry.png").unlink()
         self.assert_error(self.ask(b"src=none"), 404, b"there is no such source")
 
+    def test_why_is_told_of_what_is_500_or_more(self) -> None:
+        told: list[tuple[bytes, str, bool]] = []
+        self.service = ImageService(
+            [os.fsencode(self.root)], self.pool, self.limits,
+            report=lambda params, text, failure: told.append(
+                (params[b"QUERY_STRING"], text, failure is not None)
+            ),
+        )  # fmt: skip
+        late = DeadlineExceeded("too long")
+        late.detail = "worker 1 was killed"
+        for error in (Broken("b"), Overloaded("full"), ValueError("oh"), late):
+            self.patch(self.pool, "submit", lambda job, error=error: fail(error))
+            self.ask(b"src=a+b.jpg&w=9")
+        self.ask(b"src=none.jpg")
+        query = b"src=a+b.jpg&w=9"
+        self.assertEqual(told, [
+            (query, "answered 503: full", False),
+            (query, "the resizer failed", True),
+            (query, "answered 504: too long (worker 1 was killed)", False),
+        ])  # fmt: skip
+
     def test_our_own_mistakes_tell_nothing(self) -> None:
         self.pool.next = fail(RuntimeError("/etc/secret"))
         self.assert_error(self.ask(), 500, b"the image could not be made")
