@@ -84,6 +84,12 @@ class DashboardTests(StagedCase):
             names = [(name, tuple(sorted(labels.items()))) for name, labels, _ in some]
             self.assertEqual(len(names), len(set(names)))
 
+    def test_other_names_get_nothing(self) -> None:
+        """Whoever has a name lead to this address must not read along (DNS rebinding)."""
+        for host, status in (("localhost", 200), ("127.0.0.1:8091", 200), ("example.org", 403)):
+            answer = self.prefix.get("/?data", port=self.port, host=host)
+            self.assertEqual(answer.status, status, host)
+
     def test_an_instance_that_is_down(self) -> None:
         """It is told on the page and by the exit status, and the others are shown."""
         self.well()
