@@ -275,7 +275,9 @@ class Explainer:
         self._trace = Trace()
         http = loaded.root.blocks(rows.HTTP_BLOCK)
         if not any(block.blocks(rows.SERVER_BLOCK) for block in http):
-            raise Invalid('no "server" is defined')
+            raise Invalid(
+                'no "server" is defined: the configuration of a master or slave is needed'
+            )
         self._groups = [Groups.from_scope(block, Clock()) for block in http]
         self._zones = {name: z for block in http for name, z in zone_settings(block).items()}
         html = os.path.join(prefix, "html").encode("utf-8", "surrogateescape")
@@ -316,7 +318,7 @@ class Explainer:
         peer = Peer(
             question.client, 0, listener.listen.address, 1,
             ("TLSv1.3", "TLS_AES_256_GCM_SHA384") if secure else None,
-            url.hostname.encode() if secure else None,
+            url.hostname.encode() if secure else None, opened=time.time(),
         )  # fmt: skip
         head = RequestHead(
             question.method.encode(), target.encode("utf-8", "surrogateescape"), (1, 1),
