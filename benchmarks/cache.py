@@ -58,7 +58,7 @@ pid {pid};
 error_log {directory}/logs/{name}.error.log;
 events {{ worker_connections 2560; }}
 http {{
-    access_log off;
+    access_log {directory}/logs/{name}.access.log;
     keepalive_requests 10000000;
     fastcgi_cache_path {directory}/cache-{name} levels=1:2 use_temp_path=off
                        keys_zone=bench:200m inactive=7d;

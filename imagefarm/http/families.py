@@ -200,6 +200,8 @@ class Member:
     many: Final = True
     took: Final = 0.0
     kept: Final = None
+    named: Final = False
+    name = b""
     #: It is the same for all header blocks, and has no query.
     own: Final = False
     args: Final = b""

@@ -103,14 +103,14 @@ def memorable(response: Response) -> bool:
     assert response.kept is not None
     names = [name.lower() for name, _ in response.headers]
     return not has_marks(response.headers) and all(
-        names.count(name) <= 1 for name in response.kept.stamps
+        names.count(name) <= 1 for name in (*response.kept.stamps, response.named)
     )
 
 
 class Hit(Plan):
     """How to answer one request with one hit."""
 
-    __slots__ = ("_form", "_kept")
+    __slots__ = ("_form", "_kept", "name", "named")
 
     def __init__(
         self, request: Request, response: Response, framing: bytes, headers_at: HeadersAt
@@ -121,6 +121,10 @@ class Hit(Plan):
         places = {
             name: (number, form) for number, (name, form) in enumerate(self._kept.stamps.items())
         }
+        if response.named:
+            places[response.named] = (len(places), b"%b")
+        self.named = bool(response.named)
+        self.name = b""
         self._form = HitForm(request, response, places, framing)
 
     def holds(self, now: float) -> bool:
@@ -129,7 +133,8 @@ class Hit(Plan):
 
     def head(self, serializer: Serializer, now: float, keep: bool) -> bytes:
         """The head as it is now."""
-        return self._form.fill(serializer, now, keep, self._kept.numbers(now))
+        values = (*self._kept.numbers(now), self.name)
+        return self._form.fill(serializer, now, keep, values)
 
     @property
     def changed(self) -> float:
@@ -141,7 +146,7 @@ class Hit(Plan):
         """As a plan's."""
         started = occasion[4]
         request = super().replay(occasion)
-        fields = self._form.filled(started, self._kept.numbers(started))
+        fields = self._form.filled(started, (*self._kept.numbers(started), self.name))
         _complete(request.outcome, self._kept)
         request.outcome.response = evolve(self.response, headers=fields)
         return request
@@ -156,8 +161,8 @@ class HitMember:
     """How to answer with one hit of a family; ``body`` is all of it."""
 
     __slots__ = (
-        "_form", "_values", "args", "body", "family", "keep", "kept", "line", "memory", "own",
-        "target", "transfer", "uri",
+        "_form", "_values", "args", "body", "family", "keep", "kept", "line", "memory", "name",
+        "named", "own", "target", "transfer", "uri",
     )  # fmt: skip
 
     many: Final = True
@@ -172,6 +177,8 @@ class HitMember:
         self.memory = family.memory
         self.own = kept.by_block
         self.kept = kept
+        self.named = family.named
+        self.name = b""
         self.line = line
         self.target = target_of(line)
         self.uri, _, self.args = self.target.partition(b"?")
@@ -193,7 +200,7 @@ class HitMember:
         return self.body
 
     def _filling(self, now: float) -> tuple[Any, ...]:
-        return (self.kept.length, *self.kept.numbers(now), *self._values)
+        return (self.kept.length, *self.kept.numbers(now), self.name, *self._values)
 
     def head(self, serializer: Serializer, now: float, keep: bool) -> bytes:
         """The head as it is now."""
@@ -221,7 +228,7 @@ class HitFamily:
 
     __slots__ = (
         "_alike", "_asking", "_by_query", "_deciding", "_forms", "_shelf", "captures", "keep",
-        "memory", "request", "transfer",
+        "memory", "named", "request", "transfer",
     )  # fmt: skip
 
     def __init__(self, request: Request, response: Response) -> None:
@@ -230,6 +237,7 @@ class HitFamily:
         self._shelf = response.kept.shelf
         self._by_query = bool(request.args)
         self.captures = response.alike.captures
+        self.named = bool(response.named)
         self.request = request
         self.transfer = request.transfer
         self.keep = not response.close
@@ -294,7 +302,8 @@ class HitFamily:
 
 
 def _places(response: Response, kept: Kept) -> Places | None:
-    """Where in a head the values go: the length, the numbers of ``stamps``, those of the fields.
+    """Where in a head the values go: the length, the numbers of ``stamps``, the request id, those
+    of the fields.
 
     None if that can't be told.
     """
@@ -305,9 +314,13 @@ def _places(response: Response, kept: Kept) -> Places | None:
     if not _NEVER.isdisjoint(kept_names) or len(kept_names) > MAX_FIELDS:
         return None
     places = {name: (number, form) for number, (name, form) in enumerate(kept.stamps.items(), 1)}
-    ours = {*places, *_DECIDING, *(_TIMED if renews(response) else ())}
+    ours = {*places, *_DECIDING, *(_TIMED if renews(response) else ()), response.named}
     first = len(places) + 1
-    for number, name in enumerate(kept_names, first):
+    if response.named in kept_names:
+        return None
+    if response.named:
+        places[response.named] = (first, b"%b")
+    for number, name in enumerate(kept_names, first + 1):
         if name in names and name not in ours:
             places[name] = (number, b"%b")
     return places

@@ -194,8 +194,10 @@ class Response:
     alike: Alike | None = None
     #: What an upstream sent, if it came whole with its head (`relays.Source`).
     source: Any = None
-    #: The cache's word for it, where it is a hit that may be remembered.
+    #: The cache's word for it, where it is a hit that may be remembered; and the field of it that
+    #: is the request id, by its name in lower case.
     kept: Kept | None = None
+    named: bytes = b""
 
 
 @frozen

@@ -40,6 +40,9 @@ class Plan:
 
     many: Final = False
     took: Final = 0.0
+    #: Whether a field is the request id, which is to be set as ``name`` before `head` is called.
+    named = False
+    name = b""
 
     def __init__(
         self, request: Request, response: Response, framing: bytes, headers_at: HeadersAt

@@ -276,6 +276,7 @@ class Relaying:
 
     many: Final = True
     kept: Final = None
+    named: Final = False
     args: Final = b""
     # As an exchange: one that waits for the application.
     body: Final = None

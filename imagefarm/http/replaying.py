@@ -97,6 +97,8 @@ class Replaying(Waiting):
             and transfer.keepalive_timeout > 0
             and now - self.opened <= transfer.keepalive_time
         )
+        if plan.named:
+            plan.name = name = name or fresh_id()
         head = plan.head(factory.serializer, now, keep)
         self.transport.write(head + body)
         if plan.kept is not None:

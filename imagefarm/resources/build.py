@@ -178,7 +178,7 @@ class Builder:
 
         in_server = name == "server"
         content = self._content(scope)
-        keeps = isinstance(content, CachingHandler)
+        keeps, told = isinstance(content, CachingHandler), next(_named_fields(scope), b"")
         symlinks, trusted = scope[rows.DISABLE_SYMLINKS]
         self._built[scope] = location = Location(
             name=name,
@@ -216,7 +216,8 @@ class Builder:
             trusted_id=scope[REQUEST_ID_FROM],
             plannable=(content is static.serve or keeps) and _plannable(scope),
             keeps=keeps,
-            relayable=isinstance(content, ProxyPass) and _plannable(scope),
+            named_field=told,
+            relayable=isinstance(content, ProxyPass) and not told and _plannable(scope),
         )
         return location
 
@@ -288,6 +289,27 @@ def _flatten(lines: tuple[tuple[Template, ...], ...]) -> tuple[Template, ...]:
     return tuple(template for line in lines for template in line)
 
 
+def _named_fields(scope: Scope) -> Iterator[bytes]:
+    for rule in scope.all(headers.ADD_HEADER):
+        if Stability.NAME in stabilities_of(rule.value):
+            yield rule.name.lower()
+
+
+def _fixed_heads(scope: Scope) -> bool:
+    """Whether ``add_header`` adds the same each time, but for the request id.
+
+    That has to be a field of its own, and ours: not what a client says.
+    """
+    named = 0
+    for rule in scope.all(headers.ADD_HEADER):
+        needs = stabilities_of(rule.value)
+        if needs == {Stability.NAME} and len(rule.value.parts) == 1:
+            named += 1
+        elif not needs <= _OF_HEADS:
+            return False
+    return not named or (named == 1 and scope[REQUEST_ID_FROM] is None)
+
+
 def _plannable(scope: Scope) -> bool:
     """Whether answers here may be remembered by their target (`http.plans`).
 
@@ -298,7 +320,7 @@ def _plannable(scope: Scope) -> bool:
     templates = [scope[rows.ROOT], scope[rows.ALIAS], expires.template]
     return (
         all(template is None or template.constant is not None for template in templates)
-        and all(stabilities_of(rule.value) <= _OF_HEADS for rule in scope.all(headers.ADD_HEADER))
+        and _fixed_heads(scope)
         and expires.template is None
         and not any(rule.name.lower() in _TIMED for rule in scope.all(headers.ADD_HEADER))
         and not _access_rules(scope)

@@ -411,6 +411,8 @@ def _trim(request: Request, response: Response) -> None:
 def _plan(request: Request, response: Response, *, special: bool) -> None:
     """Say how ``response`` may be remembered."""
     location: Location = request.location
+    if location.named_field:
+        return  # another one each time: that is for hits only
     response.headers_at = renewed(response, location.filters.expires)
     usual = response.status == 200 and not special
     response.shared = usual and not _compressible(response, location)
@@ -423,6 +425,7 @@ def _plan_kept(request: Request, response: Response) -> None:
     location: Location = request.location
     response.headers_at = renewed(response, location.filters.expires)
     response.shared = response.status == 200 and not _compressible(response, location)
+    response.named = location.named_field
     if response.shared:
         response.alike = alike_kept(request, response)
 

@@ -120,6 +120,8 @@ class Location:
     #: Whether the content may come from a cache, which knows what decides: ``plannable`` is
     #: then about all that comes before.
     keeps: bool = False
+    #: The field in which ``add_header`` tells the request id, in lower case.
+    named_field: bytes = b""
 
     def witness(self, request: Request, path: bytes, found: Identity | None) -> None:
         """Note that a file had a say in the answer to ``request``, and what it was."""

@@ -414,6 +414,38 @@ class HitsTests(SynchronousTestCase):
         asked = [*whole, *special, chosen, head]
         self.assertEqual(self.served(http, asked, asked), [True] * 7)
 
+    def test_the_request_id_is_a_new_one_each_time(self) -> None:
+        """In the answer and in the log, whatever else of the hit is remembered."""
+        base = Path(tempfile.mkdtemp(prefix="hits-"))
+        self.addCleanup(shutil.rmtree, base, ignore_errors=True)
+        world, plans = World(base), Plans()
+        self.patch(FastCGIPass, "__call__", lambda _, asked: world.answer(asked))
+        log = "log_format ids '$request_id $sent_http_x_name'; log_format id '$request_id';"
+        access = "access_log PREFIX/logs/a.log ids; access_log PREFIX/logs/b.log id;"
+        http = [log, access, "add_header X-Name $request_id;"]
+        server = Cached(
+            base, configuration(base, base, http, "$uri", []), lambda: time.time() + 100.0, plans
+        )
+        self.addCleanup(server.close)
+        self.addCleanup(server.zone.stop)
+        asked = [
+            request(b"/c/a.jpg", b"GET", b"1.1", b"h", []),
+            request(b"/c/ab.jpg", b"GET", b"1.1", b"h", []),
+            request(b"/c/a.jpg", b"GET", b"1.1", b"h", [b"If-None-Match: *"]),
+        ]
+        told = []
+        for data in asked * 5:
+            head = server.send(0, data).decode()
+            told.append(head.split("X-Name: ")[1].split("\r\n")[0])
+        self.assertEqual(len(set(told)), 15)
+        self.assertNotIn("\x01", "".join(told))
+        found = [plans.find(data, data.index(b"\r\n"), time.time() + 100.0) for data in asked]
+        self.assertNotIn(None, found)
+        one, other = server.log()
+        self.assertEqual(one.split()[:2], ["a.log" + told[0], told[0]])
+        self.assertEqual(one.split()[2:], [name for name in told[1:] for _ in range(2)])
+        self.assertEqual(other.removeprefix("b.log").split(), told)
+
     def test_a_second_variant_is_remembered(self) -> None:
         asked = [
             request(b"/v/a.jpg", b"GET", b"1.1", b"h", [b"Accept: image/" + kind])
@@ -436,5 +468,6 @@ class HitsTests(SynchronousTestCase):
         for http, key in (
             ([], "$remote_addr$uri"), (["fastcgi_cache_bypass $connection_requests;"], "$uri"),
             (["add_header X-Time $msec;"], "$uri"),
+            (["add_header X-Name $request_id; request_id_from X-Request-ID;"], "$uri"),
         ):  # fmt: skip
             self.assertEqual(self.served(http, asked, asked, key), [False], (http, key))
