@@ -7,6 +7,7 @@ the logs of all processes that it went through.
 
 from __future__ import annotations
 
+import codecs
 from typing import Any, Final, Protocol
 
 from attrs import frozen
@@ -22,6 +23,8 @@ _log: Final = Logger(namespace="imagefarm.request")
 LEVELS: Final = ("debug", "info", "notice", "warn", "error", "crit", "alert", "emerg")
 RANKS: Final = {name: rank for rank, name in enumerate(LEVELS)}
 _ERROR: Final = RANKS["error"]
+#: Looked up now: it is a file, and a line may be about there being no descriptor left.
+_escape: Final = codecs.getencoder("unicode_escape")
 #: The most characters that a line has of a client's words, each: what follows must fit in.
 MAX_FIELD: Final = 1024
 
@@ -39,7 +42,7 @@ _LEVELS: Final = {
 
 def printable(value: bytes) -> str:
     """Bytes from the wire as log text; control characters and non-ASCII as ``\\xXX``."""
-    return value.decode("latin-1").encode("unicode_escape").decode("ascii")
+    return _escape(value.decode("latin-1"))[0].decode("ascii")
 
 
 def quotable(value: bytes | None) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import _socket
 import fcntl
+import math
 import os
 import socket
 import struct
@@ -325,6 +326,7 @@ class DirectPort(tcp.Port):
     transport = DirectServer
     _expected = 1
     _full = 0
+    _complained = -math.inf
 
     def read_ready(self) -> None:
         """The loop: somebody connects. Never raises (`process.loop`)."""
@@ -351,7 +353,8 @@ class DirectPort(tcp.Port):
                 return
             except ConnectionAbortedError:
                 continue
-            except OSError:
+            except OSError as error:
+                self._complain(error)
                 tcp.Port.doRead(self)  # out of descriptors: Twisted knows what to do
                 return
             protocol = factory.buildProtocol(ClientAddress(client[0], client[1]))
@@ -366,6 +369,16 @@ class DirectPort(tcp.Port):
         self._full += 1
         if self._full >= _FULL_TURNS:
             self._expected, self._full = min(2 * self._expected, ACCEPTS), 0
+
+    def _complain(self, error: OSError) -> None:
+        """nginx's line (``ngx_event_accept``), once a second."""
+        now = self.reactor.seconds()
+        if now - self._complained >= 1:
+            self._complained = now
+            _log.critical(
+                "accept4() failed ({number}: {reason})",
+                number=error.errno, reason=error.strerror, severity="crit",
+            )  # fmt: skip
 
 
 class DirectUnixServer(Accepted, unix.Server):

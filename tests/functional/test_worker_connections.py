@@ -12,7 +12,7 @@ PLACES = 20
 CONFIGURATION = """
 error_log  logs/error.log warn;
 pid        logs/status.pid;
-worker_rlimit_nofile 64;
+worker_rlimit_nofile {files};
 events {{ worker_connections {places}; }}
 http {{
     access_log off;
@@ -33,6 +33,7 @@ class ConnectionsCase(CommandCase):
 
     #: What the configuration says for `PLACES`.
     limit = PLACES
+    files = 64
 
     def serve(self) -> Daemon:
         return self.start("slave", config="status.conf")
@@ -44,7 +45,10 @@ class ConnectionsCase(CommandCase):
         self.prefix.write(
             "status.conf",
             CONFIGURATION.format(
-                places=self.limit, port=self.port, upstream=self.upstream.getsockname()[1]
+                places=self.limit,
+                files=self.files,
+                port=self.port,
+                upstream=self.upstream.getsockname()[1],
             ),
         )
         self.daemon = self.serve()
@@ -123,3 +127,30 @@ class Connections(ConnectionsCase):
             f"[warn] {PLACES} worker_connections exceed open file resource limit: 19",
             checked.stderr,
         )
+
+
+class Descriptors(ConnectionsCase):
+    """Fewer than there may be connections."""
+
+    limit = 512
+    files = 40
+
+    def test_out_of_them(self) -> None:
+        """A file that can't be opened is 500, as in nginx; until there is room again."""
+        self.begin()
+        served = self.connect(rawhttp.request("/a.txt"))
+        self.assertEqual(self.status(served), 200)
+        others = [self.connect(b"") for _ in range(self.files)]
+        (worker,) = descendants(self.daemon.pid)
+        self.errors(f"[crit] {worker}#0: accept4() failed (24: Too many open files)\n")
+        served.sock.sendall(rawhttp.request("/a.txt"))
+        self.assertEqual(self.status(served), 500)
+        self.errors(f'open() "{self.images}/a.txt" failed (24: Too many open files), client: ')
+        for reader in others:
+            reader.sock.close()
+
+        def room() -> bool:
+            return self.status(self.connect(rawhttp.request("/a.txt"))) == 200
+
+        wait_until(room, 30, "room for one more")
+        self.assertNotIn("Traceback", self.prefix.log("error.log"))
