@@ -35,6 +35,8 @@ _FINAL: Final = 1
 _MUST_REVALIDATE: Final = 2
 _PREFIX = struct.Struct(">4sI")
 _FIXED = struct.Struct(">HHHIQdddddddQIHHHHHI")
+_START = struct.Struct(">4sIHHHIQ")
+_WHOLE = struct.Struct(">4sIHHHIQdddddddQIHHHHHI")
 #: The number of bytes from which `block_length` can tell the rest.
 PREFIX_LENGTH: Final = _PREFIX.size + _FIXED.size
 
@@ -125,8 +127,7 @@ def lengths(data: bytes) -> tuple[int, int]:
     """
     if len(data) < PREFIX_LENGTH:
         raise TruncatedEntry(PREFIX_LENGTH)
-    magic, _ = _PREFIX.unpack_from(data)
-    version, _, _, block, body, *_ = _FIXED.unpack_from(data, _PREFIX.size)
+    magic, _, version, _, _, block, body = _START.unpack_from(data)
     if magic != MAGIC or version != VERSION:
         raise CorruptEntry("not a cache file of this version")
     if not PREFIX_LENGTH <= block <= MAX_BLOCK:
@@ -142,18 +143,17 @@ def decode(data: bytes) -> tuple[Entry, int]:
     length, body_length = lengths(data)
     if len(data) < length:
         raise TruncatedEntry(length)
-    _, crc = _PREFIX.unpack_from(data)
-    if zlib.crc32(memoryview(data)[_PREFIX.size : length]) != crc:
-        raise CorruptEntry("the header block's checksum does not match")
     (
-        _, flags, status, _, _, stored, expires, date, last_modified, revalidate, on_error,
+        _, crc, _, flags, status, _, _, stored, expires, date, last_modified, revalidate, on_error,
         requested, rate, *sizes,
-    ) = _FIXED.unpack_from(data, _PREFIX.size)  # fmt: skip
+    ) = _WHOLE.unpack_from(data)  # fmt: skip
+    if zlib.crc32(data[_PREFIX.size : length]) != crc:
+        raise CorruptEntry("the header block's checksum does not match")
     if PREFIX_LENGTH + sum(sizes) != length:
         raise CorruptEntry("the parts do not add up")
     parts, start = [], PREFIX_LENGTH
     for size in sizes:
-        parts.append(data[start : start + size])
+        parts.append(data[start : start + size] if size else b"")
         start += size
     key, variant, vary, etag, source, identity, fields = parts
     lines = fields.split(b"\n") if fields else []
