@@ -42,12 +42,13 @@ def open_source(root: bytes, src: bytes) -> int:
     Raises `NotFound` where there is no regular file, `Forbidden` where the name leads out of
     the root or the file must not be read. The reasons name no path.
     """
+    name = _join(root, src)
     try:
-        named = os.open(_join(root, src), os.O_PATH | os.O_CLOEXEC)
+        named = os.open(name, os.O_PATH | os.O_CLOEXEC)
     except OSError as error:
         raise _refusal(error) from None
     try:
-        _require_regular_below(root, named)
+        _require_regular_below(root, name, named)
         # O_NONBLOCK: should it be exchanged for a FIFO that waits, nothing hangs.
         again = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
         return os.open(b"/proc/self/fd/%d" % named, again)
@@ -59,12 +60,13 @@ def open_source(root: bytes, src: bytes) -> int:
 
 def stat_source(root: bytes, src: bytes) -> Identity:
     """The identity of a source, under the same rules. Raises as `open_source` does."""
+    name = _join(root, src)
     try:
-        named = os.open(_join(root, src), os.O_PATH | os.O_CLOEXEC)
+        named = os.open(name, os.O_PATH | os.O_CLOEXEC)
     except OSError as error:
         raise _refusal(error) from None
     try:
-        found = _require_regular_below(root, named)
+        found = _require_regular_below(root, name, named)
         if not os.access(b"/proc/self/fd/%d" % named, os.R_OK, effective_ids=True):
             raise Forbidden("the source must not be read")
     finally:
@@ -76,12 +78,14 @@ def _join(root: bytes, src: bytes) -> bytes:
     return root.rstrip(b"/") + src
 
 
-def _require_regular_below(root: bytes, named: int) -> os.stat_result:
+def _require_regular_below(root: bytes, name: bytes, named: int) -> os.stat_result:
     found = os.fstat(named)
-    real_root = os.path.realpath(root).rstrip(b"/") + b"/"
     where = os.readlink(b"/proc/self/fd/%d" % named)
-    if not (where + b"/").startswith(real_root):
-        raise Forbidden("the source lies outside the image root")
+    # The file is where its name says, so no link is on the way to it, nor to the root.
+    if where != name:
+        real_root = os.path.realpath(root).rstrip(b"/") + b"/"
+        if not (where + b"/").startswith(real_root):
+            raise Forbidden("the source lies outside the image root")
     if not stat.S_ISREG(found.st_mode):
         raise NotFound("there is no such source")
     if found.st_size == 0:
