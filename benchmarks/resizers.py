@@ -79,10 +79,10 @@ worker_processes 1;
 events {{ worker_connections 512; }}
 http {{
     access_log off;
-    upstream responder {{ server 127.0.0.1:{backend}; keepalive {kept}; }}
+    upstream responder {{ server 127.0.0.1:{backend}; {kept} }}
     server {{
         listen 127.0.0.1:{port};
-        location / {{ fastcgi_pass responder; fastcgi_keep_conn on; {more} }}
+        location / {{ fastcgi_pass responder; {more} }}
     }}
 }}
 """
@@ -110,9 +110,11 @@ def ours(where: Path, images: Path, reuse: bool) -> Iterator[Resizer]:
     """Our master before our resizer; ``reuse`` keeps decoded pictures, as is the default."""
     _site(where)
     port, backend = free_ports(2)
-    include = f"include {where}/conf/fastcgi.conf;"
+    include = f"include {where}/conf/fastcgi.conf; fastcgi_keep_conn on;"
     master = where / "conf/master.conf"
-    master.write_text(_MASTER.format(port=port, backend=backend, kept=8, more=include))
+    master.write_text(
+        _MASTER.format(port=port, backend=backend, kept="keepalive 8;", more=include)
+    )
     resizer = where / "conf/resizer.conf"
     more = "" if reuse else "intermediates 0;"
     resizer.write_text(_RESIZER.format(port=backend, images=images, workers=WORKERS, more=more))
@@ -145,8 +147,8 @@ def gd(where: Path, images: Path, peers: Path, reuse: bool) -> Iterator[Resizer]
         f" fastcgi_param SCRIPT_FILENAME {where}/resize.php;"
     )
     config = where / "conf/nginx.conf"
-    # A kept connection holds a child of php-fpm.
-    config.write_text(_MASTER.format(port=port, backend=backend, kept=WORKERS, more=more))
+    # No connection is kept: it would hold a child of php-fpm, and others would wait for it.
+    config.write_text(_MASTER.format(port=port, backend=backend, kept="", more=more))
     with ExitStack() as stack:
         fpm = start_php_fpm(php_fpm(), where, backend, WORKERS)
         stack.callback(fpm.stop)
