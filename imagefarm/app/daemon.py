@@ -15,6 +15,7 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList
 
 from imagefarm.http.transport import LEAN
+from imagefarm.image.channel import Channel
 from imagefarm.process.child import supervision
 from imagefarm.process.console import detach
 from imagefarm.process.listening import Change, Listening
@@ -132,7 +133,7 @@ class DaemonService(Service):
             ready.addErrback(lambda failure: give_up(self._reactor, failure))
             return
         assert self._serving is not None
-        streamline(self._reactor, LEAN)
+        streamline(self._reactor, (*LEAN, Channel))
         self._write_pidfile()
         self._serving.start(self._change.sockets)
         self._listening.close(unlink=False)  # the work has its own descriptors of them

@@ -13,6 +13,7 @@ from attrs import define, field, frozen
 from twisted.internet.defer import Deferred, maybeDeferred
 
 from imagefarm.http.transport import LEAN
+from imagefarm.image.channel import Channel
 from imagefarm.process.board import Board
 from imagefarm.process.child import Supervision
 from imagefarm.process.children import LAST_WORDS
@@ -158,7 +159,7 @@ class _Worker:
         )
         supervision = Supervision()
         supervision.watch(reactor, self._orphaned)
-        streamline(reactor, LEAN)
+        streamline(reactor, (*LEAN, Channel))
         self._serving.start(sockets)
         for sock in sockets.values():
             sock.close()  # the work has its own descriptors of them

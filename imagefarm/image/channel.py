@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from twisted.internet.interfaces import IReadDescriptor
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+_log: Final = Logger(namespace="imagefarm.image")
 #: Bytes of an answer that may lie between worker and parent, where the system allows as many.
 BUFFER = 1 << 20
 #: Bytes that are read at a time, into a buffer that stays.
@@ -61,6 +63,13 @@ class Channel:
     def fileno(self) -> int:
         """`IReadDescriptor`."""
         return self._ours.fileno()
+
+    def read_ready(self) -> None:
+        """The loop: the worker says something. Never raises (`process.loop`)."""
+        try:
+            self.doRead()
+        except Exception:
+            _log.failure("while reading from a worker")
 
     def doRead(self) -> None:
         """`IReadDescriptor`."""

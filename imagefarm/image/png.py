@@ -24,7 +24,7 @@ _FILTERS = {0: None, 1: (1, 0), 2: (0, 1)}
 #: Bytes of pixels that are worked on at a time, and longest chunk of them.
 _STRIP = 1 << 18
 #: So many rows, from the middle, say which filter is the better one.
-_SAMPLE = 48
+_SAMPLE = 24
 
 
 def write(out: BinaryIO, image: Image.Image, kept: Mapping[str, bytes]) -> None:

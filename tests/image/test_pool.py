@@ -14,6 +14,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from imagefarm.image.channel import Channel
 from imagefarm.image.errors import Broken, DeadlineExceeded, Expensive, Failed, Overloaded
 from imagefarm.image.formats import Format, Offer
 from imagefarm.image.job import Decoder, Job, Message, Rendered, error_message, read_job
@@ -449,6 +450,20 @@ class Accidents(PoolCase):
         self.assertNoResult(done)
         self.reactor.processes[0].answer()
         self.successResultOf(done)
+
+    def test_the_loop_survives_our_own_mistakes(self) -> None:
+        def broken(data: memoryview) -> None:
+            raise LookupError("a mistake")
+
+        reactor = FakeReactor()
+        channel = Channel(reactor, broken)
+        channel.theirs.send(b"something")
+        channel.read_ready()
+        self.assertEqual(len(self.flushLoggedErrors(LookupError)), 1)
+        channel.theirs.close()
+        channel.read_ready()
+        self.assertEqual(reactor.readers, [], "its end is known")
+        channel.drain()
 
 
 class Cancelling(PoolCase):
