@@ -174,7 +174,7 @@ def thumbor(where: Path, images: Path, peers: Path, reuse: bool) -> Iterator[Res
     try:
         yield Resizer("thumbor", port, [daemon.started()], _thumbor)
     finally:
-        daemon.stop()
+        daemon.kill()  # asked to end, it would leave its processes behind
 
 
 @contextmanager
