@@ -16,7 +16,8 @@ from tests.support.stages import StagedCase
 LINE = re.compile(
     r'(?P<addr>\S+) - (?P<user>\S+) \[(?P<time>[^]]+)\] "(?P<request>[^"]*)" '
     r'(?P<status>\d{3}) (?P<bytes>\d+) "(?P<referer>[^"]*)" "(?P<agent>[^"]*)" '
-    r'"(?P<forwarded>[^"]*)" (?P<took>\d+\.\d{3}) (?P<peer>.+) (?P<peertook>.+) (?P<cache>\S+)'
+    r'"(?P<forwarded>[^"]*)" (?P<took>\d+\.\d{3}) (?P<peer>.+) (?P<peertook>.+) (?P<cache>\S+) '
+    r"(?P<id>[0-9a-f]{32})"
 )
 
 
@@ -155,5 +156,5 @@ class AccessLog(StagedCase):
         wait_until(lambda: logs.stat().st_size > before, 30, "line")
         line = logs.read_text()[before:]
         self.assertIn('"GET /page.html?slave HTTP/1.1" 200 ', line)
-        self.assertTrue(line.endswith('"192.0.2.1, 127.0.0.1"\n'), line)
+        self.assertRegex(line, r'"192\.0\.2\.1, 127\.0\.0\.1" [0-9a-f]{32}\n\Z')
         self.assertEqual(line.count("\n"), 1)
