@@ -36,19 +36,33 @@ class Accounts:
     def repeated(self, plan: Repeated, key: Hashable, occasion: Occasion, facts: Facts) -> None:
         """`account`, with lines that are made but for the time and the ``facts``."""
         memory = plan.memory
-        known: tuple[Lines, Cell] | None = memory.get(key)
+        known: tuple[Lines | None, Cell] | None = memory.get(key)
         if known is None:
-            request = plan.replay(occasion)
-            cell = self._meter(request).cell(request.outcome.status)
-            lines = lines_of(request, facts[6], one_of_many=plan.many)
-            if lines is None:
-                _count(cell, plan.took, facts)
-                return
-            if len(memory) >= MAX_CLIENTS:
-                memory.clear()
-            known = memory[key] = lines, cell
-        _count(known[1], plan.took, facts)
-        known[0].write(facts)
+            known = self._known(plan, occasion, facts)
+            if known[0] is not None:
+                if len(memory) >= MAX_CLIENTS:
+                    memory.clear()
+                memory[key] = known
+        lines, cell = known
+        # `Meter.count` of what takes no time worth measuring, unless it says so.
+        took = plan.took
+        if took:
+            cell[bucket(took)] += 1
+            cell[SECONDS] += took
+        else:
+            cell[0] += 1
+        cell[RECEIVED] += facts[4]
+        cell[SENT] += facts[3]
+        if lines is not None:
+            lines.write(facts)
+
+    def _known(
+        self, plan: Repeated, occasion: Occasion, facts: Facts
+    ) -> tuple[Lines | None, Cell]:
+        """The lines, None where they are made, and written, each time; and where to count."""
+        request = plan.replay(occasion)
+        cell = self._meter(request).cell(request.outcome.status)
+        return lines_of(request, facts[6], one_of_many=plan.many), cell
 
     def _meter(self, request: Request) -> Meter:
         name = request.server.name
@@ -56,14 +70,3 @@ class Accounts:
         if meter is None:
             meter = self.meters[name] = Meter()
         return meter
-
-
-def _count(cell: Cell, took: float, facts: Facts) -> None:
-    """`Meter.count` of what was repeated; that takes no time worth measuring, or says it."""
-    if took:
-        cell[bucket(took)] += 1
-        cell[SECONDS] += took
-    else:
-        cell[0] += 1
-    cell[RECEIVED] += facts[4]
-    cell[SENT] += facts[3]
