@@ -25,12 +25,16 @@ from .totals import Figures, figures, fold, latest
 LOOK: Final = 0.1
 #: How long it waits for workers that are too busy to answer, in seconds. What they have written
 #: last is told instead.
-PATIENCE: Final = 1.0
+PATIENCE: Final = 2.0
+#: Seconds after which a worker that has written nothing is said to hang; nobody waits for it.
+HANGS: Final = 5.0
 #: Seconds between two times that a worker writes down what it has unasked: so much is lost of
 #: what one has counted that is killed.
 UNASKED: Final = 1.0
-#: Nor does that take more than this share of its time.
+#: Nor does that take more than this share of its time, but for `RARELY`.
 SHARE: Final = 0.01
+#: The longest time between two in seconds, whatever they cost.
+RARELY: Final = 3.0
 
 _log: Final = Logger(namespace="imagefarm.status")
 
@@ -112,7 +116,12 @@ class Instance:
             answer.callback(self._compose(Snapshot({}, {}, ()), self._document()))
             return
         found = ledger.read()
-        waiting = any(page.answers < asked for page in found.pages if not page.own)
+        since = self._clock() - HANGS
+        waiting = any(
+            page.answers < asked and page.document["written"] > since
+            for page in found.pages
+            if not page.own
+        )
         if waiting and self._reactor.seconds() < until:
             self._reactor.callLater(LOOK / 8, partial(self._gather, ledger, asked, until, answer))
             return
@@ -129,7 +138,7 @@ class Instance:
             begun = time.perf_counter()
             self._write(ledger, self._document(), asked)
             self._answered, self._written = asked, now
-            self._rest = max(UNASKED, (time.perf_counter() - begun) / SHARE)
+            self._rest = min(max(UNASKED, (time.perf_counter() - begun) / SHARE), RARELY)
         self._timer = self._reactor.callLater(LOOK, self._look)
 
     @staticmethod
@@ -196,10 +205,6 @@ class Instance:
             found.append(_process(document["pid"], about, document["descriptors"]))
             found += [_process(process["pid"], process) for process in document["processes"]]
         return found
-
-
-#: Seconds after which a worker that has written nothing is said to hang.
-HANGS: Final = 10.0
 
 
 def _process(pid: int, about: Mapping[str, Any], descriptors: int | None = None) -> dict[str, Any]:

@@ -113,6 +113,10 @@ class InstanceTests(SynchronousTestCase):
         self.clock.pump([LOOK] * (round(PATIENCE / LOOK) + 1))
         self.assertEqual(self.successResultOf(told)["n"], 5)
 
+    def test_nor_for_one_that_hangs(self) -> None:
+        self.ledger.others = [(other(5, 1000.0 - HANGS), 0)]
+        self.assertEqual(self.successResultOf(self.instance.report())["n"], 5)
+
     def test_processes(self) -> None:
         late = 1000.0 - HANGS - 1
         self.ledger.parent = {"pid": 0, "supervisor": 0, "since": 400.0, "errors": []}
