@@ -13,8 +13,9 @@ from zope.interface import implementer
 
 from .totals import MAX_ERRORS
 
-#: The longest message in characters: more is in the error log.
-MAX_TEXT: Final = 400
+#: The longest message in characters: room for a request and, at its end, its id. More is in the
+#: error log.
+MAX_TEXT: Final = 800
 
 _LEVELS: Final = {LogLevel.error: "error", LogLevel.critical: "crit"}
 _WANTED: Final = frozenset({"error", "crit", "alert", "emerg"})
@@ -32,7 +33,7 @@ class Recent:
     ) -> None:
         self._clock = clock
         self._told = told
-        self._kept: deque[list[Any]] = deque(maxlen=MAX_ERRORS)
+        self._kept: deque[tuple[float, str, str]] = deque(maxlen=MAX_ERRORS)
 
     def __call__(self, event: LogEvent) -> None:
         """Of twisted.logger."""
@@ -48,11 +49,12 @@ class Recent:
     def write(self, level: str, message: str) -> None:
         """One message."""
         if level in _WANTED:
-            text = message[:MAX_TEXT]
-            self._kept.append([round(self._clock(), 3), level, os.getpid(), text])
+            # Requests for what is not there come by the thousand: the rest is for `report` to do.
+            self._kept.append((self._clock(), level, message))
             if self._told is not None:
                 self._told()
 
     def report(self) -> list[list[Any]]:
         """Seconds since the epoch, level, process, message; the last one last."""
-        return list(self._kept)
+        own = os.getpid()
+        return [[round(when, 3), level, own, text[:MAX_TEXT]] for when, level, text in self._kept]
