@@ -370,6 +370,24 @@ class HitsTests(SynchronousTestCase):
         script = [event for asked, change in parts for event in (*asked, change)]
         self.play(http, key, locations, script)
 
+    def test_what_ends_a_hit(self) -> None:
+        """Each thing alone, after which nothing of what is remembered may be said."""
+        http = ["fastcgi_cache_follow_source ROOT;"]
+        one = (0, request(b"/c/a.jpg", b"GET", b"1.1", b"h", []), 4)
+        part = (0, request(b"/c/a.jpg", b"GET", b"1.1", b"h", [b"Range: bytes=0-3"]), 3)
+        chosen = [
+            (0, request(b"/v/a.jpg", b"GET", b"1.1", b"h", [b"Accept: image/" + kind]), 3)
+            for kind in (b"webp", b"avif")
+        ]
+        happening: list[Any] = [("harm", kind, n) for kind in MISCHIEF for n in (0, 1, 2)]
+        happening += [("purge", "key", "/c/a.jpg", soft) for soft in (False, True)]
+        happening += [("purge", "prefix", "/", soft) for soft in (False, True)]
+        happening += [("purge", "source", "a.jpg", soft) for soft in (False, True)]
+        happening += [("change", "a.jpg"), 11.0, 29.5, 31.0, -100.0]
+        for event in happening:
+            again = [one, part, *reversed(chosen)]
+            self.play(http, "$uri", [], [one, part, *chosen, event, *again])
+
     def test_version_is_part_of_the_meaning(self) -> None:
         """As for files: what keeps an HTTP/1.1 connection closes an HTTP/1.0 one."""
         new = request(b"/q?w=1", b"GET", b"1.1", b"h", [])
