@@ -47,7 +47,6 @@ class Prefix:
             ("127.0.0.1:9000", f"127.0.0.1:{self.ports.fastcgi}"),
         )
         self.edit("slave.conf", ("127.0.0.1:8081", f"127.0.0.1:{self.ports.slave1}"))
-        self.edit("resize.conf", ("127.0.0.1:9000", f"127.0.0.1:{self.ports.fastcgi}"))
         self.edit("resizer.conf", ("127.0.0.1:9000", f"127.0.0.1:{self.ports.fastcgi}"))
         self.edit(
             "farm.conf",
