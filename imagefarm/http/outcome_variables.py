@@ -11,7 +11,7 @@ from typing import Final
 from imagefarm.config.variables import Getter, encode
 
 from .lookup import Lookup, Stability, Variable, field
-from .message import Attempt, Request, body_length
+from .message import Attempt, Request, Response, body_length
 from .pacing import own_rate, rate_of
 
 
@@ -21,7 +21,13 @@ def seconds(value: float) -> bytes:
 
 
 def _status(request: Request) -> bytes:
-    return b"%03d" % request.outcome.status
+    drafted = request.outcome.drafted
+    return b"%03d" % (request.outcome.status if drafted is None else drafted.status)
+
+
+def _told(request: Request) -> Response | None:
+    """The response that ``$sent_http_*`` speak of: sent, or about to be."""
+    return request.outcome.response or request.outcome.drafted
 
 
 def _limit_rate(request: Request) -> bytes:
@@ -84,7 +90,7 @@ def _sent_http(name: str) -> Variable:
     wanted = encode(name.lower())
 
     def lookup(request: Request) -> bytes | None:
-        response = request.outcome.response
+        response = _told(request)
         if response is None:
             return None
         return field(response.headers, wanted)
@@ -97,7 +103,7 @@ def _sent_http(name: str) -> Variable:
 
 
 def _sent_length(request: Request) -> bytes | None:
-    response = request.outcome.response
+    response = _told(request)
     if response is None or response.status < 200 or response.status in (204, 304):
         return None
     length = body_length(response.body) if response.length is None else response.length

@@ -116,17 +116,20 @@ class ProxyPass:
 
     def __call__(self, request: Request) -> Response | Deferred[Response]:
         """`http.message.Handler`."""
-        request.outcome.patient = self._settings.streaming.ignore_client_abort
+        settings = self._settings
+        request.outcome.patient = settings.streaming.ignore_client_abort
         body = self._body(request)
         if body is None or not self._spools(body):
             return self._ask(body, request)
-        asking: Deferred[Response] = spool(
-            body, request, self._settings.streaming.spooling
-        ).addCallback(self._ask, request)
+        asking: Deferred[Response] = spool(body, request, settings.streaming.spooling).addCallback(
+            self._ask, request
+        )
         return asking.addErrback(failure_response, request)
 
     def _ask(self, body: BodyStream | None, request: Request) -> Response | Deferred[Response]:
         settings = self._settings
+        if settings.set_body is not None:
+            body = SpooledBody(settings.set_body(request))
         try:
             target = settings.target(request)
             group: UpstreamGroup | Deferred[Group] | None = self._group
@@ -270,10 +273,13 @@ class ProxyPass:
         return Headers(fields)
 
     def _body(self, request: Request) -> BodyStream | None:
+        """What the client has sent, if it is to be passed on, or may be named ($request_body)."""
         settings = self._settings
-        if settings.set_body is not None:
-            return SpooledBody(settings.set_body(request))
-        if not settings.pass_request_body:
+        if settings.set_body is None:
+            wanted = settings.pass_request_body
+        else:
+            wanted = settings.set_body.constant is None
+        if not wanted:
             return None
         headers = request.head.headers
         if b"content-length" in headers or b"transfer-encoding" in headers:
@@ -281,9 +287,13 @@ class ProxyPass:
         return None
 
     def _spools(self, body: BodyStream) -> bool:
-        """Whether the body is read whole first: asked for, or HTTP/1.0 needs its length."""
+        """Whether the body is read whole first: asked for, or HTTP/1.0 needs its length, or
+        another one is made of it.
+        """
         if isinstance(body, SpooledBody):
             return False
+        if self._settings.set_body is not None:
+            return True
         chunked = body.length is None
         enabled = self._settings.streaming.spooling.enabled
         return enabled or (chunked and self._settings.version < (1, 1))

@@ -83,6 +83,13 @@ CASES: dict[str, tuple[str, str, str]] = {
         "upstream SSL certificate verify error: (23:certificate revoked) while SSL handshaking",
     ),
     "depth": (f"{VERIFY} proxy_ssl_name a.example; proxy_ssl_verify_depth 0;", "good", ""),
+    "too deep a chain": (
+        f"{VERIFY} proxy_ssl_name a.example;", "deep",
+        "upstream SSL certificate verify error: (",
+    ),
+    "a chain as deep as allowed": (
+        f"{VERIFY} proxy_ssl_name a.example; proxy_ssl_verify_depth 2;", "deep", "",
+    ),
     "TLS 1.2": ("proxy_ssl_protocols TLSv1.2;", "good", ""),
     "TLS 1.3 to a server of 1.2": (
         "proxy_ssl_protocols TLSv1.3;", "old", "SSL_do_handshake() failed (SSL: ",
@@ -131,6 +138,12 @@ class Certificates:
             "good": ca.issue("good", *names), "expired": ca.issue("expired", *names, days=-1),
             "unknown": other.issue("unknown", *names), "revoked": ca.issue("revoked-one", *names),
         }  # fmt: skip
+        one = Authority(directory, "one", ca)
+        two = Authority(directory, "two", one)
+        made["deep"] = two.issue("deep", *names)
+        with open(made["deep"][0], "ab") as chain:
+            for authority in (two, one):
+                chain.write(Path(authority.certificate).read_bytes())
         client, key, _ = ca.issue("client", password=b"secret")
         ca.issue("free")
         passwords = directory / "passwords"

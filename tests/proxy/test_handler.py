@@ -307,6 +307,21 @@ class RequestTests(HandlerTestCase):
             assert outgoing.body is not None
             self.assertEqual(outgoing.body.length, 3)
 
+    def test_a_body_made_of_the_clients(self) -> None:
+        for more in ("", "proxy_request_buffering off; proxy_pass_request_body off;"):
+            inside = f'proxy_pass http://backend; proxy_set_body "<$request_body>"; {more}'
+            handler = self.handler(inside)
+            body = Source([b"ab"], known=False, held=True)
+            chunked = [(b"Transfer-Encoding", b"chunked")]
+            handler(make_request(b"POST", headers=chunked, body=body))
+            self.assertEqual(self.group.outgoing, [])
+            body.more(b"c")
+            body.finish()
+            outgoing = self.group.outgoing.pop()
+            assert outgoing.body is not None
+            sink = self.successResultOf(read(Response(200, body=outgoing.body)))
+            self.assertEqual(sink.received, b"<abc>")
+
     def test_a_client_that_breaks_off_its_body(self) -> None:
         handler = self.handler("proxy_pass http://backend;")
         body = Source(known=False, held=True)

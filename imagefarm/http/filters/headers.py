@@ -141,13 +141,19 @@ def apply(request: Request, response: Response, settings: Needs) -> Response:
     if settings.expires.kind is Kind.OFF and not settings.add_headers:
         return response
     safe = response.status in _SAFE
-    headers, mtime = response.headers.copy(), response.mtime
-    if safe:
-        _set_expires(request, headers, mtime, settings)
-    for rule in settings.add_headers:
-        if safe or rule.always:
-            mtime = _add(headers, mtime, rule, rule.value(request))
-    return attrs.evolve(response, headers=headers, mtime=mtime)
+    mtime = response.mtime
+    answer = attrs.evolve(response, headers=response.headers.copy())
+    request.outcome.drafted = answer
+    try:
+        if safe:
+            _set_expires(request, answer.headers, mtime, settings)
+        for rule in settings.add_headers:
+            if safe or rule.always:
+                mtime = _add(answer.headers, mtime, rule, rule.value(request))
+    finally:
+        request.outcome.drafted = None
+    answer.mtime = mtime
+    return answer
 
 
 def _add(headers: Headers, mtime: float | None, rule: AddHeader, value: bytes) -> float | None:

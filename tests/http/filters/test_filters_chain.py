@@ -207,6 +207,19 @@ class AddHeaderTests(SynchronousTestCase):
         found = run(asking(), answer(b"x"), rules)
         self.assertEqual(found.headers.getall(b"cache-control"), [b"public", b"immutable"])
 
+    def test_values_that_tell_of_the_answer(self) -> None:
+        rules = chain(
+            "expires 1m; add_header A $sent_http_cache_control always; add_header B $sent_http_a;"
+            "add_header C '$status $sent_http_content_type' always;"
+        )
+        asked = asking()
+        found = fields(run(asked, answer(b"x"), rules))
+        self.assertEqual((found[b"a"], found[b"b"]), (b"max-age=60", b"max-age=60"))
+        self.assertEqual(found[b"c"], b"200 text/plain")
+        found = fields(run(asked, answer(b"x", status=404), rules))
+        self.assertEqual((found.get(b"a"), found[b"c"]), (None, b"404 text/plain"))
+        self.assertEqual((asked.outcome.status, asked.outcome.drafted), (0, None))
+
     def test_validators_are_replaced(self) -> None:
         rules = chain(f'add_header Last-Modified "{MODIFIED.decode()}"; add_header ETag "";')
         found = run(asking(), answer(b"x", mtime=1.0), rules)

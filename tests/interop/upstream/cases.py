@@ -122,6 +122,12 @@ FIELDS: Final = (
     _set("set body", "proxy_set_body $request_method-$arg_x;", method="POST", body=b"hello"),
     _set("set body of a get", "proxy_set_body fixed;"),
     _set("set body and method", "proxy_set_body fixed; proxy_method POST;"),
+    _set("set body of the body", 'proxy_set_body "<$request_body>";', method="POST",
+         body=b"hello"),
+    _set("set body of a large body", 'proxy_set_body "<$request_body>";', method="PUT",
+         body=b"hello" * 50_000),
+    _set("set body of the body, streaming", 'proxy_set_body "<$request_body>"; '
+         "proxy_request_buffering off;", method="POST", body=b"hello"),
     _set("no body", 'proxy_pass_request_body off; proxy_set_header Content-Length "";',
          method="POST", body=b"hello"),
     _set("options", "", method="OPTIONS"),
