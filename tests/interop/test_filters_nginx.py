@@ -143,6 +143,8 @@ class FiltersTests(StagedCase):
                     for method in ("GET", "HEAD") if len(fields) < 2 else ("GET",):
                         data = rawhttp.request(f"/{number}/{target}", *lines, method=method)
                         expected, got = theirs.seen(data), ours.seen(data)
+                        if expected != got:  # a minute may have ended between the two
+                            expected, got = theirs.seen(data), ours.seen(data)
                         if expected != got:
                             name = f"{text} {method} {target} {fields}"
                             found.append(f"{name}\n    {expected!r:.400}\n    {got!r:.400}")
