@@ -7,6 +7,7 @@ and their messages). The commands (``imagefarm sign``) are `imagefarm.app.tools`
 
 from __future__ import annotations
 
+import io
 import os
 import platform
 import shlex
@@ -236,6 +237,9 @@ def main(arguments: Sequence[str] | None = None) -> Any:
     """The console script; returns its exit status."""
     program, *words = sys.argv if arguments is None else arguments
     if words and words[0] in COMMANDS:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            # Names of files can be in any script, terminals not.
+            sys.stdout.reconfigure(errors="backslashreplace")
         return COMMANDS[words[0]](words[1:])
     try:
         line = Line.parse(words)

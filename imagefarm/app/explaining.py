@@ -8,10 +8,12 @@ asked for: nothing is sent, nothing is written, no socket is opened.
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
+from ipaddress import ip_address
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from attrs import evolve, field, frozen
 from twisted.internet.defer import Deferred
@@ -29,8 +31,8 @@ from imagefarm.fastcgi.directives import FastCGISettings
 from imagefarm.fastcgi.params import build_params
 from imagefarm.http.accesslog import AccessLogs
 from imagefarm.http.body import EMPTY
-from imagefarm.http.headers import Headers
-from imagefarm.http.message import Peer, Request, RequestHead, Response, discard
+from imagefarm.http.message import Peer, Request, Response, discard
+from imagefarm.http.parser import BadRequest, Limits, ParsedHead, parse_head
 from imagefarm.http.requestlog import Context
 from imagefarm.proxy.group import Group
 from imagefarm.proxy.groups import Groups
@@ -87,6 +89,39 @@ class Question:
     method: str = "GET"
     headers: tuple[tuple[str, str], ...] = ()
     client: str = "127.0.0.1"
+
+
+def _split(text: str) -> SplitResult:
+    """The parts of a URL, its port among them. Raises `Invalid`."""
+    try:
+        url = urlsplit(text)
+        if url.scheme in ("http", "https") and url.hostname and url.port != 0:
+            return url
+    except ValueError as error:
+        raise Invalid(f'"{text}" is not a URL: {error}') from None
+    raise Invalid(f'"{text}" is not a URL with http:// or https://')
+
+
+def _read(question: Question, url: SplitResult) -> ParsedHead:
+    """The request as the parser reads it. Raises `Invalid` for what it would refuse."""
+    try:
+        ip_address(question.client)
+    except ValueError:
+        raise Invalid(f'"{question.client}" is not an address') from None
+    fields = [pair for pair in question.headers if pair[0].lower() != "host"]
+    hosts = [pair for pair in question.headers if pair[0].lower() == "host"]
+    fields = [*(hosts or [("Host", url.netloc.rpartition("@")[2])]), *fields]
+    # Not the split path: white space that urlsplit removes would be sent, and refused.
+    target = re.sub(r"^[^:]*://[^/?#]*", "", question.url).partition("#")[0]
+    target = target if target.startswith("/") else f"/{target}"
+    lines = [f"{question.method} {target} HTTP/1.1", *(f"{n}: {v}" for n, v in fields)]
+    block = "\r\n".join(lines).encode("utf-8", "surrogateescape")
+    try:
+        return parse_head(block, Limits())
+    except BadRequest as error:
+        raise Invalid(
+            f'"{question.url}" can\'t be asked for: {error.reason} ({error.status})'
+        ) from None
 
 
 def _text(value: bytes) -> str:
@@ -305,27 +340,17 @@ class Explainer:
         return {"url": question.url, "steps": steps, "answer": told}
 
     def _request(self, question: Question) -> Request:
-        url = urlsplit(question.url)
-        if url.scheme not in ("http", "https") or not url.hostname:
-            raise Invalid(f'"{question.url}" is not a URL with http:// or https://')
+        url = _split(question.url)
         secure = url.scheme == "https"
-        listener = self._listener(url.hostname, url.port or (443 if secure else 80), secure)
-        given = {name.lower(): value for name, value in question.headers}
-        host = given.get("host", url.hostname)
-        fields = [("Host", given.get("host", url.netloc.rpartition("@")[2]))]
-        fields += [(name, value) for name, value in question.headers if name.lower() != "host"]
-        target = (url.path or "/") + (f"?{url.query}" if url.query else "")
+        name = (url.hostname or "").encode()
+        parsed = _read(question, url)
+        listener = self._listener(name.decode(), url.port or (443 if secure else 80), secure)
         peer = Peer(
             question.client, 0, listener.listen.address, 1,
             ("TLSv1.3", "TLS_AES_256_GCM_SHA384") if secure else None,
-            url.hostname.encode() if secure else None, opened=time.time(),
+            name if secure else None, opened=time.time(),
         )  # fmt: skip
-        head = RequestHead(
-            question.method.encode(), target.encode("utf-8", "surrogateescape"), (1, 1),
-            Headers((n.encode(), v.encode("utf-8", "surrogateescape")) for n, v in fields),
-        )  # fmt: skip
-        name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
-        return Request(head, peer, EMPTY, time.time(), name.strip(".").lower().encode())
+        return Request(parsed.head, peer, EMPTY, time.time(), parsed.host)
 
     def _listener(self, host: str, port: int, secure: bool) -> Listener:
         """Where such a connection would arrive; the first of its kind if nobody listens there."""

@@ -167,6 +167,15 @@ class ExplainTests(Case):
         for words, message in (
             (("/path",), '"/path" is not a URL with http:// or https://'),
             (("ftp://a/",), '"ftp://a/" is not a URL'),
+            (("http://a:99999/",), '"http://a:99999/" is not a URL: Port out of range'),
+            (("http://a:b/",), '"http://a:b/" is not a URL: Port could not be'),
+            (("http://[::1/",), '"http://[::1/" is not a URL: Invalid IPv6 URL'),
+            (("http://a/b c",), "can't be asked for: malformed request line (400)"),
+            (("http://a/b\r\nX: y",), "can't be asked for: malformed request line (400)"),
+            (("http://a/", "-m", "G T"), "can't be asked for: malformed request line (400)"),
+            (("http://a/", "-H", "Host: a b"), "can't be asked for: "),
+            (("http://a/", "-H", "X: a\nb"), "control character in a field line (400)"),
+            (("http://a/", "-a", "10.0.0.256"), '"10.0.0.256" is not an address'),
         ):
             status, out, err = self.run_tool(explain.main, *words)
             self.assertEqual((status, out), (1, ""))
@@ -187,6 +196,8 @@ class PurgeTests(Case):
             ((), "nothing to purge"),
             (("http://b.test:8080/hello",), "http://b.test:8080/hello is not cached under"),
             (("-u", "ftp://a/", "--key", "k"), "is not a URL with http://"),
+            (("-u", "http://a:99999/", "--key", "k"), "is not a URL: Port out of range"),
+            (("-u", "http://[::1", "--key", "k"), "is not a URL: Invalid IPv6 URL"),
             (("-t", "/nonexistent", "--key", "k"), "nonexistent"),
         ):
             status, out, err = self.run_tool(purge.main, *words)

@@ -96,6 +96,8 @@ class ScreenTests(SynchronousTestCase):
             text = Screen(colour).draw(figures(), "URL")
             self.assertIn("open() ?[2J failed", text)
         self.assertNotIn("\x1b", Screen().draw(figures(), "URL"))
+        told = figures(problems=[{"level": "bad", "text": "gpj.\u202ecod\u2066\udcff"}])
+        self.assertIn("gpj.?cod??", Screen().draw(told, "URL"))
 
     def test_a_server_without_answers(self) -> None:
         found = figures(history=[])

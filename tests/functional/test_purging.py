@@ -93,7 +93,9 @@ class PurgingTests(StagedCase):
         self.assertEqual((told["purged"], told["mode"]), (1, "hard"))
         self.assertEqual(self.get("a%20b.png", 10)[0], "MISS")
         self.assertEqual(self.get("a%20b.png", 20)[0], "HIT")
-        done = run(*options, "--soft", "-z", "thumbnails", "--source", "/c.png", "--source", "/x")
+        done = run(
+            *options, "--soft", "-z", "thumbnails", "--source", "/c.png", "--source", "/\udcff"
+        )
         counts = [json.loads(line)["purged"] for line in done.stdout.splitlines()]
         self.assertEqual((done.returncode, counts), (0, [1, 0]))
         self.assertEqual(self.get("c.png", 10)[0], "STALE")

@@ -43,6 +43,13 @@ class Commands(StagedCase):
                 self.assertRaises(SystemExit, command.main, ["imagefarm", name, "-h"])
             self.assertIn(f"usage: imagefarm {name}", out.getvalue())
 
+    def test_a_terminal_of_few_letters(self) -> None:
+        raw = io.BytesIO()
+        with contextlib.redirect_stdout(io.TextIOWrapper(raw, "ascii", write_through=True)):
+            status = command.main(["imagefarm", "explain", "http://localhost/\xfc"])
+            self.assertEqual(status, 0)
+            self.assertIn(rb"http://localhost/\xfc", raw.getvalue())
+
 
 class Sign(StagedCase):
     def sign(self, *words: str) -> Done:
@@ -76,6 +83,19 @@ class Sign(StagedCase):
 
 
 class Warm(StagedCase):
+    def test_what_cannot_be_asked_for(self) -> None:
+        for words, why in (
+            (("-u", "http://h:99999/", "-s", "w=9"), "is not a URL: Port out of range"),
+            (("-u", "http://[::1", "-s", "w=9"), "is not a URL: Invalid IPv6 URL"),
+            (("-u", "h/resize", "-s", "w=9"), "is not a URL with http:// or https://"),
+            (("-s", "w=9 9"), "is no query"),
+            (("-s", "wm=\xfc"), "is no query"),
+        ):
+            err = io.StringIO()
+            with contextlib.redirect_stderr(err):
+                self.assertRaises(SystemExit, COMMANDS["warm"], [*words, "/a.jpg"])
+            self.assertIn(why, err.getvalue())
+
     def warm(self, *words: str, given: str = "") -> Done:
         url = f"http://127.0.0.1:{served().ports.http}/resize"
         return run("warm", "-u", url, *SIZES, *words, given=given)

@@ -75,8 +75,9 @@ def purge(endpoint: Endpoint, what: Mapping[str, str]) -> Mapping[str, Any]:
     fields = {"Host": endpoint.host, "Connection": "close"}
     if endpoint.token is not None:
         fields["Authorization"] = f"Bearer {endpoint.token.decode('latin-1')}"
+    query = urlencode(what, errors="surrogateescape")
     try:
-        connection.request("POST", f"{endpoint.path}?{urlencode(what)}", headers=fields)
+        connection.request("POST", f"{endpoint.path}?{query}", headers=fields)
         answer = connection.getresponse()
         body = answer.read(MAX_ANSWER)
     finally:
@@ -123,10 +124,14 @@ def _endpoint(given: argparse.Namespace) -> Endpoint:
     if text.startswith("http://unix:"):
         path, _, uri = text.removeprefix("http://unix:").partition(":")
         return Endpoint("localhost", 0, uri or "/", path, token)
-    url = urlsplit(text)
-    if url.scheme != "http" or not url.hostname:
+    try:
+        url = urlsplit(text)
+        host, port = url.hostname, url.port
+    except ValueError as error:
+        raise Invalid(f'"{text}" is not a URL: {error}') from None
+    if url.scheme != "http" or not host:
         raise Invalid(f'"{text}" is not a URL with http://')
-    return Endpoint(url.hostname, url.port or 80, url.path or "/", "", token)
+    return Endpoint(host, 80 if port is None else port, url.path or "/", "", token)
 
 
 def _four(found: Endpoint) -> tuple[str, int, str, str]:

@@ -16,7 +16,10 @@ MAX_TEXT: Final = 150
 SPAN: Final = 30.0
 
 _BOLD, _RED, _YELLOW, _GREEN, _PLAIN = "\x1b[1m", "\x1b[31m", "\x1b[33m", "\x1b[32m", "\x1b[0m"
-_UNPRINTABLE: Final = re.compile("[\x00-\x1f\x7f-\x9f]")
+#: Control characters, and those that turn the direction of what follows.
+_UNPRINTABLE: Final = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 
 Row = Sequence[str]
 

@@ -190,6 +190,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "-u",
         dest="url",
+        type=_url,
         default="http://127.0.0.1:8080/resize",
         metavar="URL",
         help="where the master makes thumbnails; http://127.0.0.1:8080/resize",
@@ -197,6 +198,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "-s",
         dest="size",
+        type=_size,
         action="append",
         required=True,
         metavar="PARAMETERS",
@@ -219,6 +221,23 @@ def _parser() -> argparse.ArgumentParser:
         help="the path of an original below the root; - reads them, a line each",
     )
     return parser  # fmt: skip
+
+
+def _url(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f'"{text}" is not a URL: {error}') from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
+        raise argparse.ArgumentTypeError(f'"{text}" is not a URL with http:// or https://')
+    return text
+
+
+def _size(text: str) -> str:
+    if not text.isascii() or not text.isprintable() or " " in text or "#" in text:
+        raise argparse.ArgumentTypeError(f'"{text}" is no query: encode it with %')
+    return text
 
 
 def _jobs(text: str) -> int:
