@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred, DeferredList, succeed
 
 from imagefarm.cache.directives import ROWS as CACHE_ROWS
 from imagefarm.cache.directives import CacheSettings, problems, zone_settings
-from imagefarm.cache.handler import CachingHandler
+from imagefarm.cache.handler import CachingHandler, Target
 from imagefarm.cache.zone import Zone
 from imagefarm.config.errors import ConfigurationError, Invalid, Problem
 from imagefarm.config.loader import Loaded
@@ -226,7 +226,8 @@ class WebWork:
         self._temporary.update(settings.streaming.directories)
         handler = ProxyPass(settings, self.groups)
         self.management.plan(scope, handler.group, handler)
-        return self._sliced(scope, self._cached("proxy", scope, handler, settings.ignore_headers))
+        cached = self._cached("proxy", scope, handler, settings.ignore_headers, handler)
+        return self._sliced(scope, cached)
 
     def _fastcgi(self, scope: Scope) -> Content | None:
         settings = FastCGISettings.from_scope(scope, self.prefix)
@@ -264,8 +265,9 @@ class WebWork:
         return lambda value: group
 
     def _cached(
-        self, prefix: str, scope: Scope, handler: Handler, ignore: frozenset[bytes]
-    ) -> Handler:
+        self, prefix: str, scope: Scope, handler: Handler, ignore: frozenset[bytes],
+        target: Target | None = None,
+    ) -> Handler:  # fmt: skip
         default = variables(self.clock).compile("$scheme$proxy_host$request_uri")
         settings = CacheSettings.from_scope(
             prefix, scope, default_key=default if prefix == "proxy" else None,
@@ -277,7 +279,7 @@ class WebWork:
                 message = f'no "{prefix}_cache_key" for "{prefix}_cache {zone}", nothing is cached'
                 self.warnings.append(Problem(message, place.file, place.line))
             return handler
-        return CachingHandler(handler, settings, self.zones[settings.zone])
+        return CachingHandler(handler, settings, self.zones[settings.zone], target)
 
     def _resource(self, scope: Scope) -> Content | None:
         named = scope[rows.RESOURCE]

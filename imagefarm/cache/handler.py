@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any, Final, cast
+from typing import Any, Final, Protocol, cast
 
 import attrs
 from attrs import frozen
@@ -54,16 +54,31 @@ class _Asked:
         return b"MISS" if self.found is None else b"EXPIRED"
 
 
+class Target(Protocol):
+    """Where the inner handler would pass requests on to, which variables in the key may say."""
+
+    @property
+    def steady(self) -> bool:
+        """Whether it is the same for all requests."""
+
+    def announce(self, request: Request) -> None:
+        """Set the variables for ``request``."""
+
+
 class CachingHandler:
     """A `Handler` around another one. See RFC 9211 for the Cache-Status that it adds."""
 
     _log = Logger()
 
-    def __init__(self, inner: Handler, settings: CacheSettings, zone: Zone) -> None:
+    def __init__(
+        self, inner: Handler, settings: CacheSettings, zone: Zone, target: Target | None = None
+    ) -> None:
         self.inner = inner
         self.settings = settings
         self.zone = zone
-        self._shelf = Shelf.of(settings, zone)
+        self._target = target
+        steady = target is None or target.steady
+        self._shelf = Shelf.of(settings, zone) if steady else None
 
     def __repr__(self) -> str:
         return f"<CachingHandler {self.zone.settings.name} {self.inner!r}>"
@@ -71,6 +86,8 @@ class CachingHandler:
     def __call__(self, request: Request) -> Response | Deferred[Response]:
         """Answer ``request``; a hit at once. Fails as the inner handler fails."""
         settings = self.settings
+        if self._target is not None:
+            self._target.announce(request)
         if settings.purge and any(truthy(template(request)) for template in settings.purge):
             return purged(self.zone.purger, settings.key(request))
         if request.head.method not in settings.methods:

@@ -114,6 +114,18 @@ class ProxyPass:
         """Where requests go; None where variables say it for each."""
         return self._group
 
+    @property
+    def steady(self) -> bool:
+        """Whether all requests go to one place."""
+        return self._group is not None
+
+    def announce(self, request: Request) -> None:
+        """Set ``$proxy_host`` and ``$proxy_port``, for the key of a cache before us."""
+        try:
+            _name(request, self._settings.target(request))
+        except Invalid:
+            pass  # for the request itself to meet, if it is passed on
+
     def __call__(self, request: Request) -> Response | Deferred[Response]:
         """`http.message.Handler`."""
         settings = self._settings
@@ -149,8 +161,7 @@ class ProxyPass:
     def _pass(
         self, group: UpstreamGroup, request: Request, target: Target, body: BodyStream | None
     ) -> Response | Deferred[Response]:
-        request.variables[PROXY_HOST] = target.host_header
-        request.variables[PROXY_PORT] = target.port
+        _name(request, target)
         try:
             outgoing = self._outgoing(request, target, body)
             rules = self._http if target.scheme == "http" else self._secure(request, target)
@@ -173,8 +184,7 @@ class ProxyPass:
     def probe(self, request: Request) -> tuple[Outgoing, ExchangeRules]:
         """`http.upstream.Probeable`: asks for what ``request`` asks, as it is."""
         target = self._settings.target(request)
-        request.variables[PROXY_HOST] = target.host_header
-        request.variables[PROXY_PORT] = target.port
+        _name(request, target)
         head = request.head
         headers = self._headers(request, target, upgrade=False)
         outgoing = Outgoing(head.method, head.target, headers, version=self._settings.version)
@@ -330,3 +340,9 @@ def takes_trailers(head: RequestHead) -> bool:
 def _options(head: RequestHead, name: bytes) -> list[bytes]:
     value = head.headers.get(name)
     return [] if value is None else [option.strip(b" \t") for option in value.lower().split(b",")]
+
+
+def _name(request: Request, target: Target) -> None:
+    """``$proxy_host`` and ``$proxy_port``."""
+    request.variables[PROXY_HOST] = target.host_header
+    request.variables[PROXY_PORT] = target.port

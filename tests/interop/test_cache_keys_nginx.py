@@ -1,0 +1,110 @@
+"""Which requests share an answer when ``proxy_cache_key`` is not given: nginx's view and ours."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from tests.support import rawhttp, tools
+from tests.support.farm import temporary_prefix
+from tests.support.processes import Daemon, free_ports
+from tests.support.stages import StagedCase
+
+CONFIGURATION = """
+events {{ }}
+http {{
+    access_log off;
+    proxy_cache_path {directory}/cache keys_zone=one:1m;
+    proxy_cache one;
+    proxy_cache_valid 1h;
+    add_header X-Cache "$upstream_cache_status $proxy_host";
+    server {{ listen 127.0.0.1:{first}; location / {{ return 200 "first $request_uri"; }} }}
+    server {{ listen 127.0.0.1:{second}; location / {{ return 200 "second $request_uri"; }} }}
+    upstream named {{ server 127.0.0.1:{second}; }}
+    server {{
+        listen 127.0.0.1:{port};
+        server_name a;
+        location / {{ proxy_pass http://127.0.0.1:{first}; }}
+        location /chosen/ {{ proxy_pass http://$arg_host; }}
+        location /key/ {{ proxy_pass http://$arg_host; proxy_cache_key $proxy_host; }}
+    }}
+    server {{
+        listen 127.0.0.1:{port};
+        server_name b;
+        location / {{ proxy_pass http://127.0.0.1:{second}; }}
+    }}
+    server {{
+        listen 127.0.0.1:{port};
+        server_name c;
+        location / {{ proxy_pass http://named; }}
+    }}
+    server {{
+        listen 127.0.0.1:{port};
+        server_name d;
+        location / {{ proxy_pass http://127.0.0.1:{first}; }}
+    }}
+}}
+"""
+
+
+class KeyTests(StagedCase):
+    def setUp(self) -> None:
+        nginx = tools.nginx()
+        ports = free_ports(6)
+        directory = Path(tempfile.mkdtemp(prefix="imagefarm-interop-"))
+        self.addCleanup(shutil.rmtree, directory, True)
+        prefix = temporary_prefix(self.addCleanup)
+        self.sides = []
+        for number, path in enumerate((directory, prefix.directory)):
+            port, first, second = ports[3 * number : 3 * number + 3]
+            text = CONFIGURATION.format(port=port, first=first, second=second, directory=path)
+            self.sides.append((port, first, second))
+            if number:
+                prefix.write("keys.conf", text)
+                daemon = prefix.start("master", ports=[port], config="keys.conf")
+            else:
+                (path / "keys.conf").write_text(
+                    "daemon off; master_process off; pid nginx.pid; error_log error.log;" + text
+                )
+                command = [nginx, "-p", str(path), "-c", str(path / "keys.conf")]
+                daemon = Daemon(command, path / "out", [port])
+            self.addCleanup(daemon.stop)
+            daemon.started()
+
+    def ask(self, target: str, host: str) -> list[tuple[str, str]]:
+        """Both sides' bodies, and what they say of the cache, ports by their order."""
+        found = []
+        for port, first, second in self.sides:
+            names = {"FIRST": f"127.0.0.1:{first}", "SECOND": f"127.0.0.1:{second}"}
+            asked = target
+            for name, address in names.items():
+                asked = asked.replace(name, address)
+            request = rawhttp.request(asked, "Connection: close", host=host)
+            answer = rawhttp.exchange(port, request)
+            assert answer is not None
+            body, cache = answer.body.decode(), answer.header("x-cache") or ""
+            for name, address in names.items():
+                body, cache = body.replace(address, name), cache.replace(address, name)
+            found.append((body, cache))
+        return found
+
+    def test_who_shares(self) -> None:
+        for turn in range(3):
+            for target, host, body in (
+                ("/x", "a", "first /x"),
+                ("/x", "b", "second /x"),
+                ("/x", "c", "second /x"),
+                ("/x", "d", "first /x"),
+                ("/y", "b", "second /y"),
+                ("/y", "a", "first /y"),
+                ("/chosen/x?host=FIRST", "a", "first /chosen/x?host=FIRST"),
+                ("/chosen/x?host=SECOND", "a", "second /chosen/x?host=SECOND"),
+                ("/key/1?host=FIRST", "a", "first /key/1?host=FIRST"),
+                ("/key/2?host=SECOND", "a", "second /key/2?host=SECOND"),
+                ("/key/3?host=FIRST", "a", "first /key/1?host=FIRST"),
+                ("/key/4?host=SECOND", "a", "second /key/2?host=SECOND"),
+            ):
+                theirs, ours = self.ask(target, host)
+                self.assertEqual(theirs, ours, (turn, target, host))
+                self.assertEqual(ours[0], body, (turn, target, host))
