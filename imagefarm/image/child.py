@@ -22,7 +22,8 @@ from .job import Decoder, Job, Rendered, WireError, read_answer
 from .limits import Limits
 from .worker import limits_argument
 
-#: Most of one piece of a worker's standard error that is logged, in bytes.
+#: Most of a worker's standard error that is logged for one job, in bytes. Codecs may have a line
+#: to say about each row of a picture.
 _MAX_LOGGED = 4096
 #: How many of its last sources a worker is remembered by.
 RECENT = 16
@@ -67,6 +68,8 @@ class WorkerProcess(ProcessProtocol):
         self.resident = 0
         #: What it has worked on and may still have decoded, the last one last.
         self.recent: deque[bytes] = deque(maxlen=RECENT)
+        #: Bytes on standard error since its last job began.
+        self._complained = 0
         self._owner = owner
         self._decoder = Decoder(limits.max_output_bytes)
         self._channel: Channel
@@ -93,6 +96,7 @@ class WorkerProcess(ProcessProtocol):
             raise RuntimeError(f"a job for a worker that is {self.state.value}")
         self.state = State.BUSY
         self.recent.append(job.recipe.src)
+        self._complained = 0
         if not self._channel.send(job.message().encode()):
             self.kill()
 
@@ -134,8 +138,14 @@ class WorkerProcess(ProcessProtocol):
                 self._owner.answered(self, read_answer(message))
 
     def errReceived(self, data: bytes) -> None:
-        """What it has to complain about goes to the log."""
-        text = data[:_MAX_LOGGED].decode("utf-8", "backslashreplace").rstrip()
+        """What it has to complain about goes to the log, up to a limit for each job."""
+        room = _MAX_LOGGED - self._complained
+        self._complained += len(data)
+        if room <= 0:
+            return
+        text = data[:room].decode("utf-8", "backslashreplace").rstrip()
+        if len(data) > room:
+            text += " ... (what follows is not logged)"
         self.log.warn("worker {pid}: {text}", pid=self.transport.pid, text=text)
 
     def processEnded(self, reason: Failure) -> None:

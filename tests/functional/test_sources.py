@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 
+from PIL import Image
+
+from tests.image.pictures import opened
 from tests.support import farm
 from tests.support.farmsite import noise
 from tests.support.processes import descendants
@@ -89,6 +93,58 @@ class Sources(StagedCase):
     def _image_workers(self) -> list[int]:
         return descendants(farm.parts().running["resizer"].pid)
 
+    def test_what_is_no_file_of_the_farm(self) -> None:
+        """Neither read nor waited for, and what the file system has is not told."""
+        place = self.images / "odd"
+        place.mkdir()
+        (place / "dir.jpg").mkdir()
+        os.mkfifo(place / "fifo.jpg")
+        (place / "out.jpg").symlink_to("/etc/passwd")
+        (place / "etc").symlink_to("/etc")
+        (place / "loop.jpg").symlink_to("loop.jpg")
+        (place / "nowhere.jpg").symlink_to("none.jpg")
+        missing = b"there is no such source\n"
+        outside = b"the source lies outside the image root\n"
+        for name, status, line in (
+            ("dir.jpg", 404, missing),
+            ("fifo.jpg", 404, missing),
+            ("out.jpg", 403, outside),
+            ("etc/passwd", 403, outside),
+            ("loop.jpg", 404, missing),
+            ("nowhere.jpg", 404, missing),
+            ("none.jpg", 404, missing),
+            (f"{'long' * 80}.jpg", 404, missing),
+        ):
+            answer = self.prefix.get(f"/resize?src=/odd/{name}&w=50")
+            self.assertEqual((answer.status, answer.body), (status, line), name)
+            mark = self.prefix.get(f"/resize?src=/photos/grey.jpg&w=50&wm=/odd/{name}")
+            self.assertEqual((mark.status, mark.body), (status, b"watermark: " + line), name)
+
+    def test_large_ones(self) -> None:
+        """Whole pictures beyond the limits are refused by their headers; a long one is made."""
+        place = self.images / "large"
+        place.mkdir()
+        Image.new("L", (20_000, 14_000)).save(place / "giant.jpg")
+        Image.new("L", (65_536, 1)).save(place / "long.png")
+        dot = Image.new("P", (8, 8))
+        frames = [dot.copy() for _ in range(1000)]
+        for number, frame in enumerate(frames):
+            frame.putpixel((number % 8, number // 8 % 8), 1 + number % 255)
+        frames[0].save(place / "movie.gif", save_all=True, append_images=frames[1:])
+        for query, line in (
+            ("giant.jpg&w=50", b"the source has more than 100000000 pixels\n"),
+            ("movie.gif&w=5", b"the source has more than 500 frames\n"),
+            ("movie.gif&w=5&fmt=jpeg", b"the source has more than 500 frames\n"),
+            (
+                "long.png",
+                b"the result would be 65536 x 1 pixels, more than 8192 x 8192: give w or h\n",
+            ),
+        ):
+            answer = self.prefix.get(f"/resize?src=/large/{query}")
+            self.assertEqual((answer.status, answer.body), (413, line), query)
+        small = self.prefix.get("/resize?src=/large/long.png&w=320")
+        self.assertEqual(opened(small.body).size, (320, 1))
+
     def test_bad_recipes(self) -> None:
         """Parameters that make no sense: 400, naming the one that is wrong."""
         for query, word in (
@@ -97,6 +153,16 @@ class Sources(StagedCase):
             ("src=/photos/grey.jpg&w=-1", b"w"),
             ("src=/photos/grey.jpg&w=0", b"w"),
             ("src=/photos/grey.jpg&w=1e9", b"w"),
+            ("src=/photos/grey.jpg&w=NaN", b"w"),
+            ("src=/photos/grey.jpg&w[]=9", b"w[]"),
+            ("src=/photos/grey.jpg&w=10&dpr=inf", b"dpr"),
+            ("src=/photos/grey.jpg&w=10&blur=nan", b"blur"),
+            ("src=/photos/grey.jpg&w=10&g=nan,nan", b"g"),
+            ("src=/photos/grey.jpg&crop=pct:nan,0,1,1", b"crop"),
+            ("src=/photos/grey.jpg&crop=99999,0,9,9", b"crop"),
+            ("src=/photos/grey.jpg&w=8000&dpr=10", b"dpr"),
+            ("src=/photos/grey.jpg&fmt=avif&lossless=1", b"lossless"),
+            ("src=/../etc/passwd&w=10", b"src"),
             ("src=/photos/grey.jpg&w=99999", b"w"),
             ("src=/photos/grey.jpg&w=10&fit=mangle", b"fit"),
             ("src=/photos/grey.jpg&w=10&q=101", b"q"),

@@ -13,7 +13,7 @@ from typing import BinaryIO
 from PIL import Image, ImageChops, ImageCms, ImageStat
 from twisted.trial.unittest import SynchronousTestCase
 
-from imagefarm.image.errors import ImageError, NotFound, Unsupported
+from imagefarm.image.errors import Broken, ImageError, NotFound, Unsupported
 from imagefarm.image.formats import Format, Offer
 from imagefarm.image.job import Rendered
 from imagefarm.image.limits import Limits
@@ -350,6 +350,35 @@ class SharedImages(SynchronousTestCase):
         one = opened(make((SHARED / "photo-600x450-orient1.jpg").read_bytes(), "w=300").data)
         six = opened(make((SHARED / "photo-600x450-orient6.jpg").read_bytes(), "w=300").data)
         self.assertEqual(one.size, six.size)
+
+    def test_a_long_animation(self) -> None:
+        """A bomb for those who lay its frames one above another."""
+        made = make((SHARED / "bomb/big-height.webp").read_bytes(), "w=60&h=60")
+        self.assertEqual((made.width, made.height), opened(made.data).size)
+        self.assertGreater(made.frames, 50)
+
+    def test_truncated_at_every_kilobyte(self) -> None:
+        for name in (
+            "photo-600x450-orient1.jpg", "grey.jpg", "grey-alpha-16bit.png", "palette.png",
+            "animated-squares.webp", "photo-1024x772.webp", "photo.avif", "photo.jp2",
+        ):  # fmt: skip
+            data = (SHARED / name).read_bytes()
+            for length in range(1024, len(data), 1024):
+                with self.subTest(name=name, length=length):
+                    error = self.assertRaises(Broken, make, data[:length], "w=40")
+                    self.assertEqual(error.status, 422)
+
+    def test_a_gif_truncated_at_every_kilobyte(self) -> None:
+        """Many in the wild have no end: one that stops between two frames is as long as that."""
+        data = (SHARED / "animated-squares.gif").read_bytes()
+        frames, refused = [], 0
+        for length in range(1024, len(data), 1024):
+            try:
+                frames.append(make(data[:length], "w=40").frames)
+            except Broken:
+                refused += 1
+        self.assertEqual(frames, sorted(frames))
+        self.assertGreater(refused, 20)
 
     def test_broken_and_bombs(self) -> None:
         for name, status in [

@@ -11,6 +11,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ProcessDone, ProcessExitedAlready
 from twisted.internet.protocol import ProcessProtocol
 from twisted.internet.task import Clock
+from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -450,6 +451,29 @@ class Accidents(PoolCase):
         self.assertNoResult(done)
         self.reactor.processes[0].answer()
         self.successResultOf(done)
+
+    def test_complaints_do_not_fill_the_log(self) -> None:
+        """A codec may say a line for each row of a picture that somebody has made for that."""
+        pool = self.running()
+        lines: list[str] = []
+
+        def observe(event: LogEvent) -> None:
+            lines.append(formatEvent(event))
+
+        globalLogPublisher.addObserver(observe)
+        self.addCleanup(globalLogPublisher.removeObserver, observe)
+        process = self.reactor.processes[0]
+        pool.submit(job())
+        for _ in range(100):
+            process.protocol.errReceived(b"bad row\n" * 100)
+        logged = sum(map(len, lines))
+        self.assertTrue(4096 - 100 < logged < 4096 + 500, logged)
+        self.assertTrue(lines[-1].endswith("bad row ... (what follows is not logged)"), lines[-1])
+        process.answer()
+        pool.submit(job("b"))
+        process.protocol.errReceived(b"another job's\n")
+        self.assertEqual(lines[-1], f"worker {process.pid}: another job's")
+        process.answer()
 
     def test_the_loop_survives_our_own_mistakes(self) -> None:
         def broken(data: memoryview) -> None:
