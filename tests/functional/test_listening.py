@@ -151,10 +151,14 @@ class ListeningTests(StagedCase):
                         reader.answer()
                         expected.append(f"198.51.100.{number} 127.0.0.1 {path}")
         self.assertEqual(self.log(len(expected)), expected)
-        lines = (self.here / "error.log").read_text().splitlines()
-        missing = [line for line in lines if "/missing" in line]
-        self.assertEqual(len(missing), len(expected) // 2)
+
+        def missing() -> list[str]:
+            lines = (self.here / "error.log").read_text().splitlines()
+            return [line for line in lines if "/missing" in line]
+
+        wait_until(lambda: len(missing()) >= len(expected) // 2, 30, "lines")
+        self.assertEqual(len(missing()), len(expected) // 2)
         for number in range(1, 6):
             self.assertEqual(
-                sum(f"client: 198.51.100.{number}," in line for line in missing), 6, number
+                sum(f"client: 198.51.100.{number}," in line for line in missing()), 6, number
             )
