@@ -25,7 +25,7 @@ from twisted.internet.task import LoopingCall
 
 from imagefarm.config.errors import Invalid
 from imagefarm.http.tls_context import Kinship, Secured, make_context
-from imagefarm.http.tls_files import Files, load_pair, read_file
+from imagefarm.http.tls_files import PASSWORD_FILE, Files, load_pair, read_file
 from imagefarm.http.tls_settings import TlsSettings
 
 from .logs import fault, notice
@@ -217,6 +217,10 @@ class Certificates:
             if all(self.files.read("", path) == said for path, said in contents.items()):
                 return
             files = Files(contents)
+            if watched.password_file and not os.path.isfile(watched.password_file):
+                # A pipe gives its passwords once, and has whoever opens it wait for a writer.
+                known = self.files.read(PASSWORD_FILE, watched.password_file)
+                files.renew({watched.password_file: known})
             pair = load_pair(files, certificate, key, watched.password_file)
             renewed = {**self._renewed, **contents}
             assert self._blackboard is not None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -22,6 +23,8 @@ from .libssl import as_file
 
 #: The most bytes of one file.
 MAX_FILE: Final = 4 << 20
+#: What the files of ``ssl_password_file`` are called.
+PASSWORD_FILE: Final = "password file"
 #: Why a file can't be used, where nothing better is known.
 _MALFORMED: Final = "it is not in PEM form"
 
@@ -45,9 +48,15 @@ class Files:
 
 
 def read_file(what: str, path: str) -> bytes:
-    """The content of a file. Raises `Invalid` naming it."""
+    """The content of a file. Raises `Invalid` naming it.
+
+    Only passwords come out of a named pipe, and are waited for, as in nginx.
+    """
+    waits = what == PASSWORD_FILE
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=None if waits else _open_at_once) as file:
+            if not waits and not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise Invalid(f'cannot load {what} "{path}": it is not a regular file')
             content = file.read(MAX_FILE + 1)
     except OSError as error:
         reason = f"({error.errno}: {os.strerror(error.errno or 0)})"
@@ -55,6 +64,10 @@ def read_file(what: str, path: str) -> bytes:
     if len(content) > MAX_FILE:
         raise Invalid(f'cannot load {what} "{path}": it is too large')
     return content
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 @frozen
@@ -116,7 +129,7 @@ def load_certificates(files: Files, path: str) -> tuple[x509.Certificate, ...]:
 def load_key(files: Files, path: str, password_file: str = "") -> Any:
     """A private key; each line of ``password_file`` is tried. Raises `Invalid`."""
     content = files.read("certificate key", path)
-    given = files.read("password file", password_file).splitlines() if password_file else []
+    given = files.read(PASSWORD_FILE, password_file).splitlines() if password_file else []
     why = _MALFORMED
     for password in (None, *given):
         try:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 import tempfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import attrs
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 from OpenSSL import SSL
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
@@ -139,8 +143,27 @@ class RenewalTests(CertificatesCase):
             lambda: Path(self.pair("other")[0]).rename(certificate),
             lambda: certificate.write_text("rubbish"),
             lambda: certificate.unlink(),
+            lambda: os.mkfifo(certificate),  # to open it as it is would wait for a writer
             lambda: key.unlink(),
         ]
+
+    def test_passwords_out_of_a_pipe(self) -> None:
+        """As nginx allows; they are not asked for again, nobody would write them."""
+        authority, pipe = Authority(self.folder, "ca"), str(self.folder / "pipe")
+        old, new = (authority.issue(name, password=b"secret")[:2] for name in ("old", "fresh"))
+        os.mkfifo(pipe)
+        writer = threading.Thread(target=lambda: Path(pipe).write_text("secret\n"))
+        writer.start()
+        certificates = Certificates()
+        contexts, _ = self.served(certificates, TlsSettings((old,), password_file=pipe))
+        writer.join()
+        first = x509.load_pem_x509_certificates(Path(new[0]).read_bytes())[0]
+        expected = first.public_bytes(serialization.Encoding.DER)
+        self.replace(old, new)
+        for _ in range(3):
+            certificates.look()
+        certificates.adopt(contexts.servers)
+        self.assertEqual(self.shown(contexts), expected)
 
     def test_nothing_new(self) -> None:
         for path in self.one:
