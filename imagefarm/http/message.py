@@ -346,7 +346,8 @@ class Outcome:
     patient: bool = False
     #: The response whose head was sent, for ``$sent_http_*``.
     response: Response | None = None
-    #: Before that, while ``expires`` and ``add_header`` speak: what is to be sent, so far.
+    #: Before that, while ``expires``, ``add_header`` and ``return`` speak: what is to be sent,
+    #: so far.
     drafted: Response | None = None
     #: The last response head from an upstream, for ``$upstream_http_*``.
     upstream_headers: Headers | None = None

@@ -21,8 +21,10 @@ def seconds(value: float) -> bytes:
 
 
 def _status(request: Request) -> bytes:
+    """What was sent or is about to be; in a page of ``error_page``, what that is sent with."""
     drafted = request.outcome.drafted
-    return b"%03d" % (request.outcome.status if drafted is None else drafted.status)
+    status = request.outcome.status if drafted is None else drafted.status
+    return b"%03d" % (status or request.error_status or 0)
 
 
 def _told(request: Request) -> Response | None:

@@ -264,7 +264,11 @@ class Dispatcher(Accounts):
                 return self._complete(request, result)
             upstream_answer.describe_anew(request)
             if page is None and not _bare(result):
-                return self._complete(request, result)  # an upstream's own page
+                if not _has_page(request, result):
+                    return self._complete(request, result)  # an upstream's own page
+                _carry(request, result, _OF_THE_PASSAGE)
+                discard(result.body)
+                result = Response(result.status)
             if page is None:
                 return self._complete(request, _built_in(request, result), special=True)
             # What an upstream has said goes with its page, but for the challenge (nginx), and
@@ -305,7 +309,7 @@ class Dispatcher(Accounts):
         """Where ``error_page`` leads for this status, or None."""
         location: Location = request.location
         status = response.status
-        if status in CLOSING:
+        if status in CLOSING and (_bare(response) or _has_page(request, response)):
             request.close = True
         if request.error_status is not None and not location.recursive_error_pages:
             return None
@@ -313,15 +317,14 @@ class Dispatcher(Accounts):
             if status not in page.codes:
                 continue
             answer = status if page.answer is None else page.answer
+            request.error_status = answer
             if isinstance(page.target, Template) and page.target.constant is None:
                 request.plannable = False
             uri = b"" if isinstance(page.target, NamedRedirect) else page.target(request)
             if isinstance(page.target, NamedRedirect) or uri.startswith(b"@"):
-                request.error_status = answer
                 named = page.target
                 return named if isinstance(named, NamedRedirect) else NamedRedirect(uri)
             if uri.startswith(b"/"):
-                request.error_status = answer
                 if request.head.method not in (b"GET", b"HEAD"):
                     request.received = request.received or request.head
                     request.head = evolve(request.head, method=b"GET")
@@ -453,6 +456,12 @@ def _compressible(response: Response, location: Location) -> bool:
         return False
     kind = response.headers.first(b"content-type") or b""
     return bool(gzip.types & {media_type(kind), b"*"})
+
+
+def _has_page(request: Request, response: Response) -> bool:
+    """Whether ``error_page`` speaks of this status: an upstream's own page is not shown then."""
+    location: Location = request.location
+    return any(response.status in page.codes for page in location.error_pages)
 
 
 def _bare(response: Response) -> bool:

@@ -241,8 +241,19 @@ def _redirect(step: Rewrite, request: Request, escaped: bool) -> Response:
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
+def _rendered(status: int, text: Template, request: Request) -> bytes:
+    """The text of a ``return``, in which $status is the one it is sent with."""
+    if text.constant is not None:
+        return text.constant
+    request.outcome.drafted = Response(request.error_status or status)
+    try:
+        return text(request)
+    finally:
+        request.outcome.drafted = None
+
+
 def _returned(step: Return, request: Request) -> Response:
-    value = b"" if step.text is None else step.text(request)
+    value = b"" if step.text is None else _rendered(step.status, step.text, request)
     if step.location:
         return Response(step.status, Headers([(b"Location", value)]))
     if step.status >= 400 and (step.text is None or step.text.constant == b""):

@@ -189,6 +189,15 @@ ERRORS = Section(
     location /405/ { error_page 405 =200 $uri; alias SITE/www/; }
     location /500/ { return 500; }
     location /502/ { return 502; }
+    location /status/ { error_page 404 /told?u=$uri&s=$status; }
+    location /statuseq/ { error_page 404 = /told?s=$status; }
+    location /status410/ { error_page 404 =410 /told?s=$status; }
+    location /statusnamed/ { error_page 404 @told; }
+    location /statusurl/ { error_page 404 http://example.org/$status; }
+    location /status201/ { return 201 "$status $limit_rate"; }
+    location /status302/ { return 302 /$status; }
+    location /told { return 200 "$status $args"; }
+    location @told { return 200 "$status"; }
     location /503/ { error_page 503 =503 /page.html; return 503; }
     location /401/ { error_page 401 /page.html; return 401; }
     location /400/ { error_page 400 /page.html; return 400; }
@@ -218,6 +227,8 @@ ERRORS = Section(
         "/namedzero/x", "/namedfile/x", "/unnamed/x", "/url/x", "/url301/x", "/url200/x",
         "/relative/x", "/variable/x?to=/page.html", "/variable/x?to=@named", "/variable/x",
         "/variable/x?to=http://example.org/", "/args/x?y=1", "/missing/x", "/chain/x",
+        "/status/x", "/status201/", "/status302/", "/statuseq/x", "/status410/x",
+        "/statusnamed/x", "/statusurl/x",
         "/rchain/x", "/rloop/x", "/rurl/x", "/several/x", "/redirected/x", "/text/x", "/500/",
         "/502/", "/503/", "/401/", "/400/", "/444/x", "/to444/x", "/denied/x", "/denied404/x",
         "/allowed/x", "/deniedfile/a.txt", "/firstallow/a.txt", "/six/x", "/added/x",

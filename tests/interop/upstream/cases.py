@@ -183,6 +183,19 @@ ANSWERS: Final = (
               answer("X-Theirs: 1", status="404 Not Found", body=b"theirs")),
     _answered("intercepted to a name", "proxy_intercept_errors on; error_page 503 @page;",
               answer("Retry-After: 5", status="503 No", body=b"theirs")),
+    _answered("intercepted, no page for a 500",
+              "proxy_intercept_errors on; error_page 404 = /page;",
+              answer("X-Theirs: 1", status="500 No", body=b"theirs")),
+    Case("intercepted in an error page",
+         "location /a/inner/ { error_page 403 = @inner; return 403; } "
+         "location @inner { proxy_pass http://UP; proxy_intercept_errors on; "
+         "error_page 404 =200 /page; }", ("/a/inner/",),
+         answer=answer("X-Theirs: 1", status="404 Not Found", body=b"theirs")),
+    Case("intercepted in an error page, no page for it",
+         "location /a/inner2/ { error_page 403 = @inner2; return 403; } "
+         "location @inner2 { proxy_pass http://UP; proxy_intercept_errors on; "
+         "error_page 404 =200 /page; }", ("/a/inner2/",),
+         answer=answer("X-Theirs: 1", status="500 No", body=b"theirs")),
     _answered("intercepted redirect", "proxy_intercept_errors on; error_page 302 = /page;",
               answer("Location: /x", status="302 Found", body=b"")),
     _answered("401 intercepted", "proxy_intercept_errors on; error_page 401 /page;",
