@@ -168,6 +168,18 @@ class IIIF(StagedCase):
         canonical = f"/iiif/photos%2Flandscape.jpg/full/{width},{height}/0/default.jpg"
         self.assertEqual(served().get(canonical).body, answer.body)
 
+    def test_nobody_is_told_another_s_address(self) -> None:
+        """The cache in front keeps apart what depends on Host, also where $host is the same."""
+        target = "/iiif/photos%2Flandscape.jpg/info.json"
+        there = f"http://apart.test{target}"
+        for url, host in (
+            (target, "apart.test:81"), (there, "other.test"), (target, "apart.test"),
+        ):  # fmt: skip
+            document = json.loads(served().get(url, host=host).body)
+            self.assertEqual(document["id"], f"http://{host}/iiif/photos%2Flandscape.jpg")
+            answer = served().get("/iiif/photos%2Flandscape.jpg/full/30,/0/gray.jpg", host=host)
+            self.assertIn(f"<http://{host}/", answer.header("link") or "")
+
     def test_the_way_to_the_document(self) -> None:
         answer = served().get("/iiif/photos%2Flandscape.jpg")
         self.assertEqual(answer.status, 303)
