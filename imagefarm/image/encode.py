@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
 
 from attrs import evolve, field, frozen
-from PIL import Image
+from PIL import Image, ImageFile
 
 from . import metadata, png
 from .errors import TooLarge
@@ -31,6 +32,10 @@ class Frames:
     loop: int | None = 0
     #: Metadata that goes into the result (`metadata.kept`).
     kept: dict[str, bytes] = field(factory=dict)
+
+
+#: Bytes a pixel that a JPEG may take: noise in the best quality takes a bit more than three.
+_MOST_JPEG: Final = 6
 
 
 class _Overflow(Exception):
@@ -107,6 +112,34 @@ def _within(
 
 
 def _encode(frames: Frames, plan: Plan, quality: int | None, most: float) -> bytes:
+    try:
+        return _write(frames, plan, quality, most)
+    except OSError:
+        if plan.format is not Format.JPEG:
+            raise
+    with _room_for_scans(frames):
+        return _write(frames, plan, quality, most)
+
+
+@contextmanager
+def _room_for_scans(frames: Frames) -> Iterator[None]:
+    """Let Pillow's JPEG encoder have room for whatever the picture may become.
+
+    libjpeg writes what it has to look at twice (``optimize``, ``progressive``) in one go, into
+    one buffer. Pillow guesses its size, one or two bytes a pixel, which is not enough for a
+    picture full of detail; it has no parameter for it but this.
+    """
+    usual = ImageFile.MAXBLOCK
+    width, height = (-(-side // 16) * 16 for side in frames.images[0].size)
+    kept = sum(map(len, frames.kept.values()))
+    ImageFile.MAXBLOCK = max(usual, width * height * _MOST_JPEG + kept)
+    try:
+        yield
+    finally:
+        ImageFile.MAXBLOCK = usual
+
+
+def _write(frames: Frames, plan: Plan, quality: int | None, most: float) -> bytes:
     out = _Bounded(most)
     if plan.format is Format.PNG:
         png.write(out, frames.images[0], frames.kept)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import random
 import tempfile
 import time
 import warnings
@@ -258,6 +259,20 @@ class Looks(SynchronousTestCase):
         for fmt in ("jpeg", "webp", "avif"):
             low, high = (len(make(data, f"fmt={fmt}&q={q}").data) for q in (10, 95))
             self.assertLess(low * 1.5, high, fmt)
+
+    def test_noise_in_the_best_quality(self) -> None:
+        """A JPEG of it takes more bytes than Pillow has room for: several a pixel."""
+        noise = Image.frombytes("RGB", (300, 200), random.Random(7).randbytes(180_000))
+        data = saved(noise, "PNG", compress_level=0)
+        for quality in (80, 89, 90, 94, 95, 100):
+            for scans in ("", "&progressive=1"):
+                with self.subTest(quality=quality, scans=scans):
+                    made = make(data, f"fmt=jpeg&q={quality}{scans}")
+                    image = opened(made.data)
+                    self.assertEqual(image.size, (300, 200))
+                    self.assertEqual("progressive" in image.info, bool(scans))
+        fitted = make(data, "fmt=jpeg&q=100&max_bytes=100000").data
+        self.assertLessEqual(len(fitted), 100_000)
 
 
 class Animations(SynchronousTestCase):
