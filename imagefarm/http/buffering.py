@@ -19,6 +19,7 @@ from imagefarm.config.variables import Template
 from .message import BodySink, BodyStream, FileBody, PartsBody, Request, Response
 from .pacing import Pace, PacedStream, size_of
 from .requestlog import report
+from .spool import SpooledBody
 from .tempfiles import TempFile, TempPath
 from .timers import Call, Clock
 
@@ -57,14 +58,18 @@ def buffer(response: Response, request: Request, settings: Buffering, clock: Clo
     """Buffer the body of an upstream's answer, if it streams and is to be buffered.
 
     ``response.buffering``, which is X-Accel-Buffering, goes before the directive. Only what is
-    buffered is read at the pace of ``*_limit_rate``.
+    buffered is read at the pace of ``*_limit_rate``; what came in one read is passed on at it.
     """
     body, said = response.body, response.buffering
-    if isinstance(body, bytes | FileBody | PartsBody) or response.tunnel is not None:
+    if isinstance(body, FileBody | PartsBody) or response.tunnel is not None:
         return
     if not (settings.enabled if said is None else said):
         return
-    rate = size_of(settings.rate, request)
+    rate = size_of(settings.rate, request) if settings.rate else 0
+    if isinstance(body, bytes):
+        if not (rate and body):
+            return
+        body = SpooledBody(body)
     if rate:
         body = PacedStream(body, Pace(rate, 0, clock), clock)
 

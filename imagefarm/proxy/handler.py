@@ -69,6 +69,7 @@ def _relayable(settings: ProxySettings) -> bool:
         and settings.method is None
         and settings.set_body is None
         and not settings.early_hints
+        and not settings.streaming.buffering.rate
         and (settings.bind is None or settings.bind.local is not None)
         and all(
             isinstance(part, bytes) or stability_of(part) in stable

@@ -308,6 +308,19 @@ class BufferTests(SynchronousTestCase):
         buffer(response, make_request(), Buffering(), Clock())
         self.assertEqual(response.body, b"whole")
 
+    def test_the_rate_of_a_whole_answer(self) -> None:
+        clock = Clock()
+        response = Response(200, body=b"x" * 1000)
+        buffer(response, make_request(), Buffering(rate=100), clock)
+        sink, body = Sink(), response.body
+        assert isinstance(body, BufferedStream)
+        self.assertEqual(body.length, 1000)
+        body.start(sink)
+        clock.pump([0.1] * 50)
+        self.assertTrue(400 <= len(sink.received) <= 600, len(sink.received))
+        clock.pump([0.1] * 60)
+        self.assertEqual((sink.received, sink.ended), (b"x" * 1000, 1))
+
     def test_the_rate_is_of_reading(self) -> None:
         clock = Clock()
         for rate in (800, Template("$r", (lambda request: b"800",), None)):

@@ -60,6 +60,7 @@ http {{
             proxy_ignore_headers X-Accel-Buffering;
         }}
         location /paced/ {{ proxy_pass http://127.0.0.1:{http}/; proxy_limit_rate 40k; }}
+        location /paced/small/ {{ proxy_pass http://127.0.0.1:{http}/; proxy_limit_rate 20k; }}
         location /filed/ {{
             proxy_pass http://127.0.0.1:{http}/;
             client_body_in_file_only on;
@@ -194,10 +195,13 @@ def post(target: str, count: int, *, chunked: bool = False, method: str = "POST"
     return play
 
 
-def paced(site: Site) -> Any:
-    began = time.monotonic()
-    answer = site.answer(site.connect("/paced/bytes/100000"))
-    return answer, time.monotonic() - began > 1
+def paced(target: str) -> Scenario:
+    def play(site: Site) -> Any:
+        began = time.monotonic()
+        answer = site.answer(site.connect(target))
+        return answer, time.monotonic() - began > 1
+
+    return play
 
 
 def filed(site: Site) -> Any:
@@ -270,7 +274,8 @@ SCENARIOS: dict[str, Scenario] = {
     "short": get("/on/bytes/1000?short=10"),
     "short chunks": get("/on/chunked/1000?short=10"),
     "short chunks, unbuffered": get("/off/chunked/1000?short=10"),
-    "pace": paced,
+    "pace": paced("/paced/bytes/100000"),
+    "pace of what comes in one read": paced("/paced/small/bytes/50000"),
     "upload": post("/on/upload", 100_000),
     "chunked upload": post("/on/upload", 100_000, chunked=True),
     "upload, unbuffered": post("/off/upload", 100_000),
