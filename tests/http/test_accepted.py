@@ -27,6 +27,17 @@ class Whole:
         self.lost.errback(reason)
 
 
+class Small(Whole):
+    """A protocol that tells whether small packets are sent at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.nodelay: bool | None = None
+
+    def makeConnection(self, transport: Any) -> None:
+        self.nodelay = bool(transport.getTcpNoDelay())
+
+
 class Failing(Whole):
     """A protocol that fails at the end of what it reads."""
 
@@ -58,12 +69,12 @@ class Unlucky:
 class EndTests(TestCase):
     timeout = 30
 
-    def visit(self, factory: Unlucky) -> None:
+    def visit(self, factory: Unlucky, **settings: bool) -> None:
         """Connect, and end what is sent."""
         sock = socket.create_server(("127.0.0.1", 0))
         self.addCleanup(sock.close)
         sock.setblocking(False)
-        port = listen(reactor, sock, factory)
+        port = listen(reactor, sock, factory, **settings)
         self.addCleanup(port.stopListening)
         self.port = port
         client = socket.create_connection(sock.getsockname())
@@ -75,6 +86,14 @@ class EndTests(TestCase):
         protocol = Whole()
         self.visit(Unlucky(protocol))
         yield self.assertFailure(protocol.lost, ConnectionDone)
+
+    @inlineCallbacks
+    def test_tcp_nodelay(self) -> Any:
+        for settings, wanted in (({}, True), ({"nodelay": False}, False)):
+            protocol = Small()
+            self.visit(Unlucky(protocol), **settings)
+            yield self.assertFailure(protocol.lost, ConnectionDone)
+            self.assertEqual(protocol.nodelay, wanted)
 
     @inlineCallbacks
     def test_failing(self) -> Any:
