@@ -70,6 +70,8 @@ class WorkerProcess(ProcessProtocol):
         self.recent: deque[bytes] = deque(maxlen=RECENT)
         #: Bytes on standard error since its last job began.
         self._complained = 0
+        #: A line on standard error that has no end yet: libtiff writes one in three pieces.
+        self._line = b""
         self._owner = owner
         self._decoder = Decoder(limits.max_output_bytes)
         self._channel: Channel
@@ -143,15 +145,24 @@ class WorkerProcess(ProcessProtocol):
         self._complained += len(data)
         if room <= 0:
             return
-        text = data[:room].decode("utf-8", "backslashreplace").rstrip()
+        lines, end, self._line = (self._line + data[:room]).rpartition(b"\n")
         if len(data) > room:
-            text += " ... (what follows is not logged)"
-        self.log.warn("worker {pid}: {text}", pid=self.transport.pid, text=text)
+            kept = (lines + end + self._line).rstrip()
+            self._complain(kept + b" ... (what follows is not logged)")
+            self._line = b""
+        elif end:
+            self._complain(lines)
+
+    def _complain(self, lines: bytes) -> None:
+        text = lines.decode("utf-8", "backslashreplace").rstrip()
+        self.log.warn("worker {pid}: {text}", pid=self.pid, text=text)
 
     def processEnded(self, reason: Failure) -> None:
         """The process is gone; what it has said before it died counts."""
         self.state = State.ENDING
         self._channel.drain()
+        if self._line:
+            self._complain(self._line)
         self.state = State.ENDED
         self._owner.ended(self)
 

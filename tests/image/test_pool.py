@@ -474,6 +474,14 @@ class Accidents(PoolCase):
         process.protocol.errReceived(b"another job's\n")
         self.assertEqual(lines[-1], f"worker {process.pid}: another job's")
         process.answer()
+        said = len(lines)
+        for piece in (b"row", b" 7: ", b"bad\nrow 8", b": wor", b"se\nthe en"):
+            process.protocol.errReceived(piece)
+        process.end()
+        whole = [
+            f"worker {process.pid}: {text}" for text in ("row 7: bad", "row 8: worse", "the en")
+        ]
+        self.assertEqual([line for line in lines[said:] if "worker 100: " in line], whole)
 
     def test_the_loop_survives_our_own_mistakes(self) -> None:
         def broken(data: memoryview) -> None:
