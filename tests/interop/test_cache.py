@@ -32,7 +32,7 @@ from tests.support.processes import Daemon, free_ports
 from tests.support.stages import StagedCase
 
 NOW = time.time()
-LATER, PAST = format_http(NOW + 1000).decode(), format_http(NOW - 1000).decode()
+LATER, PAST = format_http(NOW + 100_000).decode(), format_http(NOW - 1000).decode()
 VALID = (ValidTime(frozenset({200, 302}), 60.0),)
 
 Fields = tuple[tuple[str, str], ...]
@@ -99,7 +99,7 @@ CASES: dict[str, Case] = {
     "accel": case(404, accel("100")),
     "accel 0": case(200, accel("0")),
     "accel junk": case(200, accel("junk")),
-    "accel absolute": case(404, accel(f"@{int(NOW) + 1000}")),
+    "accel absolute": case(404, accel(f"@{int(NOW) + 100_000}")),
     "accel @0": case(200, accel("@0")),
     "accel before no-store": case(200, accel("100"), control("no-store")),
     "no-store before accel": case(200, control("no-store"), accel("100")),

@@ -12,7 +12,7 @@ from typing import Any
 
 from tests.support import farmsite, rawhttp, tools
 from tests.support.dns import Nameserver
-from tests.support.processes import Daemon, free_ports
+from tests.support.processes import Daemon, free_ports, wait_until
 from tests.support.processes import imagefarm as start_imagefarm
 from tests.support.stages import StagedCase
 
@@ -97,7 +97,10 @@ class Side:
             for line, *fields in lines
         ]
         plain = str(asked).replace(str(self.upstream.port), "PORT").replace("HTTP/1.1", "HTTP/1.0")
-        log = (self.directory / "logs" / "error.log").read_text()
+        path = self.directory / "logs" / "error.log"
+        if answer.status >= 500:  # of which both say why, we maybe a moment later
+            wait_until(lambda: WORDS.search(path.read_text(), self._read), 30, "reason")
+        log = path.read_text()
         new, self._read = log[self._read :], len(log)
         said = [text.replace(str(self.upstream.port), "PORT") for text in WORDS.findall(new)]
         return answer.status, plain, said
