@@ -113,6 +113,31 @@ class DashboardTests(StagedCase):
         wait_until(lambda: not any(map(running, family)), 20, "end of the slave")
         self.well()
 
+    def test_a_failed_reload(self) -> None:
+        """What is wrong with the file is told where an operator looks, until it is mended."""
+        self.well()
+        conf = self.prefix.conf("master.conf")
+        good = conf.read_text()
+        master = int((self.prefix.logs / "master.pid").read_text())
+        line = good.count("\n") + 1
+        why = (
+            "master: the last reload failed, the former configuration is in force: "
+            f'unknown directive "nonsense" in {conf}:{line}'
+        )
+        conf.write_text(good + "nonsense on;\n")
+        try:
+            os.kill(master, signal.SIGHUP)
+            wait_until(lambda: self.figures()["problems"], 60, "a problem")
+            self.assertEqual(self.figures()["problems"], [{"level": "bad", "text": why}])
+            done = self.status()
+            self.assertEqual(done.returncode, 1, done.stderr)
+            self.assertIn(f"!! {why}\n", done.stdout)
+            self.assertEqual(self.prefix.get(LANDSCAPE).status, 200)
+        finally:
+            conf.write_text(good)
+            os.kill(master, signal.SIGHUP)
+        self.well()
+
     # The terminal
 
     def status(self, *words: str) -> subprocess.CompletedProcess[str]:
