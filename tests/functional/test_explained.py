@@ -221,6 +221,7 @@ class ExplainedTests(StagedCase):
 
         wait_until(overloaded, 30, "overload")
         answer = next(answer for answer in answers if answer.status == 503)
+        self.assertEqual(answer.header("retry-after"), "1")
         self.explained(answer, "answered 503: ", "image", "client: 127.0.0.1")
 
     def test_a_location_s_own_log(self) -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
+import signal
 import struct
+import threading
 import zlib
+from pathlib import Path
 
 from PIL import Image
 
 from tests.image.pictures import opened
 from tests.support import farm
 from tests.support.farmsite import noise
-from tests.support.processes import descendants
+from tests.support.processes import descendants, wait_until
 from tests.support.stages import StagedCase
 
 
@@ -144,6 +148,39 @@ class Sources(StagedCase):
             self.assertEqual((answer.status, answer.body), (413, line), query)
         small = self.prefix.get("/resize?src=/large/long.png&w=320")
         self.assertEqual(opened(small.body).size, (320, 1))
+
+    def test_a_codec_that_dies(self) -> None:
+        """It costs the request that it worked for; the next one has another process."""
+        answers = []
+        target = "/resize?src=/photos/landscape.jpg&w=77"
+
+        def ask() -> None:
+            answers.append(self.prefix.get(target))
+
+        def running_jobs() -> int:
+            answer = self.prefix.get("/resizer", port=self.prefix.ports.dashboard)
+            running = json.loads(answer.body)["resizer"]["running"]
+            return sum(running.values())
+
+        self.assertEqual(self.prefix.get("/resize?src=/photos/grey.jpg&w=76").status, 200)
+        workers = [
+            pid for pid in self._image_workers()
+            if b"imagefarm.image.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        ]  # fmt: skip
+        self.assertTrue(workers)
+        for pid in workers:
+            os.kill(pid, signal.SIGSTOP)  # so that the work is not done before it is ended
+        asking = threading.Thread(target=ask)
+        asking.start()
+        wait_until(lambda: running_jobs() == 1, what="the job under way")
+        for pid in workers:
+            os.kill(pid, signal.SIGKILL)
+        asking.join()
+        self.assertEqual(answers[0].status, 500)
+        self.assertRegex(answers[0].body, rb"\A[ -~]{5,200}\n\Z")
+        self.assertEqual(answers[0].header("cache-control"), "no-store")
+        self.assertEqual(self.prefix.get(target).status, 200)
+        self.assertFalse(set(workers) & set(self._image_workers()))
 
     def test_bad_recipes(self) -> None:
         """Parameters that make no sense: 400, naming the one that is wrong."""
