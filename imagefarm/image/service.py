@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 from urllib.parse import quote_from_bytes
 
 from attrs import evolve
@@ -31,6 +31,9 @@ from .validators import entity_tag, not_modified
 #: The statuses that the fallback image stands in for: the source is missing, no image, damaged,
 #: or takes too long.
 FALLBACK_FOR = (404, 415, 422, 500, 504)
+#: Whom pictures may be made from others for, as `imagefarm warm` asks: no stranger chooses that.
+#: A web server behind a Unix socket says "unix:", or nothing.
+_THIS_MACHINE: Final = (b"127.0.0.1", b"::1", b"unix:", b"")
 #: Longest recipe that is told in a header, in bytes: only the path of a watermark is that long.
 MAX_RECIPE = 1000
 #: Seconds after which a client that met a full queue may try again.
@@ -140,7 +143,10 @@ class ImageService:
             same = states == (source, mark, 0)
             return _image(recipe, etag if same else entity_tag(recipe, offer, *states), rendered)
 
-        derive = params.get(b"HTTP_X_IMAGEFARM_WARM") == b"1"
+        derive = (
+            params.get(b"HTTP_X_IMAGEFARM_WARM") == b"1"
+            and params.get(b"REMOTE_ADDR", b"") in _THIS_MACHINE
+        )
         return self.work(Job(root, recipe, offer, derive=derive), source).addCallback(made)
 
     def _or_fallback(

@@ -134,6 +134,10 @@ class Pictures(ServiceCase):
         self.assertTrue(self.pool.jobs[-1].derive)
         assert usual is not None and derived is not None
         self.assertNotEqual(derived, usual)
+        self.ask(HTTP_X_IMAGEFARM_WARM=b"1", REMOTE_ADDR=b"192.0.2.1")
+        self.assertFalse(self.pool.jobs[-1].derive, "a stranger does not choose the bytes")
+        self.ask(HTTP_X_IMAGEFARM_WARM=b"1", REMOTE_ADDR=b"127.0.0.1")
+        self.assertTrue(self.pool.jobs[-1].derive)
         self.assertEqual(self.ask(HTTP_IF_NONE_MATCH=derived).status, 200)
 
     def test_the_state_that_the_worker_saw_counts(self) -> None:
