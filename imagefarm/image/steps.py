@@ -12,8 +12,11 @@ import hashlib
 import io
 import math
 from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from typing import Final
 
 from PIL import Image, ImageCms
+from PIL.PngImagePlugin import PngImageFile
 
 from .geometry import Box
 from .looks import adjust, blur, flatten, pad, round_corners, sharpen, tone, watermark
@@ -27,8 +30,39 @@ def decode(image: Image.Image, plan: Plan) -> Image.Image:
         # Pillow picks the factor by whole division of the sizes: ask in its own arithmetic.
         size = plan.header.width // plan.factor, plan.header.height // plan.factor
         image.draft(None, size)
+    key = _key_of(image)
     image.load()
+    if key is not None:
+        image.info["transparency"] = key
     return image
+
+
+#: By the form of a PNG's samples, how one becomes what Pillow makes of it, of 8 bits.
+_SAMPLES: Final[Mapping[object, Callable[[int], int]]] = {
+    "1": lambda sample: sample % 2 * 255,
+    "L;2": lambda sample: sample % 4 * 85,
+    "L;4": lambda sample: sample % 16 * 17,
+    "L": lambda sample: sample % 256,
+    "RGB": lambda sample: sample % 256,
+    "I;16B": lambda sample: (sample + 128) // 257,
+    "RGB;16B": lambda sample: sample >> 8,
+}
+
+
+def _key_of(image: Image.Image) -> int | tuple[int, ...] | None:
+    """The one transparent colour of a PNG (section 11.3.2.1) in 8 bits a channel; None if it has
+    none.
+
+    Pillow gives it in the file's samples, and looks for it among pixels that it has brought to
+    8 bits. Of samples of 16 bits all that are the same in 8 become transparent.
+    """
+    key = image.info.get("transparency")
+    if not isinstance(image, PngImageFile) or not image.tile or not isinstance(key, int | tuple):
+        return None
+    scaled = _SAMPLES.get(image.tile[0].args)
+    if scaled is None:
+        return None
+    return scaled(key) if isinstance(key, int) else tuple(map(scaled, key))
 
 
 _KEEP = ("L", "LA", "RGB", "RGBA", "CMYK")
@@ -50,6 +84,9 @@ def plain_pixels(image: Image.Image, plan: Plan) -> Image.Image:
         image = ImageCms.applyTransform(image, transform) or image
     elif image.mode == "1":
         image = image.convert("L")
+    if image.mode == "L" and "transparency" in info:
+        image.info["transparency"] = info["transparency"]
+        image = image.convert("RGBA")
     elif "transparency" in info or image.mode in ("P", "PA", "La", "RGBa"):
         image = image.convert("RGBA" if image.has_transparency_data else "RGB")
     elif image.mode not in _KEEP:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import logging
 import random
+import struct
 import tempfile
 import time
 import warnings
+import zlib
 from collections.abc import Iterator
 from typing import BinaryIO
 
@@ -215,6 +217,27 @@ class Looks(SynchronousTestCase):
             key: object = 0 if image is palette else (image.getpixel((0, 0)))
             made = make(saved(image, "PNG", transparency=key), "w=10")
             self.assertEqual(opened(made.data).convert("RGBA").getpixel((5, 5))[3], 0)  # type: ignore[index]
+
+    def test_one_transparent_colour_of_any_depth(self) -> None:
+        """It is said in the file's samples, of which a pixel may have 1, 2, 4, 8 or 16 bits."""
+        for kind, depth, sample in (
+            (0, 1, 0), (0, 1, 1), (0, 2, 1), (0, 2, 3), (0, 4, 1), (0, 4, 14), (0, 8, 1),
+            (0, 16, 0x1234), (0, 16, 0xFFFF), (2, 8, 1), (2, 16, 0x1234), (2, 16, 0xFFFF),
+        ):  # fmt: skip
+            most, channels = (1 << depth) - 1, 1 if kind == 0 else 3
+            bits = "".join(f"{n:0{depth}b}" * channels for n in (sample, most - sample))
+            row = int(bits.ljust(-(-len(bits) // 8) * 8, "0"), 2).to_bytes(-(-len(bits) // 8))
+            data = b"\x89PNG\r\n\x1a\n" + b"".join(
+                len(content).to_bytes(4) + name + content + zlib.crc32(name + content).to_bytes(4)
+                for name, content in (
+                    (b"IHDR", struct.pack(">IIBBBBB", 2, 1, depth, kind, 0, 0, 0)),
+                    (b"tRNS", struct.pack(">H", sample) * channels),
+                    (b"IDAT", zlib.compress(b"\0" + row)), (b"IEND", b""),
+                )
+            )  # fmt: skip
+            image = opened(make(data, "fmt=png").data).convert("RGBA")
+            alphas = list(image.getchannel("A").tobytes())
+            self.assertEqual(alphas, [0, 255], (kind, depth, sample))
 
     def test_a_profile_is_applied(self) -> None:
         lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
