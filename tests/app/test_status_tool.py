@@ -206,6 +206,17 @@ class CommandTests(SynchronousTestCase):
         _, url = self.serve(answer(figures()))
         self.assertEqual(json.loads(self.run_it(url, "--json")[1])["problems"], [])
 
+    def test_figures_of_another_kind(self) -> None:
+        for odd in ({"connections": "x"}, {"processes": [{**WORKER, "cpu": None}]}):
+            found = figures()
+            found["instances"][0]["status"].update(odd)
+            _, url = self.serve(answer(found))
+            ended, out, errors = self.run_it(url)
+            self.assertEqual((ended, out), (3, ""))
+            self.assertEqual(
+                errors, f"imagefarm: {url}: not all instances have figures of this kind\n"
+            )
+
     def test_nonsense(self) -> None:
         for body in (b"nonsense", b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n{", answer([1]),
                      answer({"uptime": 1})):  # fmt: skip

@@ -96,6 +96,14 @@ def looks(source: Source) -> Iterator[Mapping[str, Any]]:
         yield {**found, "history": before}
 
 
+def _drawn(screen: Screen, found: Mapping[str, Any], url: str) -> str:
+    """The screen. Raises `NoAnswer` where an instance, of another version, has other figures."""
+    try:
+        return screen.draw(found, url)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise NoAnswer("not all instances have figures of this kind") from None
+
+
 def main(
     words: Sequence[str],
     out: TextIO = sys.stdout,
@@ -116,7 +124,7 @@ def main(
             if given.json:
                 text = json.dumps({k: v for k, v in found.items() if k != "history"}) + "\n"
             else:
-                text = screen.draw(found, given.url)
+                text = _drawn(screen, found, given.url)
             out.write(text if not given.watch or not out.isatty() else _CLEAR + text)
             out.flush()
             if not given.watch:
