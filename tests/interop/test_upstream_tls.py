@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.support import farmsite, rawhttp, tools
 from tests.support.certificates import Authority
-from tests.support.processes import Daemon, free_ports
+from tests.support.processes import Daemon, free_ports, wait_until
 from tests.support.processes import imagefarm as start_imagefarm
 from tests.support.stages import StagedCase
 
@@ -238,7 +238,11 @@ class TlsTests(StagedCase):
     def test_same(self) -> None:
         with ThreadPoolExecutor(2) as pool:
             theirs, ours = pool.map(self.play, self.ports.values())
-        log = (self.directory / "logs" / "imagefarm.log").read_text()
+        path = self.directory / "logs" / "imagefarm.log"
+        said = [f'"GET /{number}?' for number, case in enumerate(CASES.values()) if case[2]]
+        # Of many at once some come a moment later.
+        wait_until(lambda: all(text in path.read_text() for text in said), 30, "reasons")
+        log = path.read_text()
         found = []
         for number, (name, (_, _, line)) in enumerate(CASES.items()):
             if theirs[number] != ours[number]:
