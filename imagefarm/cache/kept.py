@@ -24,7 +24,7 @@ from .entry import MAX_BLOCK, MAX_KEY, CorruptEntry, decode
 from .follow import Original
 from .policy import CLOCK_SKEW, initial_age, truthy
 from .store import Found, digest_of
-from .zone import TOUCH_INTERVAL, Zone
+from .zone import Zone
 
 #: The largest file that is read whole, in bytes.
 MAX_FILE: Final = MAX_BLOCK + MAX_BODY
@@ -165,7 +165,7 @@ class Kept:
 
     def holds(self, now: float) -> bool:
         """Whether it would be one, and is not to be marked as used."""
-        if abs(now - self._used) > TOUCH_INTERVAL:
+        if abs(now - self._used) > self.shelf.zone.touch_interval:
             return False
         try:
             if identity(os.stat(self._path)) != self.identity:
@@ -180,5 +180,5 @@ class Kept:
         """A hit."""
         zone = self.shelf.zone
         zone.counters.hits += 1
-        if abs(now - self._used) > TOUCH_INTERVAL:
+        if abs(now - self._used) > zone.touch_interval:
             zone.touch(self._digest, self._size, self._path, now)

@@ -33,9 +33,9 @@ from .trouble import Trouble
 from .upkeep import Clock, Counters, Upkeep
 from .uses import Uses
 
-#: A hit marks its file as used only if the last mark is older than this: the accuracy, in
-#: seconds, of "least recently used" between processes.
-TOUCH_INTERVAL: Final = 10.0
+#: A hit marks its file as used only if the last mark is older than a twentieth of ``inactive``,
+#: but at least and at most so many seconds: that is the accuracy of "least recently used".
+TOUCH_INTERVALS: Final = (10.0, 30.0)
 #: For how long a softly purged answer may be served while it is updated, in seconds.
 SOFT_GRACE: Final = 3600.0
 
@@ -47,6 +47,9 @@ class Zone:
 
     def __init__(self, settings: ZoneSettings, now: Callable[[], float] = time.time) -> None:
         self.settings = settings
+        least, most = TOUCH_INTERVALS
+        #: How old the last mark of use is before there is another, in seconds.
+        self.touch_interval = min(most, max(least, settings.inactive / 20))
         self.now = now
         self.directory = Directory(settings.path, settings.levels)
         self.index = Index(settings.keys)
@@ -178,7 +181,7 @@ class Zone:
         now = self.now()
         if found is None:
             self.index.forget(digest)
-        elif abs(now - found.file.mtime) > TOUCH_INTERVAL or found.entry.expires <= now:
+        elif abs(now - found.file.mtime) > self.touch_interval or found.entry.expires <= now:
             self.touch(digest, found.file.size, found.file.fd, now)
             return
         else:

@@ -188,9 +188,10 @@ class WorkerPool:
                 self._idle.append(worker)
         if ticket is not None and isinstance(answer, Expensive) and not ticket.abandoned:
             self._put_back(ticket)
-        elif ticket is not None:
+            ticket = None
+        self._dispatch()  # first: to answer takes time, in which the worker has its next job
+        if ticket is not None:
             self._settle(ticket, answer)
-        self._dispatch()
 
     def ended(self, worker: WorkerProcess) -> None:
         """A worker's process is gone: see to its job, and to a new one."""

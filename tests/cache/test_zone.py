@@ -14,7 +14,7 @@ from imagefarm.cache.members import RING, Board, Note
 from imagefarm.cache.settings import Pace
 from imagefarm.cache.store import Writer, digest_of
 from imagefarm.cache.upkeep import MANAGER_ROUND
-from imagefarm.cache.zone import TOUCH_INTERVAL, Zone
+from imagefarm.cache.zone import TOUCH_INTERVALS, Zone
 from imagefarm.http.headers import Headers
 
 from .support import Upstream, ZoneCase, image, read, request
@@ -121,11 +121,24 @@ class SharingTests(ZoneTests):
 
 
 class LimitTests(ZoneTests):
+    def test_how_often_a_use_is_marked(self) -> None:
+        least, most = TOUCH_INTERVALS
+        for inactive, expected in ((1.0, least), (400.0, 20.0), (600.0, most), (1e6, most)):
+            self.assertEqual(self.make_zone(inactive=inactive).touch_interval, expected)
+        path = self.put(b"k")
+        marked = os.stat(path).st_mtime
+        self.clock.advance(self.zone.touch_interval - 1)
+        self.get(b"k")
+        self.assertEqual(os.stat(path).st_mtime, marked)
+        self.clock.advance(2)
+        self.get(b"k")
+        self.assertEqual(os.stat(path).st_mtime, self.clock.seconds())
+
     def test_max_size_evicts_the_least_recently_used(self) -> None:
         self.zone.stop()
         self.zone = self.make_zone(max_size=10 * 4096)
         for number in range(15):
-            self.clock.advance(TOUCH_INTERVAL + 1)
+            self.clock.advance(self.zone.touch_interval + 1)
             self.put(b"%d" % number)
             self.get(b"0")
         kept = {b"0", *(b"%d" % number for number in range(6, 15))}
@@ -220,7 +233,7 @@ class LimitTests(ZoneTests):
         other = self.make_zone(inactive=100.0)
         self.put(b"1")
         for _ in range(15):
-            self.rounds(1, TOUCH_INTERVAL + 2)
+            self.rounds(1, self.zone.touch_interval + 2)
             self.assertEqual(self.get(b"1", other), b"x")
         self.assertEqual(self.keys(), [b"1"])
 
