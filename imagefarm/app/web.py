@@ -15,7 +15,8 @@ from twisted.internet.defer import Deferred, DeferredList, succeed
 
 from imagefarm.cache.directives import ROWS as CACHE_ROWS
 from imagefarm.cache.directives import CacheSettings, problems, zone_settings
-from imagefarm.cache.handler import CachingHandler, Target
+from imagefarm.cache.handler import CachingHandler
+from imagefarm.cache.kept import Target
 from imagefarm.cache.zone import Zone
 from imagefarm.config.errors import ConfigurationError, Invalid, Problem
 from imagefarm.config.loader import Loaded

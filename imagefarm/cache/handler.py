@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, cast
 
 import attrs
 from attrs import frozen
@@ -23,7 +23,7 @@ from .answers import forwarded, from_entry, from_file, purged
 from .directives import CacheSettings
 from .entry import MAX_KEY
 from .fetch import Fetch
-from .kept import Shelf
+from .kept import Shelf, Target
 from .locks import Landing
 from .policy import beyond, fresh, invalidates, may_serve_stale, truthy
 from .portion import Portion, portion
@@ -54,17 +54,6 @@ class _Asked:
         return b"MISS" if self.found is None else b"EXPIRED"
 
 
-class Target(Protocol):
-    """Where the inner handler would pass requests on to, which variables in the key may say."""
-
-    @property
-    def steady(self) -> bool:
-        """Whether it is the same for all requests."""
-
-    def announce(self, request: Request) -> None:
-        """Set the variables for ``request``."""
-
-
 class CachingHandler:
     """A `Handler` around another one. See RFC 9211 for the Cache-Status that it adds."""
 
@@ -77,8 +66,7 @@ class CachingHandler:
         self.settings = settings
         self.zone = zone
         self._target = target
-        steady = target is None or target.steady
-        self._shelf = Shelf.of(settings, zone) if steady else None
+        self._shelf = Shelf.of(settings, zone, target)
 
     def __repr__(self) -> str:
         return f"<CachingHandler {self.zone.settings.name} {self.inner!r}>"

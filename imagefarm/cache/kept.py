@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, Protocol
 
 from imagefarm.http.families import MAX_BODY
 from imagefarm.http.lookup import OF_BYTES, Stability, stabilities_of
@@ -30,13 +30,27 @@ from .zone import Zone
 MAX_FILE: Final = MAX_BLOCK + MAX_BODY
 
 
+class Target(Protocol):
+    """Where the inner handler would pass requests on to, which variables in the key may say."""
+
+    @property
+    def steady(self) -> bool:
+        """Whether it is the same for all requests."""
+
+    def announce(self, request: Request) -> None:
+        """Set the variables for ``request``."""
+
+
 class Shelf:
     """The hits of one `CachingHandler`."""
 
-    __slots__ = ("_conditions", "_settings", "by_block", "roots", "stamps", "zone")
+    __slots__ = ("_conditions", "_settings", "_target", "by_block", "roots", "stamps", "zone")
 
-    def __init__(self, settings: CacheSettings, zone: Zone, *, by_block: bool) -> None:
+    def __init__(
+        self, settings: CacheSettings, zone: Zone, target: Target | None, *, by_block: bool
+    ) -> None:
         self._settings = settings
+        self._target = target
         self._conditions = (*settings.purge, *settings.bypass)
         self.zone = zone
         self.roots = settings.follow
@@ -49,13 +63,15 @@ class Shelf:
         self.stamps: Mapping[bytes, bytes] = stamps
 
     @classmethod
-    def of(cls, settings: CacheSettings, zone: Zone) -> Shelf | None:
+    def of(cls, settings: CacheSettings, zone: Zone, target: Target | None) -> Shelf | None:
         """None where more than a request's bytes decides what is found."""
+        if target is not None and not target.steady:
+            return None
         templates = (settings.key, *settings.purge, *settings.bypass)
         needs = frozenset[Stability]().union(*map(stabilities_of, templates))
         if not needs <= OF_BYTES:
             return None
-        return cls(settings, zone, by_block=Stability.BLOCK in needs)
+        return cls(settings, zone, target, by_block=Stability.BLOCK in needs)
 
     def keep(self, digest: bytes, found: Found) -> Kept | None:
         """The word for a hit that was found in the ordinary way; None if it can't be given."""
@@ -66,6 +82,8 @@ class Shelf:
 
     def take(self, request: Request, now: float) -> tuple[Kept, bytes] | None:
         """`http.keeping.Shelf`."""
+        if self._target is not None:
+            self._target.announce(request)
         for condition in self._conditions:
             if truthy(condition(request)):
                 return None

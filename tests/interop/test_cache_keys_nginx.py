@@ -19,8 +19,16 @@ http {{
     proxy_cache one;
     proxy_cache_valid 1h;
     add_header X-Cache "$upstream_cache_status $proxy_host";
-    server {{ listen 127.0.0.1:{first}; location / {{ return 200 "first $request_uri"; }} }}
-    server {{ listen 127.0.0.1:{second}; location / {{ return 200 "second $request_uri"; }} }}
+    server {{
+        listen 127.0.0.1:{first};
+        add_header X-From first;
+        location / {{ return 200 "first $request_uri"; }}
+    }}
+    server {{
+        listen 127.0.0.1:{second};
+        add_header X-From second;
+        location / {{ return 200 "second $request_uri"; }}
+    }}
     upstream named {{ server 127.0.0.1:{second}; }}
     server {{
         listen 127.0.0.1:{port};
@@ -43,6 +51,17 @@ http {{
         listen 127.0.0.1:{port};
         server_name d;
         location / {{ proxy_pass http://127.0.0.1:{first}; }}
+    }}
+    server {{
+        listen 127.0.0.1:{port};
+        server_name e;
+        location / {{ proxy_pass http://127.0.0.1:{first}; proxy_cache_key $scheme$request_uri; }}
+    }}
+    server {{
+        listen 127.0.0.1:{port};
+        server_name f;
+        add_header X-Cache $upstream_cache_status;
+        location / {{ proxy_pass http://127.0.0.1:{second}; }}
     }}
 }}
 """
@@ -108,3 +127,20 @@ class KeyTests(StagedCase):
                 theirs, ours = self.ask(target, host)
                 self.assertEqual(theirs, ours, (turn, target, host))
                 self.assertEqual(ours[0], body, (turn, target, host))
+
+    def test_neighbours_of_what_is_remembered(self) -> None:
+        """A file that was not asked for before has the key of its own location, too."""
+        for target, host, body in (
+            ("/a.jpg", "f", "second /a.jpg"),
+            ("/a.jpg", "f", "second /a.jpg"),
+            ("/a.jpg", "f", "second /a.jpg"),
+            ("/b.jpg", "e", "first /b.jpg"),
+            ("/b.jpg", "e", "first /b.jpg"),
+            ("/b.jpg", "f", "second /b.jpg"),
+            ("/b.jpg", "c", "second /b.jpg"),
+            ("/c.jpg", "f", "second /c.jpg"),
+            ("/c.jpg", "f", "second /c.jpg"),
+        ):
+            theirs, ours = self.ask(target, host)
+            self.assertEqual(theirs, ours, (target, host))
+            self.assertEqual(ours[0], body, (target, host))
