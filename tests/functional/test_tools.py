@@ -96,6 +96,15 @@ class Warm(StagedCase):
                 self.assertRaises(SystemExit, COMMANDS["warm"], [*words, "/a.jpg"])
             self.assertIn(why, err.getvalue())
 
+    def test_what_was_not_foreseen(self) -> None:
+        """Such as a host that is no name: the resolver raises what is no OSError."""
+        originals = [f"/{number}.jpg" for number in range(9)]
+        done = run("warm", "-u", "http://a..b/", "-s", "w=9", *originals)
+        self.assertEqual(done.returncode, 1, done.stderr)
+        (line,) = (line for line in done.stderr.splitlines() if line.startswith("imagefarm: "))
+        self.assertIn("ended early, 9 originals are not done: UnicodeError: ", line)
+        self.assertNotIn("Traceback", done.stderr)
+
     def warm(self, *words: str, given: str = "") -> Done:
         url = f"http://127.0.0.1:{served().ports.http}/resize"
         return run("warm", "-u", url, *SIZES, *words, given=given)

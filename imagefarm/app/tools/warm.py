@@ -38,6 +38,8 @@ class Progress:
     done: int = 0
     skipped: int = 0
     failures: list[str] = field(factory=list)
+    #: What nobody had thought of: it ends the run.
+    fault: Exception | None = None
     lock: threading.Lock = field(factory=threading.Lock)
 
     def bar(self, seconds: float) -> str:
@@ -94,7 +96,15 @@ def main(words: Sequence[str], clock: Callable[[], float] = time.monotonic) -> i
     sys.stderr.write("\r" + progress.bar(clock() - started) + "\n")
     for failure in progress.failures[:MAX_NAMED]:
         sys.stderr.write(f"imagefarm: {failure}\n")
-    return 1 if progress.failures else 0
+    if progress.fault is not None:
+        sys.stderr.write(f"imagefarm: {_early(progress, progress.fault)}\n")
+    return 1 if progress.failures or progress.fault else 0
+
+
+def _early(progress: Progress, fault: Exception) -> str:
+    left = progress.total - progress.done - progress.skipped
+    why = str(fault).partition("\n")[0]
+    return f"ended early, {left} originals are not done: {type(fault).__name__}: {why}"
 
 
 def run(
@@ -105,7 +115,10 @@ def run(
     journal: Journal | None,
     show: Callable[[Progress], None],
 ) -> Progress:
-    """Ask for all ``sizes`` of all ``originals``, ``jobs`` originals at a time."""
+    """Ask for all ``sizes`` of all ``originals``, ``jobs`` originals at a time.
+
+    Ends early where something fails that is no picture's own failure: `Progress.fault`.
+    """
     progress = Progress(len(originals))
     todo: queue.SimpleQueue[str] = queue.SimpleQueue()
     for original in originals:
@@ -114,10 +127,16 @@ def run(
         else:
             todo.put(original)
     stop = threading.Event()
-    threads = [
-        threading.Thread(target=_work, args=(url, todo, sizes, progress, journal, stop))
-        for _ in range(jobs)
-    ]
+
+    def work() -> None:
+        try:
+            _work(url, todo, sizes, progress, journal, stop)
+        except Exception as error:  # a full disk below the journal, a host that is no name
+            stop.set()
+            with progress.lock:
+                progress.fault = progress.fault or error
+
+    threads = [threading.Thread(target=work) for _ in range(jobs)]
     for thread in threads:
         thread.start()
     try:
