@@ -38,7 +38,7 @@ from imagefarm.proxy.group import Group
 from imagefarm.proxy.groups import Groups
 from imagefarm.proxy.settings import ProxySettings
 from imagefarm.proxy.target import request_target
-from imagefarm.proxy.variables import PROXY_HOST, PROXY_PORT
+from imagefarm.proxy.variables import name_target
 from imagefarm.resources import directives as rows
 from imagefarm.resources import static
 from imagefarm.resources.actions import InternalRedirect, NamedRedirect, Redirect, Result
@@ -392,8 +392,7 @@ class Explainer:
 
         def content(request: Request) -> Result:
             target = settings.target(request)
-            request.variables[PROXY_HOST] = target.host_header
-            request.variables[PROXY_PORT] = target.port
+            name_target(request, target)
             self._cache("proxy", scope, request)
             constant = settings.target.target is not None
             path = _text(

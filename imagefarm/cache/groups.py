@@ -12,12 +12,13 @@ list may name files that are gone; it goes when it names nothing else any more.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator
 from typing import Final
+
+from .store import lock_in_place
 
 DIGEST: Final = 16
 #: A list that was written to more lately than this, in seconds, is not cleaned up.
@@ -83,14 +84,8 @@ class Groups:
                     raise
                 os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
                 continue
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX)
-                if os.fstat(fd).st_nlink:
-                    return fd
-            except OSError:
-                os.close(fd)
-                raise
-            os.close(fd)  # cleaned up in between
+            if lock_in_place(fd):
+                return fd
 
     def members(self, name: bytes) -> list[bytes]:
         """The digests of a group. Raises OSError."""

@@ -10,7 +10,6 @@ tells the others to read it again.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import struct
 from collections.abc import Iterable, Iterator
@@ -20,6 +19,7 @@ from attrs import frozen
 
 from .entry import Entry
 from .members import Board
+from .store import lock_in_place
 
 #: For how long the marks of keys and originals are kept, in seconds: answers take less.
 KEPT: Final = 600.0
@@ -127,14 +127,8 @@ class Purges:
         """The file, locked: the one that is in place. Raises OSError."""
         while True:
             fd = os.open(self._path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX)
-                if os.fstat(fd).st_nlink:
-                    return fd
-            except OSError:
-                os.close(fd)
-                raise
-            os.close(fd)
+            if lock_in_place(fd):
+                return fd
 
     def mark(self, mark: Mark) -> None:
         """Let all processes know. Raises OSError."""

@@ -262,15 +262,7 @@ class Directory:
         """Create and lock a temporary file; None if a clean-up got at it in between."""
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
         fd = _with_parent(path, lambda: os.open(path, flags, 0o600))
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            if os.fstat(fd).st_nlink:
-                return fd
-        except OSError:
-            os.close(fd)
-            raise
-        os.close(fd)
-        return None
+        return fd if lock_in_place(fd) else None
 
     def adopt(self, path: bytes, digest: bytes) -> None:
         """Rename a finished file to its place. Raises OSError."""
@@ -338,6 +330,21 @@ def _remove_unlocked(path: bytes) -> bool:
     finally:
         os.close(fd)
     return True
+
+
+def lock_in_place(fd: int) -> bool:
+    """Wait for the lock of an open file. False, and it is closed, if the file was removed in
+    between: whoever made it anew locks another one. Raises OSError, and it is closed, too.
+    """
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        if os.fstat(fd).st_nlink:
+            return True
+    except OSError:
+        os.close(fd)
+        raise
+    os.close(fd)
+    return False
 
 
 def make_directory(path: bytes) -> None:

@@ -42,13 +42,8 @@ def open_source(root: bytes, src: bytes) -> int:
     Raises `NotFound` where there is no regular file, `Forbidden` where the name leads out of
     the root or the file must not be read. The reasons name no path.
     """
-    name = _join(root, src)
+    named, _ = _named(root, src)
     try:
-        named = os.open(name, os.O_PATH | os.O_CLOEXEC)
-    except OSError as error:
-        raise _refusal(error) from None
-    try:
-        _require_regular_below(root, name, named)
         # O_NONBLOCK: should it be exchanged for a FIFO that waits, nothing hangs.
         again = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
         return os.open(b"/proc/self/fd/%d" % named, again)
@@ -60,13 +55,8 @@ def open_source(root: bytes, src: bytes) -> int:
 
 def stat_source(root: bytes, src: bytes) -> Identity:
     """The identity of a source, under the same rules. Raises as `open_source` does."""
-    name = _join(root, src)
+    named, found = _named(root, src)
     try:
-        named = os.open(name, os.O_PATH | os.O_CLOEXEC)
-    except OSError as error:
-        raise _refusal(error) from None
-    try:
-        found = _require_regular_below(root, name, named)
         if not os.access(b"/proc/self/fd/%d" % named, os.R_OK, effective_ids=True):
             raise Forbidden("the source must not be read")
     finally:
@@ -74,8 +64,20 @@ def stat_source(root: bytes, src: bytes) -> Identity:
     return identify(found)
 
 
-def _join(root: bytes, src: bytes) -> bytes:
-    return root.rstrip(b"/") + src
+def _named(root: bytes, src: bytes) -> tuple[int, os.stat_result]:
+    """A descriptor that can only name the file (O_PATH), and what it is."""
+    name = root.rstrip(b"/") + src
+    try:
+        named = os.open(name, os.O_PATH | os.O_CLOEXEC)
+    except OSError as error:
+        raise _refusal(error) from None
+    try:
+        return named, _require_regular_below(root, name, named)
+    except BaseException as error:
+        os.close(named)
+        if isinstance(error, OSError):
+            raise _refusal(error) from None
+        raise
 
 
 def _require_regular_below(root: bytes, name: bytes, named: int) -> os.stat_result:

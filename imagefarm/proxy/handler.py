@@ -35,7 +35,7 @@ from .settings import ProxySettings
 from .target import Target, request_target
 from .tls import MAX_CLIENTS, TlsClients
 from .tls_client import TlsClient
-from .variables import PROXY_HOST, PROXY_PORT
+from .variables import name_target
 
 #: Fields of the client's request that are never passed on: those that speak of its connection
 #: (RFC 9110 section 7.6.1), and those that we derive.
@@ -123,7 +123,7 @@ class ProxyPass:
     def announce(self, request: Request) -> None:
         """Set ``$proxy_host`` and ``$proxy_port``, for the key of a cache before us."""
         try:
-            _name(request, self._settings.target(request))
+            name_target(request, self._settings.target(request))
         except Invalid:
             pass  # for the request itself to meet, if it is passed on
 
@@ -162,7 +162,7 @@ class ProxyPass:
     def _pass(
         self, group: UpstreamGroup, request: Request, target: Target, body: BodyStream | None
     ) -> Response | Deferred[Response]:
-        _name(request, target)
+        name_target(request, target)
         try:
             outgoing = self._outgoing(request, target, body)
             rules = self._http if target.scheme == "http" else self._secure(request, target)
@@ -185,7 +185,7 @@ class ProxyPass:
     def probe(self, request: Request) -> tuple[Outgoing, ExchangeRules]:
         """`http.upstream.Probeable`: asks for what ``request`` asks, as it is."""
         target = self._settings.target(request)
-        _name(request, target)
+        name_target(request, target)
         head = request.head
         headers = self._headers(request, target, upgrade=False)
         outgoing = Outgoing(head.method, head.target, headers, version=self._settings.version)
@@ -341,9 +341,3 @@ def takes_trailers(head: RequestHead) -> bool:
 def _options(head: RequestHead, name: bytes) -> list[bytes]:
     value = head.headers.get(name)
     return [] if value is None else [option.strip(b" \t") for option in value.lower().split(b",")]
-
-
-def _name(request: Request, target: Target) -> None:
-    """``$proxy_host`` and ``$proxy_port``."""
-    request.variables[PROXY_HOST] = target.host_header
-    request.variables[PROXY_PORT] = target.port

@@ -10,9 +10,16 @@ from imagefarm.config.variables import Getter
 from imagefarm.http.lookup import Stability, Variable
 from imagefarm.http.message import Request
 
-#: Where `ProxyPass` leaves the values for the getters.
-PROXY_HOST: Final = "proxy_host"
-PROXY_PORT: Final = "proxy_port"
+from .target import Target
+
+_HOST: Final = "proxy_host"
+_PORT: Final = "proxy_port"
+
+
+def name_target(request: Request, target: Target) -> None:
+    """``$proxy_host`` and ``$proxy_port`` of a request that goes there."""
+    request.variables[_HOST] = target.host_header
+    request.variables[_PORT] = target.port
 
 
 def _kept(name: str, request: Request) -> bytes | None:
@@ -22,5 +29,5 @@ def _kept(name: str, request: Request) -> bytes | None:
 VARIABLES: Final[Mapping[str, Getter]] = {
     # Where requests are remembered, they go to one place, or to none yet.
     name: Variable(partial(_kept, name), Stability.HOST)
-    for name in (PROXY_HOST, PROXY_PORT)
+    for name in (_HOST, _PORT)
 }

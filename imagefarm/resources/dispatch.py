@@ -164,13 +164,15 @@ class Dispatcher(Accounts):
                 return answer
         return self._locate(request, host)
 
-    def _locate(self, request: Request, host: VirtualHost) -> Result:
-        """From finding the location on."""
+    def _locate(
+        self, request: Request, host: VirtualHost, leaf: LocationLeaf | None = None
+    ) -> Result:
+        """From finding the location on; from ``leaf`` on where that has been found."""
         while True:
-            leaf = host.getChild(b"", request)
-            answer = self._visit(request, leaf)
+            answer = self._visit(request, leaf or host.getChild(b"", request))
             if answer is not Flow.SEARCH:
                 return cast(Result, answer)
+            leaf = None
             request.redirects += 1
             if request.redirects > MAX_REDIRECTS:
                 return self._cycle(request)
@@ -224,13 +226,7 @@ class Dispatcher(Accounts):
             name = printable(target.name)
             report(request, "error", f'could not find named location "{name}"')
             return Response(500)
-        answer = self._visit(request, leaf)
-        if answer is not Flow.SEARCH:
-            return cast(Result, answer)
-        request.redirects += 1
-        if request.redirects > MAX_REDIRECTS:
-            return self._cycle(request)
-        return self._locate(request, host)
+        return self._locate(request, host, leaf)
 
     @staticmethod
     def _cycle(request: Request) -> Response:

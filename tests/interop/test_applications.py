@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import re
-import shutil
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
 from attrs import frozen
 
-from tests.support import farmsite, rawhttp, tools
-from tests.support.processes import Daemon, free_ports, wait_until
-from tests.support.processes import imagefarm as start_imagefarm
+from tests.support import beside, rawhttp
+from tests.support.processes import free_ports, wait_until
 from tests.support.stages import StagedCase
 
 from .upstream.application import END, STDERR, STDOUT, Application, record, whole
@@ -228,21 +225,11 @@ class Side:
 
 class ApplicationTests(StagedCase):
     def test_same(self) -> None:
-        program = tools.nginx()
-        directory = Path(tempfile.mkdtemp(prefix="applications-"))
-        self.addCleanup(shutil.rmtree, directory, ignore_errors=True)
-        directory.chmod(0o755)
+        directory = beside.directory(self.addCleanup, "applications")
         theirs, ours = (Side(directory / name, name) for name in ("nginx", "imagefarm"))
-        daemons: list[Daemon] = [
-            farmsite.nginx(program, theirs.directory, theirs.config, [theirs.port]),
-            start_imagefarm(
-                "master", ours.directory, "--config", str(ours.config), ports=[ours.port]
-            ),
-        ]
-        for daemon, side in zip(daemons, (theirs, ours), strict=True):
-            self.addCleanup(side.close)
-            self.addCleanup(daemon.stop)
-            daemon.started()
+        self.addCleanup(theirs.close)
+        self.addCleanup(ours.close)
+        beside.start(self.addCleanup, (theirs.config, [theirs.port]), (ours.config, [ours.port]))
 
         def play(side: Side) -> list[Any]:
             return [side.play(number, case) for number, case in enumerate(CASES.values())]

@@ -7,16 +7,13 @@ the same ones in the same order. ``fail=PORT,...`` makes servers answer with 500
 from __future__ import annotations
 
 import random
-import shutil
 import socket
-import tempfile
 import time
 from pathlib import Path
 
 from imagefarm.proxy.group import GRACE
-from tests.support import farmsite, rawhttp, tools
+from tests.support import beside, farmsite, rawhttp, tools
 from tests.support.processes import Daemon, free_ports
-from tests.support.processes import imagefarm as start_imagefarm
 from tests.support.stages import StagedCase
 
 SERVERS = r"""
@@ -179,26 +176,17 @@ class BalancingTests(StagedCase):
     maxDiff = None
 
     def setUp(self) -> None:
-        tools.nginx()
-        directory = Path(tempfile.mkdtemp(prefix="balancing-"))
-        self.addCleanup(shutil.rmtree, directory, ignore_errors=True)
-        directory.chmod(0o755)
+        directory = beside.directory(self.addCleanup, "balancing")
         names = ("a", "b", "c", "d", "dead")
         self.ports = dict(zip(names, free_ports(len(names)), strict=True))
         values = {**self.ports, "nobody": directory / "nobody"}
         self.theirs = Side(directory / "nginx", **values)
         self.ours = Side(directory / "imagefarm", **values)
-        for daemon in (
-            self._servers(directory / "servers"),
-            farmsite.nginx(
-                tools.nginx(), self.theirs.here, self.theirs.config, [self.theirs.port]
-            ),
-            start_imagefarm(
-                "master", self.ours.here, "--config", str(self.ours.config), ports=[self.ours.port]
-            ),
-        ):
-            self.addCleanup(daemon.stop)
-            daemon.started()
+        servers = self._servers(directory / "servers")
+        self.addCleanup(servers.stop)
+        servers.started()
+        theirs, ours = ((side.config, [side.port]) for side in (self.theirs, self.ours))
+        beside.start(self.addCleanup, theirs, ours)
         for side in (self.theirs, self.ours):
             side.held = []
             self.addCleanup(side.connect().close)

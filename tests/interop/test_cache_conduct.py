@@ -7,8 +7,6 @@ the next.
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import threading
 import time
 from http.server import BaseHTTPRequestHandler
@@ -17,10 +15,9 @@ from typing import Any
 
 from attrs import frozen
 
-from tests.support import rawhttp, tools
+from tests.support import beside, rawhttp
 from tests.support.acceptor import HttpServer
-from tests.support.farm import temporary_prefix
-from tests.support.processes import Daemon, free_ports
+from tests.support.processes import free_ports
 from tests.support.stages import StagedCase
 
 #: nginx counts whole seconds: what is valid for one has expired after two.
@@ -215,7 +212,12 @@ NAMES = [*CASES, *LOCKED]
 #: docs/cache.md gives the reasons.
 DIFFERENT = {"stale-if-error"}
 
-LOCATIONS = """
+CONFIGURATION = """
+worker_processes 1; pid logs/daemon.pid; error_log logs/error.log;
+events {{ }}
+http {{
+        access_log off;
+        proxy_temp_path temp; client_body_temp_path temp;
         proxy_cache_path cache levels=1:2 keys_zone=zone:1m;
         proxy_cache zone;
         proxy_cache_key $uri;
@@ -283,34 +285,13 @@ LOCATIONS = """
                 }}
             }}
         }}
+}}
 """
 ONLY = """
                 location /only-{word}/ {{
                     proxy_pass http://127.0.0.1:{origin};
                     proxy_read_timeout {wait}ms; proxy_cache_use_stale {word};
                 }}"""
-NGINX = (
-    """
-daemon off; master_process off; pid nginx.pid; error_log error.log;
-events {{ }}
-http {{
-        access_log off;
-        proxy_temp_path t1; client_body_temp_path t2; fastcgi_temp_path t3;
-        uwsgi_temp_path t4; scgi_temp_path t5;
-"""
-    + LOCATIONS
-    + "}}\n"
-)
-OURS = (
-    """
-worker_processes 1; pid logs/master.pid; error_log logs/error.log;
-events {{ }}
-http {{
-        access_log off;
-"""
-    + LOCATIONS
-    + "}}\n"
-)
 
 
 class Origin(HttpServer):
@@ -349,39 +330,30 @@ class Origin(HttpServer):
         super().__init__(Handler)
 
 
-Side = tuple[Origin, int, Daemon]
+Side = tuple[Origin, int]
 
 
-def _filled(text: str, port: int, origin: Origin) -> str:
+def _written(directory: Path, port: int, origin: Origin) -> Path:
+    """A side's directory with its configuration."""
+    (directory / "logs").mkdir(parents=True)
+    file = directory / "cache.conf"
     number = origin.server_port
     only = [ONLY.format(word=word, origin=number, wait=int(SILENT * 500)) for word in TROUBLES]
-    return text.format(port=port, origin=number, only="".join(only))
+    file.write_text(CONFIGURATION.format(port=port, origin=number, only="".join(only)))
+    return file
 
 
 class ConductTests(StagedCase):
-    def nginx(self, origin: Origin, port: int) -> Daemon:
-        directory = Path(tempfile.mkdtemp(prefix="imagefarm-interop-"))
-        self.addCleanup(shutil.rmtree, directory, True)
-        file = directory / "nginx.conf"
-        file.write_text(_filled(NGINX, port, origin))
-        command = [tools.nginx(), "-p", str(directory), "-c", str(file)]
-        return Daemon(command, directory / "out", [port])
-
-    def ours(self, origin: Origin, port: int) -> Daemon:
-        prefix = temporary_prefix(self.addCleanup)
-        prefix.write("cache.conf", _filled(OURS, port, origin))
-        return prefix.start("master", ports=[port], config="cache.conf")
-
     def test_same_conduct(self) -> None:
-        sides = []
-        for make, port in zip((self.nginx, self.ours), free_ports(2), strict=True):
+        directory = beside.directory(self.addCleanup, "conduct")
+        sides: list[Side] = []
+        servers = []
+        for name, port in zip(("nginx", "imagefarm"), free_ports(2), strict=True):
             origin = Origin()
             self.addCleanup(origin.close)
-            daemon = make(origin, port)
-            self.addCleanup(daemon.stop)
-            sides.append((origin, port, daemon))
-        for _, _, daemon in sides:
-            daemon.started()
+            sides.append((origin, port))
+            servers.append((_written(directory / name, port, origin), [port]))
+        beside.start(self.addCleanup, *servers)
         self.locks_are_the_same(sides)
         found: list[dict[str, list[Any]]] = [{name: [] for name in CASES} for _ in sides]
         for phase in (0, 1):
@@ -391,7 +363,7 @@ class ConductTests(StagedCase):
         theirs, ours = found
         for number, name in enumerate(CASES):
             target = f"/{CASES[name].place}/{number}"
-            for (origin, _, _), seen in zip(sides, found, strict=True):
+            for (origin, _), seen in zip(sides, found, strict=True):
                 seen[name].append(origin.asked.get(target))
         differ = {name: (theirs[name], ours[name]) for name in CASES if theirs[name] != ours[name]}
         lines = [f"{name}\n  nginx {a}\n  ours  {b}" for name, (a, b) in differ.items()]
@@ -411,7 +383,7 @@ class ConductTests(StagedCase):
 
         threads = [
             threading.Thread(target=ask, args=(port, name))
-            for _, port, _ in sides
+            for _, port in sides
             for name in LOCKED
             for _ in LOCKED[name].steps
         ]
@@ -427,7 +399,7 @@ class ConductTests(StagedCase):
                 )
                 for name in LOCKED
             }
-            for origin, port, _ in sides
+            for origin, port in sides
         )
         self.assertEqual(theirs, ours)
         self.assertEqual([asked for _, asked in ours.values()], [1, 4, 2])
@@ -435,7 +407,7 @@ class ConductTests(StagedCase):
     def run_phase(
         self,
         phase: int,
-        sides: list[tuple[Origin, int, Daemon]],
+        sides: list[Side],
         found: list[dict[str, list[Any]]],
     ) -> None:
         """The steps of a phase, the first of every case, then the second ones..."""
@@ -448,7 +420,7 @@ class ConductTests(StagedCase):
                 target = f"/{CASES[name].place}/{number}"
                 fields = [f"{field}: {value}" for field, value in step.fields]
                 request = rawhttp.request(target, "Connection: close", *fields, method=step.method)
-                for (_, port, _), seen in zip(sides, found, strict=True):
+                for (_, port), seen in zip(sides, found, strict=True):
                     answer = rawhttp.exchange(port, request)
                     assert answer is not None
                     body = answer.body if answer.status < 300 else b""

@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import re
-import shutil
 import socket
-import tempfile
 from pathlib import Path
 
-from tests.support import farmsite, rawhttp, tools
+from tests.support import beside, farmsite, rawhttp
 from tests.support.acceptor import Acceptor
-from tests.support.processes import Daemon, free_ports, wait_until
-from tests.support.processes import imagefarm as start_imagefarm
+from tests.support.processes import free_ports, wait_until
 from tests.support.stages import StagedCase
 
 CONFIGURATION = """
@@ -119,22 +116,14 @@ class ErrorLogTests(StagedCase):
     maxDiff = None
 
     def sides(self, level: str) -> tuple[Side, Side]:
-        program = tools.nginx()
-        base = Path(tempfile.mkdtemp(prefix="errorlog-"))
-        self.addCleanup(shutil.rmtree, base, True)
-        base.chmod(0o755)
+        base = beside.directory(self.addCleanup, "errorlog")
         raw = Raw()
         raw.open()
         self.addCleanup(raw.close)
         theirs, ours = (Side(base / name, raw.port, level) for name in ("nginx", "ours"))
-        started: list[Daemon] = [
-            farmsite.nginx(program, theirs.here, theirs.config, [theirs.port]),
-            start_imagefarm("master", ours.here, "--config", str(ours.config), ports=[ours.port]),
-        ]
-        for side, daemon in zip((theirs, ours), started, strict=True):
-            self.addCleanup(side.syslog.close)
-            self.addCleanup(daemon.stop)
-            daemon.started()
+        self.addCleanup(theirs.syslog.close)
+        self.addCleanup(ours.syslog.close)
+        beside.start(self.addCleanup, (theirs.config, [theirs.port]), (ours.config, [ours.port]))
         return theirs, ours
 
     def test_lines(self) -> None:

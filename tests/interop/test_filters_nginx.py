@@ -5,13 +5,10 @@ from __future__ import annotations
 import gzip
 import os
 import re
-import shutil
-import tempfile
 from pathlib import Path
 
-from tests.support import farmsite, rawhttp, tools
-from tests.support.processes import Daemon, free_ports
-from tests.support.processes import imagefarm as start_imagefarm
+from tests.support import beside, farmsite, rawhttp
+from tests.support.processes import free_ports
 from tests.support.stages import StagedCase
 
 DATE = "Tue, 14 Nov 2023 22:13:20 GMT"
@@ -121,17 +118,11 @@ class FiltersTests(StagedCase):
     """One nginx, one imagefarm, all combinations."""
 
     def test_same(self) -> None:
-        directory = Path(tempfile.mkdtemp(prefix="filters-"))
-        self.addCleanup(shutil.rmtree, directory, ignore_errors=True)
-        directory.chmod(0o755)
+        directory = beside.directory(self.addCleanup, "filters")
         theirs, ours = Side(directory / "nginx"), Side(directory / "imagefarm")
-        daemons: list[Daemon] = [
-            farmsite.nginx(tools.nginx(), theirs.here, theirs.config, [theirs.port]),
-            start_imagefarm("slave", ours.here, "--config", str(ours.config), ports=[ours.port]),
-        ]
-        for daemon in daemons:
-            self.addCleanup(daemon.stop)
-            daemon.started()
+        beside.start(
+            self.addCleanup, (theirs.config, [theirs.port]), (ours.config, [ours.port]), "slave"
+        )
         plain = rawhttp.exchange(theirs.port, rawhttp.request("/0/a.txt"))
         assert plain is not None
         etag = plain.header("etag") or ""

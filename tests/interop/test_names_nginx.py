@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import re
-import shutil
-import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from tests.support import farmsite, rawhttp, tools
+from tests.support import beside, rawhttp
 from tests.support.dns import Nameserver
-from tests.support.processes import Daemon, free_ports, wait_until
-from tests.support.processes import imagefarm as start_imagefarm
+from tests.support.processes import free_ports, wait_until
 from tests.support.stages import StagedCase
 
 from .upstream.recorder import Recorder
@@ -215,21 +212,12 @@ def _play(side: Side) -> list[Any]:
 
 class NamesTests(StagedCase):
     def test_same(self) -> None:
-        directory = Path(tempfile.mkdtemp(prefix="names-"))
-        self.addCleanup(shutil.rmtree, directory, ignore_errors=True)
-        directory.chmod(0o755)
+        directory = beside.directory(self.addCleanup, "names")
         # nginx 1.22 knows no "ipv4=", and always asks for A.
         theirs, ours = Side(directory / "nginx", "ipv6=off"), Side(directory / "ours", "ipv6=off")
-        daemons: list[Daemon] = [
-            farmsite.nginx(tools.nginx(), theirs.directory, theirs.config, [theirs.port]),
-            start_imagefarm(
-                "master", ours.directory, "--config", str(ours.config), ports=[ours.port]
-            ),
-        ]
-        for daemon, side in zip(daemons, (theirs, ours), strict=True):
-            self.addCleanup(side.close)
-            self.addCleanup(daemon.stop)
-            daemon.started()
+        self.addCleanup(theirs.close)
+        self.addCleanup(ours.close)
+        beside.start(self.addCleanup, (theirs.config, [theirs.port]), (ours.config, [ours.port]))
         with ThreadPoolExecutor(2) as pool:
             expected, got = pool.map(_play, (theirs, ours))
         found = [

@@ -7,19 +7,16 @@ Times are only told from one another where they differ by seconds.
 from __future__ import annotations
 
 import os
-import shutil
 import socket
-import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from tests.support import farmsite, rawhttp, tools
+from tests.support import beside, farmsite, rawhttp
 from tests.support.acceptor import Acceptor
-from tests.support.processes import Daemon, free_ports
-from tests.support.processes import imagefarm as start_imagefarm
+from tests.support.processes import free_ports
 from tests.support.stages import StagedCase
 
 SIZE = 120_000
@@ -354,23 +351,14 @@ class SendingTests(StagedCase):
     """One nginx, one imagefarm, all scenarios."""
 
     def test_same(self) -> None:
-        program = tools.nginx()
-        directory = Path(tempfile.mkdtemp(prefix="sending-"))
-        self.addCleanup(shutil.rmtree, directory, ignore_errors=True)
-        directory.chmod(0o755)
+        directory = beside.directory(self.addCleanup, "sending")
         raw = Raw()
         raw.open()
         self.addCleanup(raw.close)
         theirs, ours = (Site(directory / name, raw.port) for name in ("nginx", "imagefarm"))
-        daemons: list[Daemon] = [
-            farmsite.nginx(program, theirs.directory, theirs.config, [theirs.port]),
-            start_imagefarm(
-                "slave", ours.directory, "--config", str(ours.config), ports=[ours.port]
-            ),
-        ]
-        for daemon in daemons:
-            self.addCleanup(daemon.stop)
-            daemon.started()
+        beside.start(
+            self.addCleanup, (theirs.config, [theirs.port]), (ours.config, [ours.port]), "slave"
+        )
         with ThreadPoolExecutor(2 * len(SCENARIOS)) as pool:
             plays = {
                 name: [pool.submit(scenario, site) for site in (theirs, ours)]

@@ -6,16 +6,13 @@ Compared are status, headers, body, what the upstream was asked, and what the er
 from __future__ import annotations
 
 import re
-import shutil
-import tempfile
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from tests.support import rawhttp, tools
-from tests.support.farm import temporary_prefix
-from tests.support.processes import Daemon, free_ports, wait_until
+from tests.support import beside, rawhttp
+from tests.support.processes import free_ports, wait_until
 from tests.support.stages import StagedCase
 
 BODY = bytes(number * 7 % 251 for number in range(10_050))
@@ -54,7 +51,12 @@ WRONG = (
 )  # fmt: skip
 SAID = re.compile(r"[a-z ]+(?: \d+)? in slice response(?:: \d+-\d+)?")
 
-LOCATIONS = """
+CONFIGURATION = """
+worker_processes 1; pid logs/daemon.pid; error_log logs/error.log;
+events {{ }}
+http {{
+        access_log off;
+        proxy_temp_path temp; client_body_temp_path temp;
         proxy_cache_path cache levels=1:2 keys_zone=zone:1m;
         add_header X-Cache $upstream_cache_status always;
         add_header X-Slice $slice_range;
@@ -103,30 +105,9 @@ LOCATIONS = """
             }}
             location = /page.html {{ return 200 page; }}
         }}
+}}
 """
 PLACES = ("plain", "cached", "unused", "off")
-NGINX = (
-    """
-daemon off; master_process off; pid nginx.pid; error_log error.log;
-events {{ }}
-http {{
-        access_log off;
-        proxy_temp_path t1; client_body_temp_path t2; fastcgi_temp_path t3;
-        uwsgi_temp_path t4; scgi_temp_path t5;
-"""
-    + LOCATIONS
-    + "}}\n"
-)
-OURS = (
-    """
-worker_processes 1; pid logs/master.pid; error_log logs/error.log;
-events {{ }}
-http {{
-        access_log off;
-"""
-    + LOCATIONS
-    + "}}\n"
-)
 
 
 class Origin(ThreadingHTTPServer):
@@ -198,8 +179,14 @@ class Origin(ThreadingHTTPServer):
 class Side:
     """One server, its origin and its error log."""
 
-    def __init__(self, daemon: Daemon, origin: Origin, port: int, log: Path) -> None:
-        self.daemon, self.origin, self.port, self.log = daemon, origin, port, log
+    def __init__(self, directory: Path) -> None:
+        (directory / "logs").mkdir(parents=True)
+        self.origin = Origin()
+        (self.port,) = free_ports(1)
+        self.log = directory / "logs" / "error.log"
+        self.config = directory / "slice.conf"
+        text = CONFIGURATION.format(port=self.port, origin=self.origin.server_port)
+        self.config.write_text(text)
 
     def said(self) -> list[str]:
         """What the error log says about slices."""
@@ -238,30 +225,11 @@ class SliceTests(StagedCase):
     maxDiff = None
 
     def setUp(self) -> None:
-        self.sides = []
-        ports = free_ports(2)
-        for make, port in zip((self.nginx, self.ours), ports, strict=True):
-            origin = Origin()
-            self.addCleanup(origin.close)
-            daemon, log = make(origin, port)
-            self.addCleanup(daemon.stop)
-            self.sides.append(Side(daemon, origin, port, log))
+        directory = beside.directory(self.addCleanup, "slice")
+        self.sides = [Side(directory / name) for name in ("nginx", "imagefarm")]
         for side in self.sides:
-            side.daemon.started()
-
-    def nginx(self, origin: Origin, port: int) -> tuple[Daemon, Path]:
-        directory = Path(tempfile.mkdtemp(prefix="imagefarm-interop-"))
-        self.addCleanup(shutil.rmtree, directory, True)
-        file = directory / "nginx.conf"
-        file.write_text(NGINX.format(port=port, origin=origin.server_port))
-        command = [tools.nginx(), "-p", str(directory), "-c", str(file)]
-        return Daemon(command, directory / "out", [port]), directory / "error.log"
-
-    def ours(self, origin: Origin, port: int) -> tuple[Daemon, Path]:
-        prefix = temporary_prefix(self.addCleanup)
-        prefix.write("slice.conf", OURS.format(port=port, origin=origin.server_port))
-        daemon = prefix.start("master", ports=[port], config="slice.conf")
-        return daemon, prefix.logs / "error.log"
+            self.addCleanup(side.origin.close)
+        beside.start(self.addCleanup, *((side.config, [side.port]) for side in self.sides))
 
     def compare(self, path: str, *fields: str) -> tuple[Any, ...]:
         theirs, ours = (side.ask(path, *fields) for side in self.sides)

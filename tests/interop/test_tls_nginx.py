@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import ssl
 import subprocess
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.support import farmsite, rawhttp, tools
+from tests.support import beside, farmsite, rawhttp, tools
 from tests.support.certificates import self_signed
 from tests.support.processes import free_ports
-from tests.support.processes import imagefarm as start_imagefarm
 from tests.support.stages import StagedCase
 from tests.support.tlsclient import Client, trusting
 
@@ -250,20 +247,10 @@ SCENARIOS: dict[str, Scenario] = {
 
 class TlsTests(StagedCase):
     def setUp(self) -> None:
-        here = Path(tempfile.mkdtemp(prefix="tls-"))
-        self.addCleanup(shutil.rmtree, here, ignore_errors=True)
-        here.chmod(0o755)
+        here = beside.directory(self.addCleanup, "tls")
         self.theirs, self.ours = Site(here / "nginx"), Site(here / "imagefarm")
-        nginx = farmsite.nginx(
-            tools.nginx(), self.theirs.directory, self.theirs.config, [self.theirs.port]
-        )
-        ours = start_imagefarm(
-            "slave", self.ours.directory, "--config", str(self.ours.config),
-            ports=[self.ours.port],
-        )  # fmt: skip
-        for daemon in (nginx, ours):
-            self.addCleanup(daemon.stop)
-            daemon.started()
+        theirs, ours = ((site.config, [site.port]) for site in (self.theirs, self.ours))
+        beside.start(self.addCleanup, theirs, ours, "slave")
 
     def test_the_same(self) -> None:
         different = []

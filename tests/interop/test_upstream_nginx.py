@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import re
-import shutil
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from tests.support import farmsite, rawhttp, tools
-from tests.support.processes import Daemon, free_ports
-from tests.support.processes import imagefarm as start_imagefarm
+from tests.support import beside, farmsite, rawhttp
+from tests.support.processes import free_ports
 from tests.support.stages import StagedCase
 
 from .upstream.cases import CASES, DIFFERENT, SERVER, Case
@@ -143,21 +140,11 @@ class UpstreamTests(StagedCase):
     """One nginx, one imagefarm, all cases."""
 
     def test_same(self) -> None:
-        program = tools.nginx()
-        directory = Path(tempfile.mkdtemp(prefix="upstream-"))
-        self.addCleanup(shutil.rmtree, directory, ignore_errors=True)
-        directory.chmod(0o755)
+        directory = beside.directory(self.addCleanup, "upstream")
         theirs, ours = Side(directory / "nginx"), Side(directory / "imagefarm")
-        daemons: list[Daemon] = [
-            farmsite.nginx(program, theirs.directory, theirs.config, [theirs.port]),
-            start_imagefarm(
-                "master", ours.directory, "--config", str(ours.config), ports=[ours.port]
-            ),
-        ]
-        for daemon, side in zip(daemons, (theirs, ours), strict=True):
-            self.addCleanup(side.close)
-            self.addCleanup(daemon.stop)
-            daemon.started()
+        self.addCleanup(theirs.close)
+        self.addCleanup(ours.close)
+        beside.start(self.addCleanup, (theirs.config, [theirs.port]), (ours.config, [ours.port]))
         with ThreadPoolExecutor(2) as pool:
             expected, got = pool.map(lambda side: list(map(side.play, CASES)), (theirs, ours))
         found = []

@@ -7,16 +7,13 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import socket
-import tempfile
 import time
 from pathlib import Path
 
-from tests.support import farmsite, rawhttp, tools
+from tests.support import beside, farmsite, rawhttp
 from tests.support.acceptor import Acceptor
-from tests.support.processes import Daemon, free_ports
-from tests.support.processes import imagefarm as start_imagefarm
+from tests.support.processes import free_ports
 from tests.support.stages import StagedCase
 
 
@@ -302,22 +299,15 @@ class VariablesTests(StagedCase):
     maxDiff = None
 
     def test_same(self) -> None:
-        directory = Path(tempfile.mkdtemp(prefix="variables-"))
-        self.addCleanup(shutil.rmtree, directory, ignore_errors=True)
-        directory.chmod(0o755)
+        directory = beside.directory(self.addCleanup, "variables")
         raw = Raw()
         raw.open()
         self.addCleanup(raw.close)
         theirs, ours = (Side(directory / name, raw.port) for name in ("nginx", "imagefarm"))
-        daemons: list[Daemon] = [
-            farmsite.nginx(tools.nginx(), theirs.here, theirs.config, theirs.listening),
-            start_imagefarm(
-                "slave", ours.here, "--config", str(ours.config), ports=ours.listening
-            ),
-        ]
-        for daemon in daemons:
-            self.addCleanup(daemon.stop)
-            daemon.started()
+        beside.start(
+            self.addCleanup, (theirs.config, theirs.listening), (ours.config, ours.listening),
+            "slave",
+        )  # fmt: skip
         found: list[str] = []
         for name, (where, pieces) in REQUESTS.items():
             bodies, lines = [], []

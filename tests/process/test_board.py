@@ -6,13 +6,14 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from imagefarm.process import board as module
 from imagefarm.process.board import INHERITED, Board, BoardFull
+
+from . import others
 
 #: Another worker: leads if it can, adds to what stands there, and waits for its end.
 _OTHER = """
@@ -33,22 +34,7 @@ class BoardTests(SynchronousTestCase):
         self.addCleanup(self.board.close)
 
     def other(self) -> subprocess.Popen[str]:
-        fd = self.board.fileno()
-        process = subprocess.Popen(
-            [sys.executable, "-c", _OTHER],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            pass_fds=[fd],
-            env={**os.environ, INHERITED: str(fd)},
-            text=True,
-        )
-        self.addCleanup(process.wait)
-        self.addCleanup(process.kill)
-        assert process.stdout is not None
-        self.addCleanup(process.stdout.close)
-        assert process.stdin is not None
-        self.addCleanup(process.stdin.close)
-        process.stdout.readline()
+        process, _ = others.start(self, self.board, _OTHER)
         return process
 
     def test_empty(self) -> None:

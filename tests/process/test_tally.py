@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
-import sys
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from imagefarm.process.board import INHERITED, Board
+from imagefarm.process.board import Board
 from imagefarm.process.tally import MAX_COLUMNS, MAX_ROWS, Tally
+
+from . import others
 
 #: Another worker: counts 5 and 7, and waits for its end.
 _OTHER = """
@@ -33,19 +33,7 @@ class TallyTests(SynchronousTestCase):
         self.assertTrue(self.tally.claim())
 
     def other(self) -> subprocess.Popen[str]:
-        fd = self.board.fileno()
-        process = subprocess.Popen(
-            [sys.executable, "-c", _OTHER],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            pass_fds=[fd],
-            env={**os.environ, INHERITED: str(fd)},
-            text=True,
-        )
-        assert process.stdin is not None and process.stdout is not None
-        for clean in (process.wait, process.kill, process.stdout.close, process.stdin.close):
-            self.addCleanup(clean)
-        self.said = process.stdout.readline().strip()
+        process, self.said = others.start(self, self.board, _OTHER)
         return process
 
     def test_sums(self) -> None:
