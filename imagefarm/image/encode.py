@@ -18,6 +18,7 @@ from . import metadata, png
 from .errors import TooLarge
 from .fit import fit
 from .formats import Format
+from .frames import all_or_nothing, piles_up
 from .limits import Limits
 from .plan import Plan, tries
 from .recipe import Recipe
@@ -172,10 +173,10 @@ def _declare_alpha(data: bytes) -> bytes:
 
 def _ready(image: Image.Image, plan: Plan) -> Image.Image:
     """The picture in a mode that its encoder takes as it is."""
+    if plan.format is Format.GIF:
+        return all_or_nothing(image)
     if plan.format is Format.JPEG or image.mode in ("RGB", "RGBA"):
         return image
-    if plan.format is Format.GIF:
-        return image if image.mode == "L" else image.convert("RGBA")
     return image.convert("RGBA" if image.mode == "LA" else "RGB")
 
 
@@ -225,7 +226,7 @@ ENCODERS: dict[Format, Encoder] = {
 def _animation(frames: Frames, plan: Plan) -> dict[str, Any]:
     options: dict[str, Any] = {
         "save_all": True,
-        "append_images": frames.images[1:],
+        "append_images": [_ready(image, plan) for image in frames.images[1:]],
         "duration": list(frames.durations),
     }
     if plan.format is Format.GIF:
@@ -237,4 +238,6 @@ def _animation(frames: Frames, plan: Plan) -> dict[str, Any]:
         # WebP counts the times to play, GIF the repetitions; without a word a GIF plays once.
         options["loop"] = 1 if frames.loop is None else frames.loop
         options["method"] = 0
+        if not plan.recipe.lossless and piles_up(frames.images):
+            options["kmax"] = 1  # each frame by itself
     return options

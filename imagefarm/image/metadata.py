@@ -12,6 +12,14 @@ from .recipe import Keep, Recipe
 
 _ORIENTATION = 0x0112
 _COPYRIGHT = (0x8298, 0x013B)
+#: What a TIFF has beside its EXIF data (TIFF 6.0, section 8): how its own pixels are stored, and
+#: metadata of other kinds (XMP, IPTC, Photoshop's, the colour profile).
+_OF_TIFF = frozenset((
+    0x00FE, 0x00FF, 0x0100, 0x0101, 0x0102, 0x0103, 0x0106, 0x010A, 0x0111, 0x0115, 0x0116,
+    0x0117, 0x011C, 0x0120, 0x0121, 0x0124, 0x0125, 0x013D, 0x0140, 0x0142, 0x0143, 0x0144,
+    0x0145, 0x014A, 0x014C, 0x0151, 0x0152, 0x0153, 0x0154, 0x0155, 0x015B, 0x0200, 0x0201,
+    0x0202, 0x0211, 0x0212, 0x0213, 0x0214, 0x02BC, 0x83BB, 0x8649, 0x8773,
+))  # fmt: skip
 #: Most bytes of each kind that are kept: one segment of a JPEG.
 MAX_KEPT = 65_000
 #: Which formats hold which kinds.
@@ -51,6 +59,8 @@ def _exif(image: ImageFile, *, everything: bool) -> bytes:
         return exif.tobytes() if len(exif) else b""
     if _ORIENTATION in source:
         del source[_ORIENTATION]  # the picture is upright now
+    for tag in _OF_TIFF.intersection(source):
+        del source[tag]
     return source.tobytes() if len(source) else b""
 
 
@@ -59,6 +69,11 @@ def _xmp(image: ImageFile) -> bytes:
     return value if isinstance(value, bytes) else b""
 
 
+def holds(name: str, format: Format) -> bool:
+    """Whether a format has a place for metadata of that name of Pillow's options."""
+    return format in _HOLDS[name]
+
+
 def options(kept: dict[str, bytes], format: Format) -> dict[str, Any]:
     """The options of Pillow's encoder for what a format holds."""
-    return {name: data for name, data in kept.items() if format in _HOLDS[name]}
+    return {name: data for name, data in kept.items() if holds(name, format)}

@@ -15,6 +15,7 @@ from PIL.ImageFile import ImageFile
 from .encode import Frames, encode
 from .errors import Broken, DeadlineExceeded, Expensive, Failed, ImageError, TooLarge
 from .formats import Format, Offer
+from .frames import of_one_kind
 from .geometry import Box, contain, stored_box, swaps_axes, upright_box
 from .intermediates import Intermediates, Key
 from .job import Rendered
@@ -152,9 +153,10 @@ def _read(
     frame = decode(image, plan)
     keep = kept(image, plan.recipe) if plan.recipe.keep else {}
     if plan.animated:
-        return plain_pixels(frame.copy(), plan), keep
-    frame = plain_pixels(frame, plan)
-    store.put(key, frame)
+        frame = plain_pixels(frame.copy(), plan)
+    else:
+        frame = plain_pixels(frame, plan)
+        store.put(key, frame)
     if keeps_profile(frame, plan):
         keep["icc_profile"] = frame.info["icc_profile"]
     return frame, keep
@@ -223,7 +225,7 @@ def _frames(
         made.append(frame)
     loop = image.info.get("loop")
     if plan.animated:
-        made = _without_idle_alpha(made)
+        made = of_one_kind(made)
     return Frames(made, durations, loop if isinstance(loop, int) else None, keep)
 
 
@@ -237,15 +239,3 @@ def _each(image: ImageFile, first: Image.Image, plan: Plan) -> Iterator[Image.Im
 def _duration(frame: Image.Image) -> int:
     value = frame.info.get("duration", 100)
     return max(0, min(int(value), 65_000)) if isinstance(value, (int, float)) else 100
-
-
-def _without_idle_alpha(images: list[Image.Image]) -> list[Image.Image]:
-    """Frames that turn out opaque throughout are smaller, and compress better, as RGB."""
-    if any(image.mode != "RGBA" or _min_alpha(image) < 255 for image in images):
-        return images
-    return [image.convert("RGB") for image in images]
-
-
-def _min_alpha(image: Image.Image) -> float:
-    low, _ = image.getchannel("A").getextrema()
-    return low if isinstance(low, (int, float)) else 255

@@ -20,6 +20,7 @@ from PIL.PngImagePlugin import PngImageFile
 
 from .geometry import Box
 from .looks import adjust, blur, flatten, pad, round_corners, sharpen, tone, watermark
+from .metadata import holds
 from .plan import Plan, Step
 from .recipe import Keep, Tone
 
@@ -176,9 +177,13 @@ def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
 
 
 def keeps_profile(image: Image.Image, plan: Plan) -> bool:
-    """Whether the result has the source's colours and profile: RGB, and staying so."""
+    """Whether the result has the source's colours and profile: RGB, staying so, and in a format
+    that has profiles.
+    """
     profile = image.info.get("icc_profile")
     if Keep.ICC not in plan.recipe.keep or plan.recipe.tone is not Tone.COLOR:
+        return False
+    if not holds("icc_profile", plan.format):
         return False
     return (
         isinstance(profile, bytes)

@@ -362,6 +362,31 @@ class Encodings(SynchronousTestCase):
                         made = make(data, f"fmt={fmt}&keep=xmp").data
                         self.assertIn(b"<x/>", made)
 
+    def test_a_tiff_keeps_no_more_than_its_exif_data(self) -> None:
+        exif = Image.Exif()
+        exif[0x010E], exif[0x02BC], exif[0x8773] = "SHOWN", b"<SECRET/>", SRGB
+        data = saved(corners(), "TIFF", exif=exif)
+        for fmt in ("jpeg", "png", "webp", "avif"):
+            made = make(data, f"w=24&fmt={fmt}&keep=exif").data
+            self.assertEqual(dict(opened(made).getexif()), {0x010E: "SHOWN"}, fmt)
+            self.assertNotIn(b"SECRET", made)
+
+    def test_colours_stay_only_with_their_profile(self) -> None:
+        swapped = SRGB.replace(b"rXYZ", b"....").replace(b"bXYZ", b"rXYZ")
+        swapped = swapped.replace(b"....", b"bXYZ")
+        still = saved(corners(), "PNG", icc_profile=swapped)
+        moving = saved(
+            corners(), "WEBP", save_all=True, append_images=[gradient(64, 48)], lossless=True,
+            icc_profile=swapped,
+        )  # fmt: skip
+        for name, data in (("still", still), ("moving", moving)):
+            for fmt, kept in (("gif", False), ("webp", True), ("png", True), ("avif", True)):
+                image = opened(make(data, f"fmt={fmt}&keep=icc").data)
+                self.assertEqual("icc_profile" in image.info, kept, (name, fmt))
+                self.assertEqual(
+                    corner_colours(image), list("RGBW" if kept else "BGRW"), (name, fmt)
+                )
+
     def test_a_broken_exif_is_not_kept(self) -> None:
         data = saved(corners(), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
         self.assertEqual(

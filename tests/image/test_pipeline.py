@@ -332,6 +332,16 @@ class Animations(SynchronousTestCase):
                         self.assertEqual(max(range(3), key=pixel.__getitem__), channel)
                     self.assertEqual(opened(made.data).info["loop"], 0)
 
+    def test_half_transparent_in_a_still_gif(self) -> None:
+        picture = Image.new("RGBA", (30, 20), (200, 0, 0, 255))
+        picture.paste((0, 0, 0, 60), (10, 0, 20, 20))
+        picture.paste((0, 200, 0, 190), (20, 0, 30, 20))
+        image = opened(make(saved(picture, "PNG"), "fmt=gif").data).convert("RGBA")
+        self.assertEqual(
+            [image.getpixel((x, 9)) for x in (5, 15, 25)],
+            [(200, 0, 0, 255), (0, 0, 0, 0), (0, 200, 0, 255)],
+        )
+
     def test_a_still_format_takes_the_first_frame(self) -> None:
         for fmt in ("jpeg", "png", "avif"):
             made = make(self.source("GIF"), f"fmt={fmt}")
@@ -357,6 +367,48 @@ class Animations(SynchronousTestCase):
             last = [f.convert("RGBA") for f in self.frames(make(data, f"w=30&fmt={fmt}").data)][-1]
             self.assertEqual(last.getpixel((5, 5))[3], 0, fmt)  # type: ignore[index]
             self.assertEqual(last.getpixel((25, 5))[3], 255, fmt)  # type: ignore[index]
+
+    def shown(self, data: bytes, each: int) -> list[Image.Image]:
+        """What is to be seen after each so many milliseconds."""
+        shown = []
+        for frame in self.frames(data):
+            shown += [frame.convert("RGBA")] * (frame.info["duration"] // each)
+        return shown
+
+    def test_half_transparent_frames(self) -> None:
+        """As they are in WebP, one or the other in GIF; in all colours and as grey."""
+        frames = []
+        for number in range(6):
+            frame = Image.new("RGBA", (48, 40), (0, 255, 0, 100 if number else 160))
+            for place in range(6):
+                colour = (0, 210, 255, 255) if place == number else (88, 124, 156, 255)
+                left, top = 4 + place % 3 * 14, 4 + place // 3 * 18
+                frame.paste(colour, (left, top, left + 10, top + 12))
+            frames.append(frame)
+        data = saved(
+            frames[0], "WEBP", save_all=True, append_images=frames[1:], duration=50,
+            lossless=True, exact=True,
+        )  # fmt: skip
+        for query in ("fmt=webp", "fmt=webp&tone=gray", "fmt=gif", "fmt=gif&tone=gray"):
+            made = self.shown(make(data, query).data, 50)
+            self.assertEqual(len(made), len(frames), query)
+            for number, (frame, result) in enumerate(zip(frames, made, strict=True)):
+                alpha = frame.getchannel("A")
+                if "gif" in query:
+                    alpha = alpha.point([0] * 128 + [255] * 128)
+                off = ImageChops.difference(alpha, result.getchannel("A")).getextrema()[1]
+                self.assertEqual(off, 0, (query, number))
+
+    def test_grey_frames(self) -> None:
+        frames = [Image.new("RGB", (60, 40), "white")]
+        for number in range(3):
+            frames.append(frames[-1].copy())
+            frames[-1].paste(gradient(30, 20), (10 * number, 5 * number))
+        data = saved(frames[0], "WEBP", save_all=True, append_images=frames[1:], lossless=True)
+        for query in ("fmt=gif&tone=gray", "fmt=gif&tone=gray&bg=ffffff", "fmt=webp&tone=gray"):
+            for frame, result in zip(frames, self.frames(make(data, query).data), strict=True):
+                off = ImageChops.difference(frame.convert("L"), result.convert("L"))
+                self.assertLess(ImageStat.Stat(off).mean[0], 4, query)
 
 
 class Plans(SynchronousTestCase):

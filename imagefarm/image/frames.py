@@ -1,0 +1,58 @@
+"""The frames of an animation as their encoders want them: of one kind, in alpha that they hold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from PIL import Image, ImageChops
+
+#: From this alpha on a pixel counts as opaque where it must be that or transparent.
+_OPAQUE: Final = 128
+
+
+def of_one_kind(images: Sequence[Image.Image]) -> list[Image.Image]:
+    """All frames as RGBA; as RGB, which is smaller, where they turn out opaque throughout."""
+    if any(has_alpha(image) and _least(image.getchannel("A")) < 255 for image in images):
+        return [image.convert("RGBA") for image in images]
+    return [image.convert("RGB") for image in images]
+
+
+def has_alpha(image: Image.Image) -> bool:
+    """Whether its mode has a channel for it."""
+    return image.mode in ("LA", "RGBA")
+
+
+def _least(channel: Image.Image) -> float:
+    low, _ = channel.getextrema()
+    return low if isinstance(low, int | float) else 255
+
+
+def all_or_nothing(image: Image.Image) -> Image.Image:
+    """The picture without half transparent pixels, as a GIF has them: it has one transparent
+    colour (GIF89a, section 23), and Pillow takes any other for opaque.
+    """
+    if not has_alpha(image):
+        return image
+    opaque = image.getchannel("A").point([0] * _OPAQUE + [255] * (256 - _OPAQUE))
+    made = Image.new("RGBA", image.size)
+    made.paste(image.convert("RGB"), mask=opaque)
+    return made
+
+
+def piles_up(images: Sequence[Image.Image]) -> bool:
+    """Whether half transparent pixels lie where one frame differs from the next.
+
+    libwebp's lossy encoder stores what differs of a frame and may have it laid over the frame
+    before, where half transparent pixels then count twice.
+    """
+    before = None
+    for image in images:
+        if image.mode != "RGBA":
+            return False
+        if before is not None:
+            box = ImageChops.difference(before, image).getbbox(alpha_only=False)
+            if box is not None and any(image.crop(box).getchannel("A").histogram()[1:255]):
+                return True
+        before = image
+    return False
