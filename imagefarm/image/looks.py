@@ -117,9 +117,6 @@ def watermark(image: Image.Image, plan: Plan) -> Image.Image:
     wanted, mark = plan.recipe.mark, plan.mark
     if wanted is None or mark is None:
         return image
-    mark = _sized(mark, wanted, image.size)
-    if wanted.opacity < 100:
-        mark.putalpha(mark.getchannel("A").point([v * wanted.opacity // 100 for v in range(256)]))
     room = image.width - mark.width, image.height - mark.height
     at = round(room[0] * wanted.position.x), round(room[1] * wanted.position.y)
     opaque = image.mode not in _ALPHA
@@ -128,15 +125,17 @@ def watermark(image: Image.Image, plan: Plan) -> Image.Image:
     return result.convert("RGB") if opaque else result
 
 
-def _sized(mark: Image.Image, wanted: Watermark, room: tuple[int, int]) -> Image.Image:
-    """The mark in its size on a result of the size ``room``: never larger than that."""
+def ready_mark(mark: Image.Image, wanted: Watermark, room: tuple[int, int]) -> Image.Image:
+    """An RGBA mark in its size and opacity on a result of the size ``room``: never larger."""
     width = mark.width if wanted.scale is None else max(1, round(room[0] * wanted.scale / 100))
     scale = min(width / mark.width, room[0] / mark.width, room[1] / mark.height)
     size = max(1, round(mark.width * scale)), max(1, round(mark.height * scale))
     size = min(size[0], room[0]), min(size[1], room[1])
-    if size == mark.size:
-        return mark.copy()
-    return mark.convert("RGBa").resize(size, Image.Resampling.LANCZOS).convert("RGBA")
+    if size != mark.size:
+        mark = mark.convert("RGBa").resize(size, Image.Resampling.LANCZOS).convert("RGBA")
+    if wanted.opacity < 100:
+        mark.putalpha(mark.getchannel("A").point([v * wanted.opacity // 100 for v in range(256)]))
+    return mark
 
 
 #: Corners up to this radius are drawn four times as large and reduced, which makes them smooth.

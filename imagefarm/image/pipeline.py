@@ -21,8 +21,9 @@ from .intermediates import Intermediates, Key
 from .job import Rendered
 from .limits import Limits
 from .look import SMALL, border, focus
+from .looks import ready_mark
 from .metadata import kept
-from .plan import Plan, Seen, estimate, looks, make_plan, settled, smart
+from .plan import Plan, Seen, estimate, looks, make_plan, preparing, settled, smart
 from .probe import probe
 from .recipe import Recipe
 from .source import Identity, identify
@@ -101,7 +102,7 @@ def render(file: BinaryIO, recipe: Recipe, offer: Offer, around: Surroundings) -
             if looks(recipe):
                 plan = settled(plan, offer, limits, _look(first, plan, offer, limits))
                 watch.lap("look")
-            mark, mark_identity = _mark(recipe, limits, around.also)
+            mark, mark_identity = _mark(plan, around)
             plan = evolve(plan, mark=mark)
             frames = _frames(image, first, keep, plan, watch)
             data = _encode(frames, plan, limits, watch)
@@ -190,24 +191,26 @@ def _look(pixels: Image.Image, plan: Plan, offer: Offer, limits: Limits) -> Seen
     return Seen(trimmed, focus(small, box.width / width, box.height / height))
 
 
-def _mark(
-    recipe: Recipe, limits: Limits, also: Opener
-) -> tuple[Image.Image | None, Identity | None]:
-    """The watermark with its colours and its alpha, and which state of it that is."""
-    if recipe.mark is None:
+def _mark(plan: Plan, around: Surroundings) -> tuple[Image.Image | None, Identity | None]:
+    """The watermark, ready to be laid on, and which state of it that is."""
+    wanted, limits = plan.recipe.mark, around.limits
+    if wanted is None:
         return None, None
     try:
-        with also(recipe.mark.src) as file, only_image_errors(limits):
+        with around.also(wanted.src) as file, only_image_errors(limits):
             found = identify(os.fstat(file.fileno()))
             image, header = probe(file, limits)
-            plan = make_plan(header, Recipe(recipe.mark.src, fmt=Format.PNG), Offer(), limits)
+            if estimate(plan, limits) + preparing(header) > around.most:
+                raise Expensive("the image is expensive")
+            own = make_plan(header, Recipe(wanted.src, fmt=Format.PNG), Offer(), limits)
             with image:
                 mark: Image.Image = image
                 for step in (decode, plain_pixels, to_srgb, orient):
-                    mark = step(mark, plan)
+                    mark = step(mark, own)
+                mark = ready_mark(mark.convert("RGBA"), wanted, plan.placement.size)
     except ImageError as error:
         raise type(error)(f"watermark: {error.reason}") from error
-    return mark.convert("RGBA"), found
+    return mark, found
 
 
 def _frames(

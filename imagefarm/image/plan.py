@@ -127,6 +127,11 @@ def estimate(plan: Plan, limits: Limits) -> float:
     return (decoding + resampling + _encoding(plan) * times) * plan.frames
 
 
+def preparing(header: Header) -> float:
+    """Seconds that a watermark takes until it has its size."""
+    return header.width * header.height * (_DECODE_TIME[header.format] + _RESAMPLE_TIME) / 1e9
+
+
 #: One step of the pipeline.
 Step = Callable[[Image.Image, Plan], Image.Image]
 

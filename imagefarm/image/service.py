@@ -23,7 +23,7 @@ from .iiif_service import IIIFService
 from .job import Job, Rendered
 from .limits import Limits
 from .places import Dialect, Places
-from .quarantine import Quarantine
+from .quarantine import Quarantine, State
 from .recipe import Recipe, fold
 from .source import Identity, stat_source
 from .validators import entity_tag, not_modified
@@ -180,13 +180,14 @@ class ImageService:
 
     def work(self, job: Job, source: Identity) -> Deferred[Rendered]:
         """Have a job done, if ``source`` has not taken too long before. Raises `ImageError`."""
-        if self._quarantine.holds(job.root, job.recipe, source):
+        state = State(source, _mark(job.root, job.recipe))
+        if self._quarantine.holds(job.root, job.recipe, state):
             raise DeadlineExceeded("the image took too long before; its source is the same")
 
         def failed(failure: Failure) -> Failure:
             error = failure.value
             if isinstance(error, DeadlineExceeded):
-                self._quarantine.add(job.root, job.recipe, source, expected=error.expected)
+                self._quarantine.add(job.root, job.recipe, state, expected=error.expected)
             return failure
 
         return self._pool.submit(job).addErrback(failed)

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageStat
 from twisted.trial.unittest import SynchronousTestCase
 
-from imagefarm.image.errors import ImageError, NotFound, OutsidePicture, TooLarge
+from imagefarm.image.errors import Expensive, ImageError, NotFound, OutsidePicture, TooLarge
 from imagefarm.image.formats import Format, Offer
 from imagefarm.image.limits import Limits
 from imagefarm.image.pipeline import Surroundings, render
+from imagefarm.image.query import parse_query
 from imagefarm.image.recipe import Fit, Recipe, fold
 
 from .pictures import corner_colours, corners, gradient, opened, saved
@@ -292,6 +293,22 @@ class Watermarks(SynchronousTestCase):
         self.assertTrue(abs(red - 128) < 3 and abs(blue - 127) < 3)
         clear = Image.new("RGBA", (10, 10), (0, 0, 255, 0))
         self.assertIsNone(self.blue(self.marked("", clear)))
+
+    def test_what_it_costs(self) -> None:
+        """A picture with a large watermark is an expensive one."""
+        path = self.mktemp()
+
+        def also(_: bytes) -> io.BufferedReader:
+            return open(path, "rb")
+
+        def made(side: int) -> None:
+            Image.new("1", (side, side)).save(path, "PNG")
+            with also(b"") as file:
+                around = Surroundings(Limits(), time.monotonic, also, most=0.05)
+                render(file, parse_query(b"src=a&w=20&wm=m&wm_scale=20"), Offer(), around)
+
+        made(40)
+        self.assertRaises(Expensive, made, 1000)
 
     def test_what_is_said_of_a_bad_one(self) -> None:
         data = saved(corners(), "PNG")
