@@ -25,7 +25,7 @@ from imagefarm.cache.directives import CacheSettings, zone_settings
 from imagefarm.config.errors import ConfigurationError, Invalid
 from imagefarm.config.loader import Loaded
 from imagefarm.config.table import LOCATION_IF, Row, Scope
-from imagefarm.config.variables import Template
+from imagefarm.config.variables import Getter, Template
 from imagefarm.fastcgi.directives import PASS as FASTCGI_PASS
 from imagefarm.fastcgi.directives import FastCGISettings
 from imagefarm.fastcgi.params import build_params
@@ -37,7 +37,6 @@ from imagefarm.http.requestlog import Context
 from imagefarm.proxy.group import Group
 from imagefarm.proxy.groups import Groups
 from imagefarm.proxy.settings import ProxySettings
-from imagefarm.proxy.target import request_target
 from imagefarm.proxy.variables import name_target
 from imagefarm.resources import directives as rows
 from imagefarm.resources import static
@@ -50,8 +49,6 @@ from imagefarm.resources.matching import Modifier, ServerName, ServerNames
 from imagefarm.resources.purging import CACHE_API
 from imagefarm.resources.rewrite import Flow
 from imagefarm.resources.server import LocationLeaf, VirtualHost
-
-from .configuration import variables
 
 #: Directives about who may ask for how much, by name, as far as there are such.
 LIMITS: Final = frozenset({
@@ -393,11 +390,8 @@ class Explainer:
         def content(request: Request) -> Result:
             target = settings.target(request)
             name_target(request, target)
-            self._cache("proxy", scope, request)
-            constant = settings.target.target is not None
-            path = _text(
-                request_target(request, target, constant=constant, location=settings.location)
-            )
+            self._cache("proxy", scope, request, settings.url)
+            path = _text(settings.uri(request, target))
             fields = [[_text(n), _text(template(request))] for n, template in settings.set_headers]
             upstream = self._upstream(self._find(target.authority), target.authority)
             url = f"{target.scheme}://{target.authority}{path}"
@@ -422,11 +416,10 @@ class Explainer:
 
         return content
 
-    def _cache(self, prefix: str, scope: Scope, request: Request) -> None:
-        default = variables().compile("$scheme$proxy_host$request_uri")
-        settings = CacheSettings.from_scope(
-            prefix, scope, default_key=default if prefix == "proxy" else None
-        )
+    def _cache(
+        self, prefix: str, scope: Scope, request: Request, default_key: Getter | None = None
+    ) -> None:
+        settings = CacheSettings.from_scope(prefix, scope, default_key=default_key)
         if settings is None:
             why = "no cache key" if scope[CACHE_ROWS[prefix].zone] else f"no {prefix}_cache"
             self._trace.add("cache", f"not used: {why}")

@@ -21,7 +21,7 @@ from imagefarm.cache.zone import Zone
 from imagefarm.config.errors import ConfigurationError, Invalid, Problem
 from imagefarm.config.loader import Loaded
 from imagefarm.config.table import Scope
-from imagefarm.config.variables import Template
+from imagefarm.config.variables import Getter, Template
 from imagefarm.fastcgi.directives import PASS as FASTCGI_PASS
 from imagefarm.fastcgi.directives import FastCGISettings
 from imagefarm.fastcgi.handler import FastCGIPass
@@ -227,7 +227,9 @@ class WebWork:
         self._temporary.update(settings.streaming.directories)
         handler = ProxyPass(settings, self.groups)
         self.management.plan(scope, handler.group, handler)
-        cached = self._cached("proxy", scope, handler, settings.ignore_headers, handler)
+        cached = self._cached(
+            "proxy", scope, handler, settings.ignore_headers, handler, settings.url
+        )
         return self._sliced(scope, cached)
 
     def _fastcgi(self, scope: Scope) -> Content | None:
@@ -267,13 +269,11 @@ class WebWork:
 
     def _cached(
         self, prefix: str, scope: Scope, handler: Handler, ignore: frozenset[bytes],
-        target: Target | None = None,
+        target: Target | None = None, default_key: Getter | None = None,
     ) -> Handler:  # fmt: skip
-        default = variables(self.clock).compile("$scheme$proxy_host$request_uri")
         settings = CacheSettings.from_scope(
-            prefix, scope, default_key=default if prefix == "proxy" else None,
-            ignore_headers=ignore,
-        )  # fmt: skip
+            prefix, scope, default_key=default_key, ignore_headers=ignore
+        )
         if settings is None:
             if (zone := scope[CACHE_ROWS[prefix].zone]) is not None:
                 place = place_of(scope, CACHE_ROWS[prefix].zone)

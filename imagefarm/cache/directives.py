@@ -210,7 +210,11 @@ def make_rows(prefix: str) -> Rows:
         ),
         key=Row(
             name=f"{prefix}_cache_key", contexts=HSL, convert=template, default=None,
-            syntax="string", doc="The key under which a response is cached.",
+            syntax="string", doc="The key under which a response is cached. Unless it is given, "
+            + (
+                "that is the URL that the upstream is asked for, as rewritten and error pages "
+                "have made it." if prefix == "proxy" else "nothing is cached."
+            ),
         ),
         **_storing_rows(prefix),
         use_stale=Row(
@@ -291,7 +295,7 @@ class CacheSettings:
         """The settings in force in ``scope`` for a prefix; None if nothing is cached.
 
         ``prefix`` is ``fastcgi`` or ``proxy``. ``default_key`` is used where no key is
-        configured (nginx has one for ``proxy_cache`` only: ``$scheme$proxy_host$request_uri``);
+        configured (nginx has one for ``proxy_cache`` only: the URL that is asked for);
         without either, nothing is cached.
         """
         rows = ROWS[prefix]

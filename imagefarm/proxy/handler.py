@@ -32,7 +32,7 @@ from .hints import EarlyHints
 from .redirect import rewrite_location, rewrite_refresh
 from .request_writer import request_head
 from .settings import ProxySettings
-from .target import Target, request_target
+from .target import Target
 from .tls import MAX_CLIENTS, TlsClients
 from .tls_client import TlsClient
 from .variables import name_target
@@ -235,12 +235,7 @@ class ProxyPass:
             method = settings.method(request)
             if not _TOKEN.fullmatch(method):
                 raise BadValue(f'invalid method "{printable(method)}"')
-        path = request_target(
-            request,
-            target,
-            constant=settings.target.target is not None,
-            location=settings.location,
-        )
+        path = settings.uri(request, target)
         upgrade = settings.version >= (1, 1) and asks_for_upgrade(request.head)
         headers = self._headers(request, target, upgrade)
         return Outgoing(

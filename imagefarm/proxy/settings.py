@@ -7,16 +7,18 @@ from typing import Final
 from attrs import field, frozen
 
 from imagefarm.config.ast import Directive
-from imagefarm.config.errors import ConfigurationError, Problem
+from imagefarm.config.errors import ConfigurationError, Invalid, Problem
 from imagefarm.config.table import LOCATION_IF, Scope
 from imagefarm.config.variables import Template, encode
+from imagefarm.http.lookup import Stability, Variable
+from imagefarm.http.message import Request
 from imagefarm.http.upstream_rows import ACCEL, UpstreamSettings, common_settings
 
 from . import directives as d
 from .cookies import CookieRules
 from .names.directives import ResolverSettings
 from .redirect import PrefixRedirect, Redirect, Special
-from .target import Pass
+from .target import Pass, Target, request_target
 from .tls import TlsSettings
 
 #: Fields of an upstream's answer that nginx never passes on by itself.
@@ -79,6 +81,24 @@ class ProxySettings(UpstreamSettings):
             **common_settings(d.COMMON, scope, HIDDEN, prefix),
             resolver=ResolverSettings.from_scope(scope),
         )
+
+    def uri(self, request: Request, target: Target) -> bytes:
+        """What is asked for at ``target``."""
+        constant = self.target.target is not None
+        return request_target(request, target, constant=constant, location=self.location)
+
+    @property
+    def url(self) -> Variable:
+        """The URL that is asked for: under it an answer is cached, unless there is another key."""
+        return Variable(self._url, Stability.TARGET)
+
+    def _url(self, request: Request) -> bytes:
+        try:
+            target = self.target(request)
+        except Invalid:
+            return request.head.target  # it will not be passed on
+        scheme = target.scheme.encode("ascii")
+        return scheme + b"://" + target.host_header + self.uri(request, target)
 
 
 def location_prefix(directive: Directive | None) -> bytes | None:

@@ -20,6 +20,8 @@ _URL: Final = re.compile(
 )
 # What must not stand in a request line, whatever the variables hold (RFC 9112 section 3).
 _UNSAFE: Final = re.compile(rb"[\x00-\x20\x7f]")
+# What is the same escaped or not, and normalised or not.
+_PLAIN: Final = re.compile(rb"(?:/(?!\.)[\w.~-]*)+", re.ASCII)
 
 
 @frozen
@@ -98,6 +100,9 @@ def request_target(request: Request, target: Target, *, constant: bool, location
     """
     if target.uri and not constant:
         return _safe(target.uri)
+    raw: bytes | None = request.head.target
+    if not target.uri and raw == request.uri and not request.args and _PLAIN.fullmatch(raw):
+        return raw  # nearly all: the same as below
     raw = _origin_form(request.head.target)
     unchanged = raw is not None and _unchanged(request, raw)
     if unchanged and raw is not None and not target.uri:

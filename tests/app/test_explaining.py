@@ -79,7 +79,7 @@ class ExplainTests(Case):
         self.assertEqual(places, ["/", "@away"])
         self.assertIn("nothing is there", self.step(steps, "try_files")["text"])
         cache = self.step(steps, "cache")
-        self.assertEqual((cache["zone"], cache["key"]), ("c", "httpback/x?q=1"))
+        self.assertEqual((cache["zone"], cache["key"]), ("c", "http://back/x?q=1"))
         passed = self.step(steps, "proxy_pass")
         self.assertEqual(passed["servers"], ["127.0.0.1:1001", "127.0.0.1:1002"])
         self.assertEqual(passed["text"], "http://back/x?q=1")

@@ -23,6 +23,7 @@ http {{
         listen 127.0.0.1:{first};
         add_header X-From first;
         location / {{ return 200 "first $request_uri"; }}
+        location /none/ {{ return 404 none; }}
     }}
     server {{
         listen 127.0.0.1:{second};
@@ -62,6 +63,22 @@ http {{
         server_name f;
         add_header X-Cache $upstream_cache_status;
         location / {{ proxy_pass http://127.0.0.1:{second}; }}
+    }}
+    server {{
+        listen 127.0.0.1:{port};
+        server_name g;
+        location / {{ proxy_pass http://127.0.0.1:{first}; }}
+        location /rewritten/ {{
+            if ($arg_v) {{ rewrite ^/rewritten/(.*)$ /better/$1? break; }}
+            proxy_pass http://127.0.0.1:{first};
+        }}
+        location /moved/ {{ proxy_pass http://127.0.0.1:{first}/elsewhere/; }}
+        location /none/ {{
+            proxy_pass http://127.0.0.1:{first};
+            proxy_intercept_errors on;
+            error_page 404 =200 /instead/?;
+        }}
+        location /fixed/ {{ proxy_pass http://$arg_host/one; }}
     }}
 }}
 """
@@ -127,6 +144,31 @@ class KeyTests(StagedCase):
                 theirs, ours = self.ask(target, host)
                 self.assertEqual(theirs, ours, (turn, target, host))
                 self.assertEqual(ours[0], body, (turn, target, host))
+
+    def test_the_url_that_is_asked_for(self) -> None:
+        """What rewrites, the URI of ``proxy_pass`` and error pages have made of a request."""
+        for target, body in (
+            ("/rewritten/x", "first /rewritten/x"),
+            ("/rewritten/x?v=1", "first /better/x"),
+            ("/rewritten/x?v=2", "first /better/x"),
+            ("/better/x", "first /better/x"),
+            ("/moved/x", "first /elsewhere/x"),
+            ("/elsewhere/x", "first /elsewhere/x"),
+            ("/none/x", "first /instead/"),
+            ("/none/y", "first /instead/"),
+            ("/fixed/x?host=FIRST", "first /one"),
+            ("/fixed/y?host=FIRST", "first /one"),
+            ("/a%20b//c", "first /a%20b//c"),
+            ("/a%20b/c", "first /a%20b/c"),
+        ):
+            for turn in range(3):
+                theirs, ours = self.ask(target, "g")
+                self.assertEqual(theirs, ours, (turn, target))
+                self.assertEqual(ours[0], body, (turn, target))
+        # The page that stood in for it is not what is cached of it.
+        theirs, ours = self.ask("/none/x", "a")
+        self.assertEqual(theirs, ours)
+        self.assertEqual(ours[0], "none")
 
     def test_neighbours_of_what_is_remembered(self) -> None:
         """A file that was not asked for before has the key of its own location, too."""
