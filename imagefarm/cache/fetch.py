@@ -35,6 +35,8 @@ from .zone import Zone
 
 #: A rate that means anything has fewer.
 _DIGITS: Final = 16
+#: The statuses of answers that are asked for with their validators again (nginx).
+_VALIDATED: Final = frozenset({200, 206})
 #: The request headers that ask for less than the whole: the upstream must not see them.
 _PARTIAL: Final = frozenset(
     {
@@ -93,10 +95,16 @@ class Fetch:
         return asked.addCallbacks(self._answered, self._failed).addErrback(self._abandon)
 
     def _conditions(self) -> list[tuple[bytes, bytes]]:
-        """What asks the upstream to confirm the expired file (``*_cache_revalidate``)."""
+        """What asks the upstream to confirm the expired file (``*_cache_revalidate``).
+
+        A 304 speaks of what a 200 would bring (RFC 9110 section 15.4.5): it confirms no error.
+        """
         if self.stale is None or not self.validating:
             return []
         entry, fields = self.stale.entry, []
+        if entry.status not in _VALIDATED:
+            self.validating = False
+            return []
         if entry.last_modified is not None:
             date = format_http(entry.last_modified)
             fields.append((b"If-Modified-Since", date))

@@ -231,7 +231,8 @@ def storable(
     if expires <= now:
         return None
     revalidate = _seconds(control.get(b"stale-while-revalidate", b"")) or 0
-    on_error = _seconds(control.get(b"stale-if-error", b"")) or 0
+    # What may be used while it is validated may be, too, when that has failed (nginx).
+    on_error = _seconds(control.get(b"stale-if-error", b"%d" % revalidate)) or 0
     never_stale = strict and not control.keys().isdisjoint(_NEVER_STALE)
     return Storable(expires, float(revalidate), float(on_error), vary, never_stale)
 

@@ -98,6 +98,9 @@ CASES: dict[str, Case] = {
     ),
     "changed": Case("revalidate", (told(SHORT, *MARKS), NEW), TWICE),
     "nothing to confirm by": Case("revalidate", (told(SHORT), NEW), TWICE),
+    "an error is not confirmed": Case(
+        "revalidate", (told(SHORT, *MARKS, status=404), NEW), TWICE
+    ),
     "not revalidated": Case("plain", (told(SHORT, *MARKS), NEW), TWICE),
     "updated behind": Case("behind", (told(SHORT), NEW), TWICE),
     "confirmed behind": Case(
@@ -116,6 +119,14 @@ CASES: dict[str, Case] = {
     "stale-while-revalidate before": Case(
         "plain", (told(f"{SHORT}, stale-while-revalidate=60"), NEW), TWICE
     ),
+    **{
+        f"stale-while-revalidate{more}, then {trouble}": Case(
+            "plain", (told(f"{SHORT}, stale-while-revalidate=60{more}"), answer, NEW), TWICE
+        )
+        for more in ("", ", stale-if-error=0", ", stale-if-error=60")
+        for trouble, answer in TROUBLES.items()
+        if trouble in ("error", "invalid_header", "http_404")
+    },
     "stale-if-error": Case(
         "plain", (told(f"{SHORT}, stale-if-error=60"), told(status=500, body=b"no"), NEW), TWICE
     ),
