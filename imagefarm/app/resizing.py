@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.python.failure import Failure
 
 from imagefarm.fastcgi.responder import ResponderFactory
-from imagefarm.fastcgi.session import FastCGIRequest
+from imagefarm.fastcgi.session import FastCGIRequest, ResponderLimits
 from imagefarm.http.headers import Headers
 from imagefarm.http.message import Response
 from imagefarm.http.meter import Meter
@@ -36,6 +36,11 @@ from .totals import Figures, resizer_status
 #: Gives the error logs of settings, and a witness of what they are told.
 ErrorLogging = Callable[[Sequence[ErrorLogSetting], Note], RequestLogs]
 
+#: Requests beyond those that are worked on and wait: they are refused with a word, or ask for
+#: the status. What comes on top of them gets FCGI_OVERLOADED.
+SPARE: Final = 64
+#: Connections from web servers, at least.
+CONNECTIONS: Final = 512
 #: Originals that each worker tells of.
 MAX_TOLD: Final = 50
 
@@ -63,7 +68,10 @@ class ResizerWork:
             report=self._say_why,
         )  # fmt: skip
         self._errors = error_logs((), self.instance.recent.write)
-        self._factory = ResponderFactory(self._answer, reactor)
+        places = settings.pool.processes + settings.pool.queue + SPARE
+        self._factory = ResponderFactory(
+            self._answer, reactor, ResponderLimits(places, max(places, CONNECTIONS))
+        )
         self._slow: SlowLog | None = None
         if settings.slowlog:
             self._slow = SlowLog(settings.slowlog, settings.slow)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 
 from PIL import Image
 
+from imagefarm.fastcgi import records as fcgi
 from tests.support import tools
 from tests.support.processes import wait_until
 
@@ -21,6 +23,7 @@ resizer {{
     listen                   127.0.0.1:{port};
     root                     images;
     processes                1;
+    queue                    100;
     ping_path                /ping;
     ping_response            "here I am";
     status_path              /status;
@@ -73,6 +76,42 @@ class Habits(CommandCase):
         self.image("one")
         status = json.loads(self.ask("/status")[1])
         self.assertEqual(status["resizer"]["jobs"]["done"], 1)
+
+    def test_a_full_queue(self) -> None:
+        """All that it has room for is made; others are told when to come again, also where the
+        web server makes a 502 of FCGI_OVERLOADED, as nginx does.
+        """
+        asked = 140
+        query = b"src=/a.png&w=90"
+        params = fcgi.encode_pairs([(b"QUERY_STRING", query), (b"SCRIPT_NAME", b"/resize")])
+        answers: dict[int, bytes] = {}
+        reader = fcgi.RecordReader()
+        with socket.create_connection(("127.0.0.1", self.port), 30) as connection:
+            connection.sendall(
+                b"".join(
+                    fcgi.encode_begin(number, fcgi.Role.RESPONDER, keep=True)
+                    + fcgi.encode_stream(fcgi.RecordType.PARAMS, number, params)
+                    + fcgi.encode_record(fcgi.RecordType.PARAMS, number)
+                    + fcgi.encode_record(fcgi.RecordType.STDIN, number)
+                    for number in range(1, asked + 1)
+                )
+            )
+            ended: list[fcgi.EndRequest] = []
+            while len(ended) < asked:
+                for record in reader.feed(connection.recv(1 << 16)):
+                    if record.type == fcgi.RecordType.END_REQUEST:
+                        ended.append(fcgi.decode_end(record.content))
+                    else:
+                        before = answers.get(record.request_id, b"")
+                        answers[record.request_id] = before + record.content
+        self.assertEqual(
+            {end.protocol_status for end in ended}, {fcgi.ProtocolStatus.REQUEST_COMPLETE}
+        )
+        made = [answer for answer in answers.values() if b"Content-Type: image/png" in answer]
+        refused = [answer for answer in answers.values() if b"Retry-After: 1" in answer]
+        self.assertGreaterEqual(len(made), 100)
+        self.assertEqual(len(made) + len(refused), asked)
+        self.assertTrue(all(answer.startswith(b"Status: 503 ") for answer in refused))
 
     def test_slow_log_and_signals(self) -> None:
         self.image("first")
