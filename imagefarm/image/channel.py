@@ -31,6 +31,8 @@ class Channel:
         self._reactor = reactor
         self._received = received
         self._buffer = memoryview(bytearray(_PIECE))
+        #: Whether the worker ended without having read all that was sent (unix(7), ECONNRESET).
+        self.unread = False
         self._ours, self.theirs = socket.socketpair()
         self._ours.setblocking(False)
         self.theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
@@ -41,7 +43,7 @@ class Channel:
         self.theirs.close()
 
     def send(self, message: bytes) -> bool:
-        """Whether the worker, which must have read all that was sent before, will get it."""
+        """Whether the worker will get it: not if it has died, or left too much unread."""
         try:
             return self._ours.send(message) == len(message)
         except OSError:
@@ -82,6 +84,9 @@ class Channel:
             count = self._ours.recv_into(self._buffer)
         except BlockingIOError:
             return None
+        except ConnectionResetError:
+            self.unread = True
+            return 0
         except OSError:
             return 0
         if count:

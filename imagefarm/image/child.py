@@ -1,4 +1,4 @@
-"""One worker process as the pool sees it: it gets ready, takes one job at a time, and ends."""
+"""One worker process as the pool sees it: it gets ready, does one job at a time, and ends."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from twisted.python.failure import Failure
 import imagefarm
 
 from .channel import Channel
-from .errors import ImageError
-from .job import Decoder, Job, Rendered, WireError, read_answer
+from .errors import ImageError, Withdrawn
+from .job import WITHDRAWAL, Decoder, Job, Message, Rendered, WireError, read_answer
 from .limits import Limits
 from .worker import limits_argument
 
@@ -47,7 +47,7 @@ class Owner(Protocol):
         """It has started and takes jobs."""
 
     def answered(self, worker: WorkerProcess, answer: Rendered | ImageError) -> None:
-        """It has done its job."""
+        """It has done its job, the first one of those that it was sent."""
 
     def ended(self, worker: WorkerProcess) -> None:
         """The process is gone and its pipes are closed."""
@@ -68,6 +68,8 @@ class WorkerProcess(ProcessProtocol):
         self.resident = 0
         #: What it has worked on and may still have decoded, the last one last.
         self.recent: deque[bytes] = deque(maxlen=RECENT)
+        #: Jobs that it was sent and has not answered.
+        self._sent = 0
         #: Bytes on standard error since its last job began.
         self._complained = 0
         #: A line on standard error that has no end yet: libtiff writes one in three pieces.
@@ -92,14 +94,24 @@ class WorkerProcess(ProcessProtocol):
         self._channel.started()
         self.pid = self.transport.pid
 
+    @property
+    def unread(self) -> bool:
+        """Whether it has ended without having read the last that it was sent."""
+        return self._channel.unread
+
     def send(self, job: Job) -> None:
-        """Give it a job; it must be idle."""
-        if self.state is not State.IDLE:
+        """Give it a job, which it does when it has done those that it has."""
+        if self.state not in (State.IDLE, State.BUSY):
             raise RuntimeError(f"a job for a worker that is {self.state.value}")
         self.state = State.BUSY
+        self._sent += 1
         self.recent.append(job.recipe.src)
-        self._complained = 0
         if not self._channel.send(job.message().encode()):
+            self.kill()
+
+    def withdraw(self) -> None:
+        """Take back the last job; if it has not begun it, it answers `errors.Withdrawn`."""
+        if self.state is State.BUSY and not self._channel.send(WITHDRAWAL.encode()):
             self.kill()
 
     def finish(self) -> None:
@@ -131,13 +143,23 @@ class WorkerProcess(ProcessProtocol):
                 if self.state is State.STARTING:
                     self.state, self.was_ready = State.IDLE, True
                     self._owner.ready(self)
+            elif self._sent:
+                self._answered(message)
             else:
-                self.jobs += 1
-                said = message.head.get("resident")
-                self.resident = said if isinstance(said, int) else 0
-                if self.state is State.BUSY:
-                    self.state = State.IDLE
-                self._owner.answered(self, read_answer(message))
+                self.log.error("worker {pid}: an answer to nothing", pid=self.pid)
+                self.kill()
+
+    def _answered(self, message: Message) -> None:
+        answer = read_answer(message)
+        self._sent -= 1
+        self._complained = 0
+        if not isinstance(answer, Withdrawn):
+            self.jobs += 1
+            said = message.head.get("resident")
+            self.resident = said if isinstance(said, int) else 0
+        if self.state is State.BUSY and not self._sent:
+            self.state = State.IDLE
+        self._owner.answered(self, answer)
 
     def errReceived(self, data: bytes) -> None:
         """What it has to complain about goes to the log, up to a limit for each job."""

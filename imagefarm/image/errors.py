@@ -77,6 +77,10 @@ class Expensive(ImageError):
     """A worker's word to its pool, for no client: the job belongs in the expensive lane."""
 
 
+class Withdrawn(ImageError):
+    """A worker's word to its pool, for no client: the job was taken back before it was begun."""
+
+
 class Failed(ImageError):
     """The fault is ours: an encoder failed, a worker died: 500."""
 
@@ -100,8 +104,8 @@ class DeadlineExceeded(ImageError):
 _KINDS: dict[str, type[ImageError]] = {
     kind.__name__: kind
     for kind in (
-        OutsidePicture, Forbidden, NotFound, TooLarge, Unsupported, Broken, Expensive, Failed,
-        Overloaded, DeadlineExceeded,
+        OutsidePicture, Forbidden, NotFound, TooLarge, Unsupported, Broken, Expensive, Withdrawn,
+        Failed, Overloaded, DeadlineExceeded,
     )
 }  # fmt: skip
 

@@ -114,6 +114,10 @@ class Job:
         )
 
 
+#: Takes back the last job that was sent, if it is not begun yet; it is answered either way.
+WITHDRAWAL = Message({"withdraw": True})
+
+
 def read_job(message: Message, limits: Limits) -> Job:
     """The job in a message from the pool."""
     head = message.head

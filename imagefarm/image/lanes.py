@@ -24,12 +24,21 @@ class Lanes(Generic[T]):
         """To the end of its lane."""
         (self._expensive if expensive else self._cheap).append(job)
 
-    def take(self, *, expensive: bool) -> T | None:
-        """The next one, from the expensive lane only if that is allowed."""
+    def put_back(self, job: T) -> None:
+        """A cheap one that was taken before: it is the next one again."""
+        self._cheap.appendleft(job)
+
+    def take(self, *, expensive: bool, cheap_only: bool = False) -> T | None:
+        """The next one, from the expensive lane only if that is allowed.
+
+        With ``cheap_only`` there is none where it is the turn of an expensive one that is allowed.
+        """
         waits = expensive and bool(self._expensive)
         if self._cheap and not (waits and self._passed >= FAIR):
             self._passed = self._passed + 1 if waits else 0
             return self._cheap.popleft()
+        if cheap_only:
+            return None
         self._passed = 0
         return self._expensive.popleft() if waits else None
 

@@ -7,6 +7,7 @@ once, and a job waits no longer than it might have worked.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from attrs import define, evolve, field, frozen
@@ -14,12 +15,14 @@ from twisted.internet.base import DelayedCall
 from twisted.internet.defer import Deferred, fail
 from twisted.logger import Logger
 
+from .ahead import SMALL, Ahead
 from .child import State, WorkerProcess
-from .errors import DeadlineExceeded, Expensive, Failed, ImageError, Overloaded
+from .errors import DeadlineExceeded, Expensive, Failed, ImageError, Overloaded, Withdrawn
 from .job import Job, Rendered
 from .lanes import Lanes
 from .limits import Limits
 from .tally import LANES, Tally
+from .ticket import Ticket
 
 #: Seconds beyond the deadline in which a worker may say so itself before it is killed.
 GRACE = 0.5
@@ -67,24 +70,6 @@ class Counters:
     started: int = 0
 
 
-@define(eq=False)
-class _Ticket:
-    """One job, waiting or being worked on."""
-
-    job: Job
-    submitted: float
-    deferred: Deferred[Rendered]
-    timer: DelayedCall | None = None
-    waited: float = 0.0
-    abandoned: bool = False
-    expensive: bool = False
-
-    def stop_timer(self) -> None:
-        if self.timer is not None and self.timer.active():
-            self.timer.cancel()
-        self.timer = None
-
-
 class WorkerPool:
     """``submit`` jobs between ``start`` and ``stop``."""
 
@@ -97,8 +82,9 @@ class WorkerPool:
         self._reactor = reactor
         self._workers: list[WorkerProcess] = []
         self._idle: list[WorkerProcess] = []
-        self._running: dict[WorkerProcess, _Ticket] = {}
-        self._waiting: Lanes[_Ticket] = Lanes()
+        self._running: dict[WorkerProcess, Ticket] = {}
+        self._ahead = Ahead()
+        self._waiting: Lanes[Ticket] = Lanes()
         self._restarts: set[DelayedCall] = set()
         self._backoff = BACKOFF[0]
         self._stopping = True
@@ -126,7 +112,7 @@ class WorkerPool:
         for restart in self._restarts:
             restart.cancel()
         self._restarts.clear()
-        for ticket in list(self._waiting):
+        for ticket in [*self._ahead.tickets(), *self._waiting]:
             self._drop(ticket, Overloaded("the resizer is shutting down"))
         for worker in list(self._workers):
             if worker in self._running and grace <= 0:
@@ -142,10 +128,10 @@ class WorkerPool:
         """Have ``job`` done. Errs with an `ImageError`; cancelling it gives the job up."""
         if self._stopping:
             return fail(Overloaded("the resizer is shutting down"))
-        if not self._idle and len(self._waiting) >= self.settings.queue:
+        if not self._idle and self._queued() >= self.settings.queue:
             self.counters.rejected += 1
             return fail(Overloaded("too many images are waiting already"))
-        ticket = _Ticket(job, self._reactor.seconds(), Deferred(lambda _: self._cancel(ticket)))
+        ticket = Ticket(job, self._reactor.seconds(), Deferred(lambda _: self._cancel(ticket)))
         self._wait(ticket)
         self._dispatch()
         return ticket.deferred
@@ -153,8 +139,9 @@ class WorkerPool:
     def report(self) -> dict[str, Any]:
         """How many jobs wait and are worked on now, in each lane."""
         expensive = sum(ticket.expensive for ticket in self._running.values())
+        cheap, dear = self._waiting.lengths()
         return {
-            "waiting": dict(zip(LANES, self._waiting.lengths(), strict=True)),
+            "waiting": dict(zip(LANES, (cheap + len(self._ahead), dear), strict=True)),
             "running": dict(zip(LANES, (len(self._running) - expensive, expensive), strict=True)),
         }
 
@@ -179,16 +166,20 @@ class WorkerPool:
         self._dispatch()
 
     def answered(self, worker: WorkerProcess, answer: Rendered | ImageError) -> None:
-        """A worker has done its job."""
+        """A worker has done its job, and is at the one that it has in advance, if any."""
         ticket = self._running.pop(worker, None)
-        if worker.state is State.IDLE:
-            if self._worn_out(worker):
-                worker.finish()
-            else:
-                self._idle.append(worker)
+        following = self._ahead.pop(worker)
+        if following is not None:
+            self._begin(worker, following)
+        if worker.state in (State.IDLE, State.BUSY) and self._worn_out(worker):
+            worker.finish()
+        elif worker.state is State.IDLE:
+            self._idle.append(worker)
         if ticket is not None and isinstance(answer, Expensive) and not ticket.abandoned:
             self._put_back(ticket)
             ticket = None
+        elif isinstance(answer, Withdrawn):
+            answer = Failed("the image could not be made")  # only where nobody has withdrawn it
         self._dispatch()  # first: to answer takes time, in which the worker has its next job
         if ticket is not None:
             self._settle(ticket, answer)
@@ -199,8 +190,12 @@ class WorkerPool:
         if worker in self._idle:
             self._idle.remove(worker)
         ticket = self._running.pop(worker, None)
+        # Only what it was at is to blame; what it had in advance goes to another one.
+        first = not self._orphan(worker)
         if ticket is not None and self._stopping:
             self._settle(ticket, Overloaded("the resizer is shutting down"))
+        elif ticket is not None and first and worker.unread and self._again(ticket):
+            pass  # that job had come in advance, and its turn when the worker was no more
         elif ticket is not None:
             self.counters.crashes += 1
             recipe = ticket.job.recipe.canonical()
@@ -215,22 +210,23 @@ class WorkerPool:
                 self._backoff = min(self._backoff * 2, BACKOFF[1])
                 self.log.error("a worker did not start; again in {delay} s", delay=delay)
             self._spawn_later(delay)
+        self._dispatch()
         self._check_stopped()
 
     # Inside
 
-    def _wait(self, ticket: _Ticket) -> None:
+    def _wait(self, ticket: Ticket) -> None:
         limit = self.settings.limits.deadline
         ticket.timer = self._reactor.callLater(limit, self._waited_too_long, ticket)
         self._waiting.add(ticket, expensive=ticket.expensive)
 
-    def _put_back(self, ticket: _Ticket) -> None:
+    def _put_back(self, ticket: Ticket) -> None:
         ticket.stop_timer()
         if ticket.expensive:  # a worker that says so twice is not in its right mind
             self._settle(ticket, Failed("the image could not be made"))
         elif self._stopping:
             self._settle(ticket, Overloaded("the resizer is shutting down"))
-        elif len(self._waiting) >= self.settings.queue:
+        elif self._queued() >= self.settings.queue:
             self.counters.rejected += 1
             self._settle(ticket, Overloaded("too many images are waiting already"))
         else:
@@ -245,19 +241,39 @@ class WorkerPool:
             0 < settings.max_requests <= worker.jobs or 0 < settings.max_resident < worker.resident
         )
 
-    def _next(self) -> _Ticket | None:
+    def _queued(self) -> int:
+        return len(self._waiting) + len(self._ahead)
+
+    def _next(self, *, cheap_only: bool = False) -> Ticket | None:
         """The job whose turn it is: expensive ones leave some of the processes to the others."""
         room = max(1, self.settings.processes - self.settings.reserved)
         running = sum(ticket.expensive for ticket in self._running.values())
-        return self._waiting.take(expensive=running < room)
+        return self._waiting.take(expensive=running < room, cheap_only=cheap_only)
 
-    def _choose(self, job: Job) -> WorkerProcess:
-        """An idle worker, if possible one that has decoded the same source before."""
-        for worker in self._idle:
-            if job.recipe.src in worker.recent:
-                self._idle.remove(worker)
-                return worker
-        return self._idle.pop()
+    def _with_room(self) -> list[WorkerProcess]:
+        """The workers that may have another job in advance, the one longest at its job last."""
+        now, most = self._reactor.seconds(), self.settings.max_requests
+        found = []
+        for worker, ticket in self._running.items():
+            if ticket.abandoned or ticket.expensive or not self._ahead.room(worker, most):
+                continue
+            estimate = self.tally.originals.expected(ticket.job.recipe.src)
+            if estimate is not None and max(estimate, now - ticket.begun) <= SMALL:
+                found.append(worker)
+        return sorted(found, key=lambda worker: -self._running[worker].begun)
+
+    def _overdue(self) -> Ticket | None:
+        """Take a job back from a worker that is longer at another one than it was to be."""
+        late = self._reactor.seconds() - SMALL
+        for worker in self._ahead.holders():
+            if self._running[worker].begun < late:
+                return self._ahead.take_back(worker)
+        return None
+
+    def _of_a_busy_one(self) -> Ticket | None:
+        """Take a job back for a worker that has none: the one that waits longest."""
+        holders = self._ahead.holders()
+        return self._ahead.take_back(holders[0]) if holders else None
 
     def _spawn_later(self, delay: float) -> None:
         def spawn() -> None:
@@ -274,16 +290,49 @@ class WorkerPool:
         worker.spawn(self._reactor, self.settings.limits)
 
     def _dispatch(self) -> None:
-        while self._idle and not self._stopping and (ticket := self._next()) is not None:
-            worker = self._choose(ticket.job)
-            ticket.stop_timer()
-            ticket.waited = self._reactor.seconds() - ticket.submitted
-            limit = self.settings.limits.deadline + GRACE
-            ticket.timer = self._reactor.callLater(limit, self._worked_too_long, worker, ticket)
-            self._running[worker] = ticket
+        if self._stopping:
+            return
+        self._idle = [worker for worker in self._idle if worker.state is State.IDLE]
+        while self._idle:
+            ticket = self._next() or self._of_a_busy_one()
+            if ticket is None:
+                return
+            worker = _choose(self._idle, ticket.job)
+            self._idle.remove(worker)
+            self._begin(worker, ticket)
             worker.send(ticket.job)
+        while room := self._with_room():
+            ticket = self._overdue() or self._next(cheap_only=True)
+            if ticket is None:
+                return
+            self._ahead.send(_choose(room, ticket.job), ticket)
 
-    def _settle(self, ticket: _Ticket, answer: Rendered | ImageError) -> None:
+    def _begin(self, worker: WorkerProcess, ticket: Ticket) -> None:
+        """From now on this is what the worker is at."""
+        ticket.stop_timer()
+        ticket.waited = self._reactor.seconds() - ticket.submitted
+        limit = ABANDONED if ticket.abandoned else self.settings.limits.deadline + GRACE
+        ticket.timer = self._reactor.callLater(limit, self._worked_too_long, worker, ticket)
+        self._running[worker] = ticket
+
+    def _orphan(self, worker: WorkerProcess) -> bool:
+        """What the worker has in advance waits for another one. False where it has nothing."""
+        ticket = self._ahead.pop(worker)
+        if ticket is not None and not ticket.abandoned:
+            self._waiting.put_back(ticket)
+        return ticket is not None
+
+    def _again(self, ticket: Ticket) -> bool:
+        """A job that no worker has begun waits for another one, if it has the time."""
+        left = ticket.submitted + self.settings.limits.deadline - self._reactor.seconds()
+        if left <= 0 or ticket.abandoned or ticket.expensive:
+            return False
+        ticket.stop_timer()
+        ticket.timer = self._reactor.callLater(left, self._waited_too_long, ticket)
+        self._waiting.put_back(ticket)
+        return True
+
+    def _settle(self, ticket: Ticket, answer: Rendered | ImageError) -> None:
         ticket.stop_timer()
         if ticket.abandoned:
             return
@@ -303,31 +352,39 @@ class WorkerPool:
         self.tally.done(took, timings, expensive=ticket.expensive)
         ticket.deferred.callback(evolve(answer, timings=timings))
 
-    def _drop(self, ticket: _Ticket, error: ImageError) -> None:
-        self._waiting.remove(ticket)
+    def _drop(self, ticket: Ticket, error: ImageError) -> None:
+        self._take_out(ticket)
         self._settle(ticket, error)
 
-    def _waited_too_long(self, ticket: _Ticket) -> None:
+    def _take_out(self, ticket: Ticket) -> bool:
+        """Have it wait no longer; False where it is worked on."""
+        if ticket in self._waiting:
+            self._waiting.remove(ticket)
+            return True
+        return self._ahead.withdraw(ticket)
+
+    def _waited_too_long(self, ticket: Ticket) -> None:
         self.counters.rejected += 1
         self._drop(ticket, Overloaded("the image waited too long for its turn"))
 
-    def _worked_too_long(self, worker: WorkerProcess, ticket: _Ticket) -> None:
+    def _worked_too_long(self, worker: WorkerProcess, ticket: Ticket) -> None:
         del self._running[worker]
         worker.kill()
         limit = self.settings.limits.deadline
         late = DeadlineExceeded(f"the image took longer than {limit:g} s")
         late.detail = f"worker {worker.pid} was killed"
+        self._orphan(worker)
+        self._dispatch()
         self._settle(ticket, late)
 
-    def _cancel(self, ticket: _Ticket) -> None:
+    def _cancel(self, ticket: Ticket) -> None:
         self.counters.cancelled += 1
-        ticket.abandoned = True
-        if ticket in self._waiting:
-            self._waiting.remove(ticket)
+        if self._take_out(ticket):
             ticket.stop_timer()
         elif ticket.timer is not None:
             left = ticket.timer.getTime() - self._reactor.seconds()
             ticket.timer.reset(min(left, ABANDONED))
+        ticket.abandoned = True
 
     def _kill_all(self) -> None:
         self._farewell = None
@@ -346,5 +403,10 @@ class WorkerPool:
     def __repr__(self) -> str:
         return (
             f"<WorkerPool workers={len(self._workers)} idle={len(self._idle)}"
-            f" running={len(self._running)} waiting={len(self._waiting)}>"
+            f" running={len(self._running)} waiting={self._queued()}>"
         )
+
+
+def _choose(workers: Sequence[WorkerProcess], job: Job) -> WorkerProcess:
+    """If possible one that has decoded the same source before, else the last one."""
+    return next((one for one in workers if job.recipe.src in one.recent), workers[-1])

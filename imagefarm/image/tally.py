@@ -17,6 +17,8 @@ MAX_ORIGINALS: Final = 512
 HALF_LIFE: Final = 600.0
 #: Of an original's past, less than this is forgotten.
 _LEAST: Final = 0.05
+#: How much the last job counts in what jobs take.
+_LATEST: Final = 0.125
 
 LANES: Final = ("cheap", "expensive")
 
@@ -27,6 +29,8 @@ class Originals:
     def __init__(self) -> None:
         self._known: dict[bytes, list[float]] = {}
         self._since: float | None = None
+        #: Seconds that jobs take, those of the last few.
+        self._usual: float | None = None
 
     def add(self, source: bytes, seconds: float, now: float) -> None:
         """Count a job. Of too many originals the one that cost least is forgotten."""
@@ -38,6 +42,16 @@ class Originals:
             known = self._known[source] = [0.0, 0.0]
         known[0] += 1
         known[1] += seconds
+        usual = seconds if self._usual is None else self._usual
+        self._usual = usual + (seconds - usual) * _LATEST
+
+    def expected(self, source: bytes) -> float | None:
+        """Seconds that a job about ``source`` took on average; if it is new, any job lately.
+
+        None where there has been no job.
+        """
+        known = self._known.get(source)
+        return self._usual if known is None else known[1] / known[0]
 
     def _fade(self, now: float) -> None:
         if self._since is None:

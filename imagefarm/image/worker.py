@@ -1,5 +1,8 @@
 """The child process: jobs on standard input, answers on standard output, one at a time.
 
+The pool may send a job in advance, while another one is worked on, and take it back until it is
+begun. Each job is answered, in the order in which they came.
+
 Started by the pool as ``python -m imagefarm.image.worker LIMITS`` with the limits in JSON. It
 ends when its standard input does, and puts an end to itself where even that is not read any
 more, because a decoder hangs.
@@ -13,10 +16,13 @@ import logging
 import math
 import os
 import resource
+import select
 import signal
 import sys
 import time
 import warnings
+from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -24,7 +30,7 @@ from attrs import asdict
 from PIL import Image
 
 from .disk import DiskStore
-from .errors import Failed, ImageError
+from .errors import Failed, ImageError, Withdrawn
 from .intermediates import Intermediates
 from .job import (
     MAX_HEAD,
@@ -73,17 +79,36 @@ def protect(limits: Limits) -> None:
 
 def serve(jobs: BinaryIO, answers: BinaryIO, limits: Limits, clock: Clock) -> None:
     """Answer jobs until ``jobs`` ends. The first message, ``ready``, answers none."""
-    decoder = Decoder(max_body=0)
     store = intermediates(limits)
     _write(answers, Message({"ready": os.getpid()}))
-    descriptor = jobs.fileno()
-    while data := os.read(descriptor, MAX_HEAD):
-        for message in decoder.feed(data):
-            signal.setitimer(signal.ITIMER_REAL, limits.deadline * _ORPHANED + 1)
-            done = answer(read_job(message, limits), limits, clock, store)
-            done.head["resident"] = resident()
-            _write(answers, done)
-            signal.setitimer(signal.ITIMER_REAL, 0)
+    for message in in_turn(jobs.fileno()):
+        if message is None:
+            _write(answers, error_message(Withdrawn("the job was taken back")))
+            continue
+        signal.setitimer(signal.ITIMER_REAL, limits.deadline * _ORPHANED + 1)
+        done = answer(read_job(message, limits), limits, clock, store)
+        done.head["resident"] = resident()
+        _write(answers, done)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def in_turn(descriptor: int) -> Iterator[Message | None]:
+    """Jobs in the order of their sending, None for one that was withdrawn before its turn."""
+    decoder = Decoder(max_body=0)
+    sent: deque[Message | None] = deque()
+    more = True
+    while more or sent:
+        # Also where there are jobs: what has come meanwhile may take the next one back.
+        if more and (not sent or select.select([descriptor], [], [], 0)[0]):
+            data = os.read(descriptor, MAX_HEAD)
+            more = bool(data)
+            for message in decoder.feed(data):
+                if "withdraw" not in message.head:
+                    sent.append(message)
+                elif sent:
+                    sent[-1] = None
+        elif sent:
+            yield sent.popleft()
 
 
 def intermediates(limits: Limits) -> Intermediates:

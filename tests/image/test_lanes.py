@@ -31,6 +31,24 @@ class Order(SynchronousTestCase):
         taken = [lanes.take(expensive=True) for _ in range(2 * FAIR + 1)]
         self.assertEqual(taken.index(-1), FAIR)
 
+    def test_for_a_worker_that_is_still_busy(self) -> None:
+        """It takes no expensive job, and no cheap one in the turn of that."""
+        lanes: Lanes[int] = Lanes()
+        for number in range(FAIR + 1):
+            lanes.add(number, expensive=False)
+        lanes.add(-1, expensive=True)
+        taken = [lanes.take(expensive=True, cheap_only=True) for _ in range(FAIR + 1)]
+        self.assertEqual(taken, [*range(FAIR), None])
+        self.assertEqual(lanes.take(expensive=False, cheap_only=True), FAIR)
+        self.assertEqual(lanes.take(expensive=True), -1)
+
+    def test_put_back(self) -> None:
+        lanes: Lanes[str] = Lanes()
+        for name in "ab":
+            lanes.add(name, expensive=False)
+        lanes.put_back("c")
+        self.assertEqual(list(lanes), ["c", "a", "b"])
+
     def test_taken_out(self) -> None:
         lanes: Lanes[str] = Lanes()
         lanes.add("A", expensive=True)

@@ -18,7 +18,15 @@ from twisted.trial.unittest import SynchronousTestCase
 from imagefarm.image.channel import Channel
 from imagefarm.image.errors import Broken, DeadlineExceeded, Expensive, Failed, Overloaded
 from imagefarm.image.formats import Format, Offer
-from imagefarm.image.job import Decoder, Job, Message, Rendered, error_message, read_job
+from imagefarm.image.job import (
+    WITHDRAWAL,
+    Decoder,
+    Job,
+    Message,
+    Rendered,
+    error_message,
+    read_job,
+)
 from imagefarm.image.limits import Limits
 from imagefarm.image.pool import ABANDONED, BACKOFF, FAREWELL, GRACE, PoolSettings, WorkerPool
 from imagefarm.image.recipe import Recipe
@@ -37,7 +45,7 @@ class FakeProcess:
         self.protocol = protocol
         self.pid = pid
         self.options = options
-        self._jobs: list[Job] = []
+        self._messages: list[Message] = []
         self._told: list[str] = []
         self._decoder = Decoder(0)
         self._end = socket.socket(fileno=os.dup(options["childFDs"][0]))
@@ -49,16 +57,24 @@ class FakeProcess:
             return
         try:
             while data := self._end.recv(1 << 16):
-                self._jobs += [read_job(message, LIMITS) for message in self._decoder.feed(data)]
+                self._messages += self._decoder.feed(data)
         except BlockingIOError:
             return
         if "finish" not in self._told:
             self._told.append("finish")
 
     @property
-    def jobs(self) -> list[Job]:
+    def messages(self) -> list[Message]:
         self._listen()
-        return self._jobs
+        return self._messages
+
+    @property
+    def jobs(self) -> list[Job]:
+        return [read_job(one, LIMITS) for one in self.messages if one != WITHDRAWAL]
+
+    @property
+    def withdrawals(self) -> int:
+        return self.messages.count(WITHDRAWAL)
 
     @property
     def told(self) -> list[str]:
@@ -85,6 +101,12 @@ class FakeProcess:
 
     def hang_up(self) -> None:
         self._end.shutdown(socket.SHUT_RDWR)
+
+    def crash(self) -> None:
+        """End without reading what else has been sent."""
+        self._told.append("ended")
+        self._end.close()
+        self.protocol.processEnded(Failure(ProcessDone(0)))
 
     def end(self) -> None:
         self.told.append("ended")
@@ -414,6 +436,18 @@ class Accidents(PoolCase):
         self.assertEqual(self.reactor.processes[0].told, ["KILL"])
         self.reactor.processes[0].end()
         self.fails(done, Failed)
+
+    def test_a_worker_that_answers_unasked_is_killed(self) -> None:
+        pool = self.running()
+        (process,) = self.reactor.processes
+        process.answer()
+        self.assertEqual(process.told, ["KILL"])
+        done = pool.submit(job())
+        process.end()
+        self.reactor.advance(0)
+        self.reactor.processes[1].ready()
+        self.reactor.processes[1].answer()
+        self.successResultOf(done)
 
     def test_workers_that_do_not_start(self) -> None:
         pool = self.pool()

@@ -17,6 +17,17 @@ class OriginalsTests(SynchronousTestCase):
         self.assertEqual(list(originals.most(2)), [b"b", b"a"])
         self.assertEqual(originals.most(2)[b"a"][0], 2)
 
+    def test_what_is_expected(self) -> None:
+        originals = Originals()
+        self.assertIsNone(originals.expected(b"a"))
+        for name, seconds in ((b"a", 0.1), (b"a", 0.3), (b"b", 9.0)):
+            originals.add(name, seconds, 5.0)
+        self.assertAlmostEqual(originals.expected(b"a") or 0, 0.2)
+        self.assertTrue(0.1 < (originals.expected(b"new") or 0) < 9.0)
+        for _ in range(99):
+            originals.add(b"a", 0.5, 5.0)
+        self.assertAlmostEqual(originals.expected(b"new") or 0, 0.5, 3)
+
     def test_the_past_fades(self) -> None:
         originals = Originals()
         originals.add(b"old", 8.0, 0.0)

@@ -12,17 +12,17 @@ from typing import Any
 
 from PIL import Image
 from twisted.internet import reactor
-from twisted.internet.defer import gatherResults, inlineCallbacks
+from twisted.internet.defer import CancelledError, gatherResults, inlineCallbacks
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from imagefarm.image.child import command, environment
+from imagefarm.image.child import WorkerProcess, command, environment
 from imagefarm.image.errors import DeadlineExceeded, Failed, ImageError, TooLarge
 from imagefarm.image.formats import Format, Offer
-from imagefarm.image.job import Decoder, Job, Message, Rendered, read_answer
+from imagefarm.image.job import WITHDRAWAL, Decoder, Job, Message, Rendered, read_answer
 from imagefarm.image.limits import Limits
 from imagefarm.image.pool import PoolSettings, WorkerPool
 from imagefarm.image.query import parse_query
-from imagefarm.image.worker import answer
+from imagefarm.image.worker import answer, in_turn
 
 from .pictures import corner_colours, corners, gradient, opened, saved
 
@@ -57,6 +57,70 @@ class Answers(SynchronousTestCase):
             self.patch(sys, "stderr", quiet)
             job = Job(b"/\0", parse_query(b"src=a"), Offer())
             self.assertIsInstance(read_answer(answer(job, Limits(), time.monotonic)), Failed)
+
+
+class InTurn(SynchronousTestCase):
+    """What is sent, cut off where each line says that the worker goes on to the next job."""
+
+    def setUp(self) -> None:
+        self.read, self.write = os.pipe()
+        self.addCleanup(os.close, self.read)
+        self.turns = in_turn(self.read)
+
+    def send(self, *words: str) -> None:
+        for word in words:
+            message = WITHDRAWAL if word == "withdraw" else Message({"recipe": word})
+            os.write(self.write, message.encode())
+
+    def turn(self) -> object:
+        message = next(self.turns)
+        return message and message.head["recipe"]
+
+    def end(self) -> None:
+        os.close(self.write)
+        self.assertEqual(list(self.turns), [])
+
+    def test_in_order(self) -> None:
+        self.send("a", "b")
+        self.assertEqual((self.turn(), self.turn()), ("a", "b"))
+        self.send("c")
+        self.assertEqual(self.turn(), "c")
+        self.end()
+
+    def test_the_last_one_is_withdrawn_and_answered_in_its_turn(self) -> None:
+        self.send("a", "b", "withdraw")
+        self.assertEqual((self.turn(), self.turn()), ("a", None))
+        self.end()
+
+    def test_withdrawn_while_another_one_is_worked_on(self) -> None:
+        self.send("a", "b")
+        self.assertEqual(self.turn(), "a")
+        self.send("withdraw")
+        self.assertEqual(self.turn(), None)
+        self.end()
+
+    def test_one_that_was_begun_goes_on(self) -> None:
+        """And the next one is not withdrawn instead."""
+        self.send("a")
+        self.assertEqual(self.turn(), "a")
+        self.send("withdraw", "b")
+        self.assertEqual(self.turn(), "b")
+        self.end()
+
+    def test_what_was_sent_before_the_end_is_done(self) -> None:
+        self.send("a", "b")
+        self.assertEqual(self.turn(), "a")
+        os.close(self.write)
+        self.assertEqual(self.turn(), "b")
+        self.assertEqual(list(self.turns), [])
+
+    def test_in_pieces(self) -> None:
+        first, second = (Message({"recipe": word}).encode() for word in "ab")
+        os.write(self.write, first + second[:9])
+        self.assertEqual(self.turn(), "a")
+        os.write(self.write, second[9:])
+        self.assertEqual(self.turn(), "b")
+        self.end()
 
 
 class Process(SynchronousTestCase):
@@ -121,8 +185,10 @@ class RealPool(TestCase):
         self.root.mkdir()
         (self.root / "good.jpg").write_bytes(saved(gradient(400, 300), "JPEG"))
 
-    def start(self, limits: Limits | None = None, processes: int = 1) -> Any:
-        settings = PoolSettings(processes, 20, 1000, limits or Limits())
+    def start(
+        self, limits: Limits | None = None, processes: int = 1, max_requests: int = 1000
+    ) -> Any:
+        settings = PoolSettings(processes, 20, max_requests, limits or Limits())
         self.pool = WorkerPool(reactor, settings)
         self.addCleanup(self.gone)
         return self.pool.start()
@@ -138,6 +204,12 @@ class RealPool(TestCase):
 
     def submit(self, query: bytes) -> Any:
         return self.pool.submit(Job(os.fsencode(self.root.resolve()), parse_query(query), Offer()))
+
+    def quick(self) -> WorkerProcess:
+        """The only worker of a pool that knows that its jobs are quick."""
+        self.pool.tally.originals.add(b"/good.jpg", 0.001, time.monotonic())
+        (worker,) = self.pool._workers
+        return worker
 
     @inlineCallbacks
     def test_many_jobs(self) -> Any:
@@ -157,6 +229,43 @@ class RealPool(TestCase):
         made = yield self.submit(b"src=good.jpg&w=9")
         self.assertEqual(made.width, 9)
         self.assertEqual((self.pool.counters.crashes, self.pool.counters.started), (1, 2))
+
+    @inlineCallbacks
+    def test_a_worker_that_dies_with_a_job_in_advance(self) -> Any:
+        yield self.start(Limits(deadline=30))
+        worker = self.quick()
+        os.kill(worker.transport.pid, signal.SIGSTOP)
+        lost, next_one = self.submit(b"src=good.jpg&w=10"), self.submit(b"src=good.jpg&w=11")
+        self.assertEqual(len(self.pool._ahead), 1)
+        os.kill(worker.transport.pid, signal.SIGKILL)
+        yield self.assertFailure(lost, Failed)
+        made = yield next_one
+        self.assertEqual(made.width, 11)
+        self.assertEqual((self.pool.counters.crashes, self.pool.counters.started), (1, 2))
+
+    @inlineCallbacks
+    def test_jobs_in_advance_are_given_up(self) -> Any:
+        yield self.start(Limits(deadline=30))
+        worker = self.quick()
+        os.kill(worker.transport.pid, signal.SIGSTOP)
+        first, second = self.submit(b"src=good.jpg&w=10"), self.submit(b"src=good.jpg&w=11")
+        self.assertEqual(len(self.pool._ahead), 1)
+        second.cancel()
+        yield self.assertFailure(second, CancelledError)
+        third = self.submit(b"src=good.jpg&w=12")
+        os.kill(worker.transport.pid, signal.SIGCONT)
+        made = yield gatherResults([first, third])
+        self.assertEqual([one.width for one in made], [10, 12])
+        self.assertEqual((worker.jobs, self.pool.counters.started), (2, 1))
+
+    @inlineCallbacks
+    def test_workers_are_replaced_amid_jobs(self) -> Any:
+        yield self.start(processes=2, max_requests=3)
+        queries = [b"src=good.jpg&w=%d" % (50 + number) for number in range(20)]
+        made = yield gatherResults([self.submit(query) for query in queries])
+        self.assertEqual([one.width for one in made], [50 + number for number in range(20)])
+        self.assertEqual(self.pool.counters.crashes, 0)
+        self.assertGreaterEqual(self.pool.counters.started, 6)
 
     @inlineCallbacks
     def test_a_job_that_hangs(self) -> Any:
