@@ -255,7 +255,7 @@ class HttpConnection(Passing):
             if parting:
                 self._await(Wait.IDLE, parting)
             else:
-                self._close()
+                self._expired(Wait.IDLE)
 
     # Reading.
 

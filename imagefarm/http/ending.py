@@ -99,6 +99,8 @@ class Ending(Replaying):
             self._body_timed_out()
         elif wait is Wait.HEADER:
             self._head_timed_out()
+        elif wait is Wait.IDLE and isinstance(self.transport, Direct) and self.transport.unread():
+            self._await(Wait.IDLE, 0.0)  # to close now would reset what the client has asked
         else:
             self._close(linger=self._state is State.DRAIN)
 

@@ -196,8 +196,11 @@ class HttpFactory:
         Fires when the last one is gone. Stop listening first.
         """
         self.draining = True
-        self.parked.doRead()  # who has sent something is not idle
-        self.parked.clear()
+        if parting:
+            self.parked.part(parting)
+        else:
+            self.parked.doRead()  # who has sent something is not idle
+            self.parked.clear()
         for connection in tuple(self.connections):
             connection.drain(parting)
         if not self.count:

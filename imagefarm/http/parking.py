@@ -16,6 +16,7 @@ import os
 import select
 import socket
 import struct
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.interfaces import IReadDescriptor
@@ -67,8 +68,7 @@ class Shelf:
 
     def timed_out(self) -> None:
         """The wheel: ``keepalive_timeout`` has passed for all of them."""
-        for fd in tuple(self.records):
-            self._lot.close(fd)
+        self._lot.expire(self)
 
 
 @implementer(IReadDescriptor)
@@ -165,6 +165,10 @@ class ParkingLot:
             wheel.schedule(shelf, deadline - self._factory.clock.seconds())
         return shelf
 
+    def _discard(self, shelf: Shelf) -> None:
+        del self._shelves[shelf.number]
+        self._factory.wheel.remove(shelf)
+
     def _open(self, transport: DirectServer) -> None:
         """The first one comes."""
         self._port, self._reactor = transport.server, transport.reactor
@@ -176,8 +180,7 @@ class ParkingLot:
         shelf = self._places.pop(fd)
         record = shelf.records.pop(fd)
         if not shelf.records:
-            del self._shelves[shelf.number]
-            self._factory.wheel.remove(shelf)
+            self._discard(shelf)
         self._poller.unregister(fd)
         if not self._places:
             self._reactor.removeReader(self)
@@ -190,15 +193,47 @@ class ParkingLot:
         os.close(fd)
         self._factory.left()
 
+    def _unread(self) -> set[int]:
+        """Those that the loop is late with: to close them now would reset what they have asked."""
+        if self._poller is None:
+            return set()
+        return {fd for fd, _ in self._poller.poll(0, max(1, len(self._places)))}
+
     def close_oldest(self, number: int) -> int:
         """Close so many, those first whose time is over first; how many it were."""
-        closed = 0
-        while closed < number and self._shelves:
-            records = self._shelves[min(self._shelves)].records
-            for fd in tuple(records)[: number - closed]:
+        unread = self._unread()
+        idle = (
+            fd
+            for shelf in sorted(self._shelves)
+            for fd in self._shelves[shelf].records
+            if fd not in unread
+        )
+        wanted = tuple(islice(idle, number))
+        for fd in wanted:
+            self.close(fd)
+        return len(wanted)
+
+    def expire(self, shelf: Shelf) -> None:
+        """Close those of a shelf; who has sent something meanwhile is not idle."""
+        unread = self._unread()
+        for fd in tuple(shelf.records):
+            if fd not in unread:
                 self.close(fd)
-                closed += 1
-        return closed
+        if shelf.records:
+            self._factory.wheel.schedule(shelf, 0.0)
+
+    def part(self, seconds: float) -> None:
+        """Close them in so many seconds, those whose time is not over before."""
+        if not self._places:
+            return
+        last = self._shelf(self._factory.clock.seconds() + seconds)
+        for shelf in tuple(self._shelves.values()):
+            if shelf.number > last.number:
+                last.records.update(shelf.records)
+                self._places.update(dict.fromkeys(shelf.records, last))
+                self._discard(shelf)
+        if not last.records:
+            self._discard(last)
 
     def clear(self) -> None:
         """Close them all."""
@@ -262,5 +297,5 @@ class ParkingLot:
         factory.connections.add(connection)
         transport = DirectServer(sock, connection, client, self._port, serial, self._reactor)
         left = shelf.number * factory.wheel.tick - factory.clock.seconds()
-        connection.come_back(transport, opened, served, left)
+        connection.come_back(transport, opened, served, max(0.0, left))
         return connection

@@ -10,6 +10,7 @@ import _socket
 import fcntl
 import math
 import os
+import select
 import socket
 import struct
 import sys
@@ -163,19 +164,18 @@ class Direct:
             return
         self.connectionLost(_DONE)
 
+    def unread(self) -> bool:
+        """Whether the loop is late with bytes or an end that have come."""
+        poller = select.poll()
+        poller.register(self.fileno(), select.POLLIN)
+        return bool(poller.poll(0))
+
     def leave(self) -> Any:
         """Give the socket away and act as closed; None while there is something to do with it."""
         waits = self._queued or self._on_writable is not None or self._writeDisconnecting
-        if waits or self.disconnecting or not self.connected:
+        if waits or self.disconnecting or not self.connected or self.unread():
             return None
         sock = self.socket
-        try:
-            sock.recv(1, socket.MSG_PEEK)
-            return None
-        except BlockingIOError:
-            pass  # as it should be: the loop is not late with a request or an end of file
-        except OSError:
-            return None
         self.stopReading()
         self.stopWriting()
         self.connected, self.disconnected = 0, 1

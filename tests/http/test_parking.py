@@ -294,6 +294,70 @@ class Parking(SynchronousTestCase):
         self.successResultOf(drained)
         self.assertTrue(busy.recv(1 << 20).endswith(b"last"))
 
+    def test_drain_with_a_parting(self) -> None:
+        """Parked or not: who asks in time is answered, the others are closed when it is over."""
+        for awake in (0, 100):
+            bench = self.bench(awake)
+            one, two, three = (bench.connect() for _ in range(3))
+            for client in (one, two, three):
+                bench.ask(client, GET % b"/")
+            bench.pass_time(1.5)
+            self.assertEqual(len(bench.lot), 0 if awake else 3)
+            drained = bench.factory.drain(1.0)
+            bench.pass_time(0.8)
+            self.assertIn(b"Connection: close\r\n", bench.ask(one, GET % b"/last"))
+            two.sendall(GET % b"/late")  # it has come before the time is over: the loop is late
+            bench.pass_time(1.0)
+            self.assertTrue(bench.closed(three))
+            self.assertNoResult(drained)
+            bench.until(lambda drained=drained: drained.called)
+            answer = two.recv(1 << 20)
+            self.assertIn(b"Connection: close\r\n", answer)
+            self.assertTrue(answer.endswith(b"GET /late"))
+            self.assertEqual(two.recv(1), b"")
+
+    def test_drain_leaves_earlier_ends_alone(self) -> None:
+        bench = self.bench()
+        (client,) = bench.parked(b"/")
+        bench.pass_time(KEEP - bench.clock.seconds() - 1.0)
+        bench.factory.drain(KEEP)
+        bench.pass_time(2.0)
+        self.assertTrue(bench.closed(client))
+        self.assertEqual(bench.clock.getDelayedCalls(), [])
+
+    def test_asked_when_the_time_was_over(self) -> None:
+        """What has come by then is no less a request because the loop is late with it."""
+        for awake in (0, 100):
+            bench = self.bench(awake)
+            client = bench.connect()
+            bench.ask(client, GET % b"/")
+            bench.pass_time(1.5)
+            self.assertEqual(len(bench.lot), int(not awake))
+            client.sendall(GET % b"/late")
+            bench.pass_time(KEEP)
+            bench.until(lambda bench=bench: len(bench.app.done) == 2)
+            self.assertIn(b"keep-alive", client.recv(1 << 20))
+            bench.pass_time(KEEP + 1.0)
+            self.assertTrue(bench.closed(client))
+
+    def test_who_has_asked_is_not_the_oldest(self) -> None:
+        """Nor has to go when there are too many connections."""
+        for awake in (0, 100):
+            bench = self.bench(awake)
+            clients = [bench.connect() for _ in range(3)]
+            for client in clients:
+                bench.ask(client, GET % b"/")
+            bench.pass_time(1.5)
+            clients[0].sendall(GET % b"/late")
+            if awake:
+                for connection in tuple(bench.factory.connections):
+                    connection.drain(0.0)
+            else:
+                self.assertEqual(bench.lot.close_oldest(3), 2)
+            self.assertTrue(bench.closed(clients[1]) and bench.closed(clients[2]))
+            bench.until(lambda bench=bench: len(bench.app.done) == 4)
+            self.assertTrue(clients[0].recv(1 << 20).endswith(b"GET /late"))
+
     def test_drain_idle(self) -> None:
         bench = self.bench()
         bench.parked(b"/", b"/")
