@@ -71,10 +71,18 @@ def from_entry(
         entry.status,
         headers,
         body,
-        mtime=entry.last_modified,
+        mtime=shown(entry),
         ranges=entry.status == 200,
         final=entry.final,
     )
+
+
+def shown(entry: Entry) -> float | None:
+    """The date in ``Last-Modified``, if clients are told; else it is for the upstream alone."""
+    modified = entry.last_modified
+    if modified is None or any(name.lower() == b"last-modified" for name, _ in entry.headers):
+        return modified
+    return None
 
 
 def forwarded(settings: CacheSettings, response: Response, status: bytes, how: bytes) -> Response:

@@ -23,7 +23,7 @@ from imagefarm.http.message import (
 )
 from imagefarm.http.upstream import UpstreamError
 
-from .answers import forwarded, from_file
+from .answers import forwarded, from_file, shown
 from .directives import CacheSettings
 from .entry import Entry
 from .filling import Filling
@@ -178,9 +178,26 @@ class Fetch:
             stored = self._store(response, verdict)
             if stored is not None:
                 return self._finish(stored, b"; stored")
+        if self.storing:
+            response = self._as_asked(response)
         self._pass()
         self._land(Landing.LEAD if response.status >= 500 else Landing.PASS)
         return self._finish(response, b"")
+
+    def _as_asked(self, response: Response) -> Response:
+        """What the client has asked for on conditions, or a part of, and we for the whole."""
+        if response.status != 200 or response.redirect is not None:
+            return response
+        headers = response.headers
+        modified = http_date(headers.first(b"last-modified"))
+        parts = b"accept-ranges" in headers or response.ranges
+        if parts:
+            headers = headers.copy()
+            headers.remove(b"accept-ranges")  # ours to say
+        return attrs.evolve(
+            response, headers=headers, mtime=modified, conditional=True, ranges=parts,
+            single_range=True,
+        )  # fmt: skip
 
     def _confirmed(self, response: Response, stale: Found) -> Response:
         """The upstream says that the expired file is still good."""
@@ -228,8 +245,8 @@ class Fetch:
         return (f"http_{status}",) if status >= 400 else ()
 
     def _verdict(self, response: Response) -> Storable | None:
-        if not self.storing or response.redirect is not None:
-            return None  # nginx neither stores an answer that leads elsewhere
+        if not self.storing or response.redirect is not None or response.buffering is False:
+            return None  # nginx neither stores what leads elsewhere, or is not to be buffered
         if any(truthy(template(self.request)) for template in self.settings.no_cache):
             return None
         headers = self.request.outcome.upstream_headers
@@ -258,19 +275,20 @@ class Fetch:
 
     def _entry(self, response: Response, verdict: Storable) -> Entry:
         headers = response.headers
-        source = (self.request.outcome.upstream_headers or headers).first(SOURCE) or b""
+        said = self.request.outcome.upstream_headers or headers  # with what clients don't get
+        source = said.first(SOURCE) or b""
         modified = response.mtime
         if modified is None:
-            modified = http_date(headers.first(b"last-modified"))
+            modified = http_date(said.first(b"last-modified"))
         return Entry(
             self.key,
             response.status,
             tuple(headers),
             self.zone.now(),
             verdict.expires,
-            date=http_date((self.request.outcome.upstream_headers or headers).first(b"date")),
+            date=http_date(said.first(b"date")),
             last_modified=modified,
-            etag=headers.first(b"etag") or b"",
+            etag=said.first(b"etag") or b"",
             stale_while_revalidate=verdict.stale_while_revalidate,
             stale_if_error=verdict.stale_if_error,
             vary=verdict.vary,
@@ -308,7 +326,7 @@ class Fetch:
             if not self.zone.store(entry, digest, body):
                 return None
             self._land(Landing.STORED)
-            return attrs.evolve(response, mtime=entry.last_modified, conditional=True)
+            return attrs.evolve(response, mtime=shown(entry), conditional=True)
         return self._stream(response, body, entry, digest)
 
     def _stream(
@@ -318,7 +336,7 @@ class Fetch:
         if writer is None:
             return None
         filling = Filling(self.zone, body, writer, entry, digest, self._land)
-        return attrs.evolve(response, mtime=entry.last_modified, body=filling, conditional=True)
+        return attrs.evolve(response, mtime=shown(entry), body=filling, conditional=True)
 
     def _finish(self, response: Response, how: bytes) -> Response:
         return forwarded(self.settings, response, self.status, how)
@@ -330,7 +348,7 @@ def _derive(request: Request, conditions: Sequence[tuple[bytes, bytes]]) -> Requ
     fields = [(name, value) for name, value in head.headers if name.lower() not in _PARTIAL]
     method = b"GET" if head.method == b"HEAD" else head.method
     head = attrs.evolve(head, method=method, headers=Headers((*fields, *conditions)))
-    return attrs.evolve(request, head=head, on_gone=[])
+    return attrs.evolve(request, head=head, on_gone=[], validators=tuple(conditions))
 
 
 def _alone(request: Request) -> Request:

@@ -7,9 +7,9 @@ twice; applications take the last), then the header fields as ``HTTP_NAME``.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Final
 
-from imagefarm.http.headers import Headers
 from imagefarm.http.message import Request
 
 from .directives import FastCGISettings, Param
@@ -38,9 +38,10 @@ def build_params(
             (name, length if name == b"CONTENT_LENGTH" and not value else value)
             for name, value in pairs
         ]
-    if settings.pass_request_headers:
+    passed = request.head.headers if settings.pass_request_headers else request.validators
+    if passed:
         taken = {param.name.upper() for param in settings.params}
-        pairs += header_params(request.head.headers, taken)
+        pairs += header_params(passed, taken)
     return tuple(pairs)
 
 
@@ -53,7 +54,7 @@ def _configured(params: tuple[Param, ...], request: Request) -> list[Pair]:
     return pairs
 
 
-def header_params(headers: Headers, taken: set[bytes]) -> list[Pair]:
+def header_params(headers: Iterable[Pair], taken: set[bytes]) -> list[Pair]:
     """The header fields as parameters, but those whose name is in ``taken``.
 
     Fields of the same name are joined as one (RFC 3875 section 4.1.18).

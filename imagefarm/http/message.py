@@ -392,6 +392,9 @@ class Request:
     route: Any = None
     #: As ``plannable``, up to a content handler that answers from a cache.
     keepable: bool = False
+    #: The fields of ``head`` by which a cache asks whether what it has is still good: they are
+    #: passed on though the client's may not be.
+    validators: Fields = ()
     #: What has been sent for it already, and where its answer comes from (`relays.Wire`).
     wire: Any = None
     #: What was written to the error log meanwhile: level and message.

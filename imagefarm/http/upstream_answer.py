@@ -81,6 +81,8 @@ class Presenter:
         response.headers = Headers(fields)
         response.conditional = False
         response.final = not (settings.intercept_errors and response.status >= 300)
+        if not settings.streaming.buffering.enabled:
+            response.buffering = False
         if said:
             self._obey(said, response, request)
         if response.redirect is None:

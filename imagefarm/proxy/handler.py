@@ -276,6 +276,9 @@ class ProxyPass:
             if connection is not None:
                 dropped |= {option.strip(b" \t") for option in connection.lower().split(b",")}
             fields += [field for field in headers if field[0].lower() not in dropped]
+        else:
+            own = request.validators
+            fields += [field for field in own if field[0].lower() not in self._set_names]
         return Headers(fields)
 
     def _body(self, request: Request) -> BodyStream | None:

@@ -255,7 +255,13 @@ class ParamTests(SynchronousTestCase):
         self.assertEqual(self.params("fastcgi_param HTTP_X '' if_not_empty;", (b"X", b"evil")), [])
 
     def test_no_header_fields(self) -> None:
-        self.assertEqual(self.params("fastcgi_pass_request_headers off;", (b"A", b"b")), [])
+        off = "fastcgi_pass_request_headers off;"
+        self.assertEqual(self.params(off, (b"A", b"b")), [])
+        # But for what a cache asks with.
+        config = settings(off)
+        request = make_request(config, fields=[(b"A", b"b"), (b"If-None-Match", b'"1"')])
+        request.validators = ((b"If-None-Match", b'"1"'),)
+        self.assertEqual(build_params(config, request), ((b"HTTP_IF_NONE_MATCH", b'"1"'),))
 
     @examples(deadline=None)
     @given(st.lists(st.tuples(st.binary(max_size=12), st.binary(max_size=12)), max_size=6))

@@ -83,6 +83,10 @@ HEADERS = (
     "ETag", "Expires", "Last-Modified", "Set-Cookie", "Vary", "X-Own",
 )  # fmt: skip
 TWICE = (get(0), get(1), get(1))
+CONDITIONS = (
+    'If-None-Match: "1"', 'If-None-Match: "2"', f"If-Modified-Since: {DATE}", "Range: bytes=1-",
+    "Range: bytes=0-0,2-2", 'If-Match: "1"',
+)  # fmt: skip
 POST = get(0, "Content-Length: 0", method="POST")
 
 CASES: dict[str, Case] = {
@@ -182,6 +186,34 @@ CASES: dict[str, Case] = {
         "methods", (told(LONG), NEW), (POST, POST, get(), get(method="HEAD"))
     ),
     "post is no get": Case("plain", (told(LONG), NEW), (POST, get(), POST)),
+    "not buffered": Case("unbuffered", (told(LONG), NEW), (get(), get())),
+    "not to be buffered": Case(
+        "plain", (told(LONG, "X-Accel-Buffering: no"), NEW), (get(), get())
+    ),
+    "to be buffered": Case(
+        "unbuffered", (told(LONG, "X-Accel-Buffering: yes"), NEW), (get(), get())
+    ),
+    "validators that clients don't get": Case(
+        "hidden",
+        (told(SHORT, *MARKS), told(LONG, status=304)),
+        (get(0), get(1), get(1, f"If-Modified-Since: {DATE}"), get(1, 'If-None-Match: "1"')),
+    ),
+    "confirmed without the client's fields": Case(
+        "headless",
+        (told(SHORT, *MARKS), told(LONG, status=304)),
+        (get(0, "X-A: 1"), get(1, 'If-None-Match: "2"'), get(1)),
+    ),
+    **{
+        f"conditions for what {name}": Case(
+            place, (answer,), tuple(get(0, "X-Private: 1", field) for field in CONDITIONS)
+        )
+        for name, place, answer in (
+            ("is not to be kept", "asked", told(LONG, *MARKS)),
+            ("has no time", "timeless", told(*MARKS)),
+            ("is not divisible", "timeless", told(*MARKS[:2])),
+            ("is private", "plain", told("Cache-Control: private", *MARKS)),
+        )
+    },
     "one line for 404": Case("valid", (told(status=404), NEW), (get(), get(1))),
     "one line for 200": Case("valid", (told(), NEW), (get(), get(1))),
     "a line for any": Case("valid", (told(status=410), NEW), (get(), get(1))),
@@ -221,7 +253,7 @@ LOCKED: dict[str, Case] = {
 }
 NAMES = [*CASES, *LOCKED]
 #: docs/cache.md gives the reasons.
-DIFFERENT = {"stale-if-error"}
+DIFFERENT = {"stale-if-error", "conditions for what is private"}
 
 CONFIGURATION = """
 worker_processes 1; pid logs/daemon.pid; error_log logs/error.log;
@@ -261,6 +293,20 @@ http {{
                 }}
                 location /range/ {{
                     proxy_pass http://127.0.0.1:{origin}; proxy_cache_max_range_offset 2;
+                }}
+                location /unbuffered/ {{
+                    proxy_pass http://127.0.0.1:{origin}; proxy_buffering off;
+                }}
+                location /timeless/ {{
+                    proxy_pass http://127.0.0.1:{origin}; proxy_cache_valid 404 1h;
+                }}
+                location /hidden/ {{
+                    proxy_pass http://127.0.0.1:{origin}; proxy_cache_revalidate on;
+                    proxy_hide_header Last-Modified; proxy_hide_header ETag;
+                }}
+                location /headless/ {{
+                    proxy_pass http://127.0.0.1:{origin}; proxy_cache_revalidate on;
+                    proxy_pass_request_headers off;
                 }}
                 location /lock/ {{
                     proxy_pass http://127.0.0.1:{origin}; proxy_cache_lock on;
