@@ -18,7 +18,7 @@ from . import metadata, png
 from .errors import TooLarge
 from .fit import fit
 from .formats import Format
-from .frames import all_or_nothing, piles_up
+from .frames import all_or_nothing, hundredths, piles_up
 from .limits import Limits
 from .plan import Plan, tries
 from .recipe import Recipe
@@ -230,6 +230,7 @@ def _animation(frames: Frames, plan: Plan) -> dict[str, Any]:
         "duration": list(frames.durations),
     }
     if plan.format is Format.GIF:
+        options["duration"] = hundredths(frames.durations)
         if _transparent(frames):
             options["disposal"] = 2  # transparent pixels must not show the frame before
         if frames.loop is not None:

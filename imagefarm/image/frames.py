@@ -40,6 +40,21 @@ def all_or_nothing(image: Image.Image) -> Image.Image:
     return made
 
 
+def hundredths(durations: Sequence[int]) -> list[int]:
+    """Milliseconds in whole hundredths of a second, which a GIF counts in (GIF89a, section 23).
+
+    What is rounded off one frame is added to the next. Browsers show what is to be seen for 10 ms
+    or less for 100 ms: nothing that is longer gets that short.
+    """
+    rounded, rest = [], 0
+    for duration in durations:
+        wanted = duration + rest
+        step = max(10 * round(wanted / 10), 20 if duration > 10 else 0)
+        rest = max(-5, wanted - step)
+        rounded.append(step)
+    return rounded
+
+
 def piles_up(images: Sequence[Image.Image]) -> bool:
     """Whether half transparent pixels lie where one frame differs from the next.
 

@@ -18,6 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from imagefarm.image.errors import Broken, ImageError, NotFound, Unsupported
 from imagefarm.image.formats import Format, Offer
+from imagefarm.image.frames import hundredths
 from imagefarm.image.job import Rendered
 from imagefarm.image.limits import Limits
 from imagefarm.image.pipeline import Clock, Opener, Surroundings, render
@@ -331,6 +332,17 @@ class Animations(SynchronousTestCase):
                         assert isinstance(pixel, tuple)
                         self.assertEqual(max(range(3), key=pixel.__getitem__), channel)
                     self.assertEqual(opened(made.data).info["loop"], 0)
+
+    def test_a_gif_counts_in_hundredths(self) -> None:
+        self.assertEqual(hundredths([33] * 6), [30, 40, 30, 30, 40, 30])
+        self.assertEqual(hundredths([16] * 4), [20] * 4)  # 10 would be shown for 100
+        self.assertEqual(hundredths([10, 0, 20, 1000, 65_000]), [10, 0, 20, 1000, 65_000])
+        frames = [Image.new("RGB", (9, 9), colour) for colour in ("red", "lime", "blue")]
+        data = saved(
+            frames[0], "WEBP", save_all=True, append_images=frames[1:], duration=[33, 33, 34]
+        )
+        made = make(data, "fmt=gif").data
+        self.assertEqual([f.info["duration"] for f in self.frames(made)], [30, 40, 30])
 
     def test_half_transparent_in_a_still_gif(self) -> None:
         picture = Image.new("RGBA", (30, 20), (200, 0, 0, 255))
