@@ -90,7 +90,7 @@ def place(
     out = (w, h) if enlarge else _shrink_box(width, height, w, h)
     if fit is Fit.FILL:
         return Placement(*out, whole)
-    return Placement(*out, _cut(width, height, *out, focus))
+    return Placement(*out, cut(width, height, *out, focus))
 
 
 def contain(
@@ -122,7 +122,7 @@ def _shrink_box(width: int, height: int, w: int, h: int) -> tuple[int, int]:
     return max(1, _round(w * height, h)), height
 
 
-def _cut(width: int, height: int, out_width: int, out_height: int, focus: Point) -> Box:
+def cut(width: int, height: int, out_width: int, out_height: int, focus: Point) -> Box:
     """The largest part of the result's shape, its middle as near to ``focus`` as can be."""
     scale = min(width / out_width, height / out_height)
     box_width = min(float(width), out_width * scale)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from PIL import Image, ImageChops, ImageDraw, ImageEnhance, ImageFilter
 
+from .geometry import cut
 from .plan import Plan
-from .recipe import Backdrop, Colour, Fit, Tone, Watermark
+from .recipe import CENTRE, Backdrop, Colour, Fit, Tone, Watermark
 
 _ALPHA = ("LA", "RGBA")
 
@@ -95,17 +96,12 @@ def _canvas(image: Image.Image, plan: Plan) -> Image.Image:
 
 
 def _backdrop(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    width, height = size
-    scale = min(width / image.width, height / image.height)
-    across, down = width / scale / image.width, height / scale / image.height
-    # The part of the picture that has the canvas's shape, around the middle.
-    part_width, part_height = image.width / down, image.height / across
-    left, top = (image.width - part_width) / 2, (image.height - part_height) / 2
+    part = cut(*image.size, *size, CENTRE)
     shrink = min(1.0, _BACKDROP / max(size))
     small = image.resize(
-        (max(1, round(width * shrink)), max(1, round(height * shrink))),
+        (max(1, round(size[0] * shrink)), max(1, round(size[1] * shrink))),
         Image.Resampling.BILINEAR,
-        box=(left, top, left + part_width, top + part_height),
+        box=(part.left, part.top, part.right, part.bottom),
         reducing_gap=2.0,
     )
     soft = small.filter(ImageFilter.GaussianBlur(_BACKDROP_SIGMA))

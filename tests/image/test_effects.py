@@ -172,6 +172,10 @@ class Backgrounds(SynchronousTestCase):
             thin = saved(Image.new("RGB", size, "blue"), "PNG")
             image = opened(make(thin, "w=50&h=50&fit=pad&bg=blur").data)
             self.assertEqual((image.size, pixel(image, 3, 3)), ((50, 50), (0, 0, 255)))
+        for size, box in (((1, 7), (4, 9)), ((6, 29), (7, 36)), ((29, 6), (58, 11))):
+            odd = saved(Image.new("RGB", size, "blue"), "PNG")
+            image = opened(make(odd, f"w={box[0]}&h={box[1]}&fit=pad&bg=blur").data)
+            self.assertEqual((image.size, pixel(image, 0, 0)), (box, (0, 0, 255)))
 
     def test_transparent_pictures(self) -> None:
         clear = saved(Image.new("RGBA", (20, 20), (255, 0, 0, 0)), "PNG")
