@@ -62,23 +62,24 @@ def identity(roots: tuple[bytes, ...], source: bytes, requested: float) -> bytes
 
 def changed(roots: tuple[bytes, ...], entry: Entry) -> bool:
     """Whether the original of ``entry`` is not what it was made from."""
-    original = Original.of(roots, entry)
+    original = Original.of(roots, entry.source, entry.identity)
     return original is not None and not original.same
 
 
 @frozen(eq=False)
 class Original:
-    """An original that is followed: where it may be, and what it was."""
+    """An original that is followed: its name, what it was, and where it may be."""
 
-    places: tuple[bytes, ...]
+    source: bytes
     identity: bytes
+    places: tuple[bytes, ...]
 
     @classmethod
-    def of(cls, roots: tuple[bytes, ...], entry: Entry) -> Original | None:
-        """That of ``entry``, if it has one that is followed."""
-        if not roots or not entry.source:
+    def of(cls, roots: tuple[bytes, ...], source: bytes, identity: bytes) -> Original | None:
+        """That of an entry (`Entry.source`, `Entry.identity`), if it has one that is followed."""
+        if not roots or not source:
             return None
-        return cls(_places(roots, entry.source), entry.identity)
+        return cls(source, identity, _places(roots, source))
 
     @property
     def same(self) -> bool:

@@ -12,15 +12,18 @@ expired or gone) is left to the ordinary path.
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Mapping
 from typing import Final, Protocol
 
+from attrs import define
+
 from imagefarm.http.families import MAX_BODY
 from imagefarm.http.lookup import OF_BYTES, Stability, stabilities_of
-from imagefarm.http.message import Fields, Identity, Request, identity
+from imagefarm.http.message import Identity, Request, identity
 
 from .directives import CacheSettings
-from .entry import MAX_BLOCK, MAX_KEY, CorruptEntry, decode
+from .entry import MAX_BLOCK, MAX_KEY, CorruptEntry, Entry, decode
 from .follow import Original
 from .policy import CLOCK_SKEW, initial_age, truthy
 from .store import Found, digest_of
@@ -28,6 +31,11 @@ from .zone import Zone
 
 #: The largest file that is read whole, in bytes.
 MAX_FILE: Final = MAX_BLOCK + MAX_BODY
+#: Digest, identity of the file, times, length; the lengths of the key, the original and its
+#: identity, which follow, as do the values of the fields.
+_RECORD: Final = struct.Struct("=16sqqQdddddIHHH")
+
+First = tuple[bytes, Identity] | None
 
 
 class Target(Protocol):
@@ -78,7 +86,8 @@ class Shelf:
         entry = found.entry
         if entry.limit_rate or entry.status != 200:
             return None
-        return Kept(self, digest, found)
+        file = found.file
+        return self._kept(digest, file.path, file.identity, file.mtime, entry, found.first)
 
     def take(self, request: Request, now: float) -> tuple[Kept, bytes] | None:
         """`http.keeping.Shelf`."""
@@ -90,45 +99,83 @@ class Shelf:
         key = self._settings.key(request)
         if len(key) > MAX_KEY:
             return None
-        digest = digest_of(key)
-        read = self.zone.directory.read(digest, MAX_FILE)
+        digest, directory = digest_of(key), self.zone.directory
+        path = directory.file(digest)
+        read = directory.read(path, MAX_FILE)
         if read is None:
             return None
-        file, data = read
+        info, data = read
         try:
             entry, offset = decode(data)
         except CorruptEntry:
             return None
-        if entry.key != key or len(data) != offset + entry.body_length or not entry.body_length:
+        length = entry.body_length
+        if entry.key != key or len(data) != offset + length or not length:
             return None
-        if entry.vary or entry.limit_rate or entry.status != 200 or entry.body_length > MAX_BODY:
+        if entry.vary or entry.limit_rate or entry.status != 200 or length > MAX_BODY:
             return None
-        kept = Kept(self, digest, Found(entry, file, offset))
+        kept = self._kept(digest, path, identity(info), info.st_mtime, entry, None)
         return (kept, data[offset:]) if kept.stands(now) else None
 
+    def recall(
+        self, record: bytes, start: int, names: tuple[bytes, ...], now: float
+    ) -> tuple[Kept, bytes] | None:
+        """`http.keeping.Shelf`."""
+        (
+            digest, changed, size, inode, used, stored, expires, asked, young, length, key,
+            source, was,
+        ) = _RECORD.unpack_from(record, start)  # fmt: skip
+        path, what = self.zone.directory.file(digest), (changed, size, inode)
+        body = self.zone.directory.body(path, what, length)
+        if body is None:
+            return None
+        start += _RECORD.size
+        key += start
+        source += key
+        was += source
+        kept = Kept(
+            self, digest, path, what, used, stored, expires, asked, young, length,
+            record[start:key], names, tuple(record[was:].split(b"\n")) if names else (),
+            Original.of(self.roots, record[key:source], record[source:was]), None,
+        )  # fmt: skip
+        return (kept, body) if kept.stands(now) else None
 
+    def _kept(
+        self, digest: bytes, path: bytes, what: Identity, used: float, entry: Entry, first: First
+    ) -> Kept:
+        return Kept(
+            self, digest, path, what, used, entry.stored, entry.expires, entry.asked,
+            initial_age(entry) if b"age" in self.stamps else 0.0, entry.body_length, entry.key,
+            tuple([name for name, _ in entry.headers]),
+            tuple([value for _, value in entry.headers]),
+            Original.of(self.roots, entry.source, entry.identity), first, bool(entry.vary),
+        )  # fmt: skip
+
+
+@define(eq=False)
 class Kept:
-    """`http.keeping.Kept`: a hit that was found, fresh."""
+    """`http.keeping.Kept`: a hit that was found, fresh.
 
-    __slots__ = (
-        "_digest", "_entry", "_first", "_original", "_path", "_size", "_used", "_young",
-        "identity", "shelf",
-    )  # fmt: skip
+    ``asked`` and ``young``: when it was asked for, and how old it was when it was stored (0 where
+    nobody wants to know); ``first``: the file that has led to this one, its key's first variant.
+    """
 
-    def __init__(self, shelf: Shelf, digest: bytes, found: Found) -> None:
-        self.shelf = shelf
-        file, entry = found.file, found.entry
-        self.identity: Identity = file.identity
-        self._digest = digest
-        self._entry = entry
-        self._path = file.path
-        self._size = file.size
-        #: The file that has led to this one, its key's first variant.
-        self._first = found.first
-        self._used = file.mtime
-        self._original = Original.of(shelf.roots, entry)
-        #: How old it was when it was stored, if that is asked for.
-        self._young: float | None = None
+    shelf: Shelf
+    digest: bytes
+    path: bytes
+    identity: Identity
+    used: float
+    stored: float
+    expires: float
+    asked: float
+    young: float
+    length: int
+    key: bytes
+    names: tuple[bytes, ...]
+    values: tuple[bytes, ...]
+    original: Original | None
+    first: First
+    chosen: bool = False
 
     @property
     def by_block(self) -> bool:
@@ -136,24 +183,9 @@ class Kept:
         return self.shelf.by_block
 
     @property
-    def chosen(self) -> bool:
-        """By ``Vary``."""
-        return bool(self._entry.vary)
-
-    @property
     def stamps(self) -> Mapping[bytes, bytes]:
         """``Age`` and ``Cache-Status``, where they are sent."""
         return self.shelf.stamps
-
-    @property
-    def fields(self) -> Fields:
-        """The entry's."""
-        return self._entry.headers
-
-    @property
-    def length(self) -> int:
-        """In bytes."""
-        return self._entry.body_length
 
     @property
     def status(self) -> bytes:
@@ -162,33 +194,30 @@ class Kept:
 
     def numbers(self, now: float) -> tuple[int, ...]:
         """As `answers.from_file` writes them."""
-        entry, stamps = self._entry, self.shelf.stamps
+        stamps = self.shelf.stamps
         found: tuple[int, ...] = ()
         if b"age" in stamps:
-            if self._young is None:
-                self._young = initial_age(entry)
-            found = (max(0, int(self._young + now - entry.stored)),)
+            found = (max(0, int(self.young + now - self.stored)),)
         if b"cache-status" in stamps:
-            found = (*found, int(entry.expires - now))
+            found = (*found, int(self.expires - now))
         return found
 
     def stands(self, now: float) -> bool:
         """Whether it would be a hit, as far as its file does not tell."""
-        entry = self._entry
-        if not entry.stored - CLOCK_SKEW <= now < entry.expires:
+        if not self.stored - CLOCK_SKEW <= now < self.expires:
             return False
-        if self.shelf.zone.purges.prefix_of(entry, now) is not None:
+        if self.shelf.zone.purges.prefix_of(self.key, self.asked, now) is not None:
             return False
-        return self._original is None or self._original.same
+        return self.original is None or self.original.same
 
     def holds(self, now: float) -> bool:
         """Whether it would be one, and is not to be marked as used."""
-        if abs(now - self._used) > self.shelf.zone.touch_interval:
+        if abs(now - self.used) > self.shelf.zone.touch_interval:
             return False
         try:
-            if identity(os.stat(self._path)) != self.identity:
+            if identity(os.stat(self.path)) != self.identity:
                 return False
-            if self._first is not None and identity(os.stat(self._first[0])) != self._first[1]:
+            if self.first is not None and identity(os.stat(self.first[0])) != self.first[1]:
                 return False
         except OSError:
             return False
@@ -198,5 +227,16 @@ class Kept:
         """A hit."""
         zone = self.shelf.zone
         zone.counters.hits += 1
-        if abs(now - self._used) > zone.touch_interval:
-            zone.touch(self._digest, self._size, self._path, now)
+        if abs(now - self.used) > zone.touch_interval:
+            zone.touch(self.digest, self.identity[1], self.path, now)
+
+    def record(self) -> bytes | None:
+        """`http.keeping.Kept`."""
+        if self.chosen or self.first is not None or self.by_block:
+            return None
+        original = self.original
+        source, was = (b"", b"") if original is None else (original.source, original.identity)
+        return _RECORD.pack(
+            self.digest, *self.identity, self.used, self.stored, self.expires, self.asked,
+            self.young, self.length, len(self.key), len(source), len(was),
+        ) + b"%b%b%b%b" % (self.key, source, was, b"\n".join(self.values))  # fmt: skip

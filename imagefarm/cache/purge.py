@@ -114,7 +114,7 @@ class Purger:
         except (CorruptEntry, OSError):
             return
         if found is not None:
-            mark = self._purges.prefix_of(found.entry, self._now())
+            mark = self._purges.prefix_of(found.entry.key, found.entry.asked, self._now())
             found.file.close()
             if mark is not None and mark.kind == PREFIX and self._remove(digest):
                 self._counters.purged += 1

@@ -101,15 +101,18 @@ class Purges:
         self._refresh()
         return self._prefixes
 
-    def prefix_of(self, entry: Entry, now: float) -> Mark | None:
-        """The purge by prefix that has ended ``entry``, hard before soft."""
+    def prefix_of(self, key: bytes, asked: float, now: float) -> Mark | None:
+        """The purge by prefix that has ended an entry, hard before soft.
+
+        ``asked`` is when it was asked for (`Entry.asked`).
+        """
         if self._board.generation != self._generation:
             self._refresh()
         if not self._prefixes:
             return None
         hit = None
         for mark in self._prefixes:
-            if _since(entry) <= mark.moment <= now + SKEW and entry.key.startswith(mark.value):
+            if asked <= mark.moment <= now + SKEW and key.startswith(mark.value):
                 if mark.kind == PREFIX:
                     return mark
                 hit = mark
@@ -119,9 +122,9 @@ class Purges:
         """Whether ``entry``, about to be stored, was asked for before it was purged."""
         self._refresh()
         moments = [self._exact.get((KEY, entry.key)), self._exact.get((SOURCE, entry.source))]
-        if any(m is not None and _since(entry) <= m <= now + SKEW for m in moments):
+        if any(m is not None and entry.asked <= m <= now + SKEW for m in moments):
             return True
-        return self.prefix_of(entry, now) is not None
+        return self.prefix_of(entry.key, entry.asked, now) is not None
 
     def _locked(self, flags: int) -> int:
         """The file, locked: the one that is in place. Raises OSError."""
@@ -172,8 +175,3 @@ class Purges:
 
 def _private(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NOFOLLOW, 0o600)
-
-
-def _since(entry: Entry) -> float:
-    """When the answer was asked for."""
-    return entry.requested or entry.stored

@@ -188,13 +188,12 @@ class Directory:
         file = OpenFile(fd, stat.st_size, stat.st_mtime, path, identity(stat))
         return Found(entry, file, offset, not stat.st_mode & _LIVE)
 
-    def read(self, digest: bytes, most: int) -> tuple[OpenFile, bytes] | None:
-        """The file of ``digest``, closed again, and all that is in it, unchecked.
+    def read(self, path: bytes, most: int) -> tuple[os.stat_result, bytes] | None:
+        """What the file at ``path`` is, and all that is in it, unchecked.
 
         None where it is not there, was purged softly, has more bytes than ``most``, or can't be
         read.
         """
-        path = self.file(digest)
         try:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except OSError:
@@ -203,12 +202,27 @@ class Directory:
             stat = os.fstat(fd)
             if stat.st_size > most or not stat.st_mode & _LIVE:
                 return None
-            data = os.read(fd, stat.st_size)
+            return stat, os.read(fd, stat.st_size)
         except OSError:
             return None
         finally:
             os.close(fd)
-        return OpenFile(-1, stat.st_size, stat.st_mtime, path, identity(stat)), data
+
+    def body(self, path: bytes, known: Identity, length: int) -> bytes | None:
+        """The last ``length`` bytes of the file at ``path``, if that is what is ``known``."""
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:
+            return None
+        try:
+            if identity(os.fstat(fd)) != known:
+                return None
+            data = os.pread(fd, length, known[1] - length)
+        except OSError:
+            return None
+        finally:
+            os.close(fd)
+        return data if len(data) == length else None
 
     def _header(self, fd: int, digest: bytes) -> tuple[Entry, int]:
         """The entry of an open file and its block's length; a block seen before is known."""

@@ -168,7 +168,7 @@ class Zone:
         """What purges have left of ``found``: all, an expired answer, or nothing."""
         if found is None:
             return None
-        mark = self.purges.prefix_of(found.entry, self.now())
+        mark = self.purges.prefix_of(found.entry.key, found.entry.asked, self.now())
         if mark is not None and mark.kind != SOFT_PREFIX:
             found.file.close()
             self.counters.purged += self.remove(digest)

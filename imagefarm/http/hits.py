@@ -6,6 +6,8 @@ As with files (`http.families`), others are answered alike but for their names: 
 stands for a directory and extension or, where that is what differs, for all queries of a path.
 Which hit a name leads to is for the cache to say (`keeping.Shelf`): it makes the key of the
 request and reads the file. Whatever differs from one hit to another in its fields is a gap, too.
+What was in the file's header block is remembered in some bytes (`HitFamily.note`), so that the
+next time the body is all that has to be read.
 """
 
 from __future__ import annotations
@@ -30,6 +32,8 @@ from .serializer import Serializer, connection_field
 MAX_KINDS: Final = 256
 #: The most fields of an answer that is remembered.
 MAX_FIELDS: Final = 64
+#: The longest record of a hit, in bytes.
+MAX_RECORD: Final = 1024
 #: Fields whose values filters look at, or replace: by these, too, kinds are told apart.
 _DECIDING: Final = frozenset({
     b"accept-ranges", b"content-encoding", b"content-type", b"vary",
@@ -154,14 +158,14 @@ class Hit(Plan):
 
 def _complete(outcome: Outcome, kept: Kept) -> None:
     outcome.cache_status = kept.status
-    outcome.upstream_headers = Headers(kept.fields)
+    outcome.upstream_headers = Headers(zip(kept.names, kept.values, strict=True))
 
 
 class HitMember:
     """How to answer with one hit of a family; ``body`` is all of it."""
 
     __slots__ = (
-        "_form", "_values", "args", "body", "family", "keep", "kept", "line", "memory", "name",
+        "_form", "args", "body", "family", "keep", "kept", "kind", "line", "memory", "name",
         "named", "own", "target", "transfer", "uri",
     )  # fmt: skip
 
@@ -169,8 +173,10 @@ class HitMember:
     took: Final = 0.0
 
     def __init__(
-        self, family: HitFamily, line: bytes, form: HitForm, kept: Kept, body: bytes
+        self, family: HitFamily, line: bytes, form: HitForm, kept: Kept, body: bytes, kind: int
     ) -> None:
+        #: The number of its kind, -1 where that is on record.
+        self.kind = kind
         self.family = family
         self.transfer = family.transfer
         self.keep = family.keep
@@ -184,7 +190,6 @@ class HitMember:
         self.uri, _, self.args = self.target.partition(b"?")
         self.body: bytes | None = body
         self._form = form
-        self._values = tuple([value for _, value in kept.fields])
 
     @property
     def changed(self) -> float:
@@ -200,7 +205,8 @@ class HitMember:
         return self.body
 
     def _filling(self, now: float) -> tuple[Any, ...]:
-        return (self.kept.length, *self.kept.numbers(now), self.name, *self._values)
+        kept = self.kept
+        return (kept.length, *kept.numbers(now), self.name, *kept.values)
 
     def head(self, serializer: Serializer, now: float, keep: bool) -> bytes:
         """The head as it is now."""
@@ -227,8 +233,8 @@ class HitFamily:
     """Hits that are answered alike; ``request`` is the one that it was learnt from."""
 
     __slots__ = (
-        "_alike", "_asking", "_by_query", "_deciding", "_forms", "_shelf", "captures", "keep",
-        "memory", "named", "request", "transfer",
+        "_alike", "_asking", "_by_query", "_deciding", "_forms", "_kinds", "_shelf", "captures",
+        "keep", "memory", "named", "records", "request", "transfer",
     )  # fmt: skip
 
     def __init__(self, request: Request, response: Response) -> None:
@@ -246,9 +252,13 @@ class HitFamily:
         self._asking = evolve(
             request, variables={}, outcome=Outcome(), notes=[], on_gone=[], witnesses=[]
         )
-        #: Which fields decide, by the names of all; and by the values of those, the forms.
+        #: Which fields decide, by the names of all; by the values of those, the kind; by its
+        #: number, how it is presented and the names.
         self._deciding: dict[tuple[bytes, ...], tuple[int, ...]] = {}
-        self._forms: dict[tuple[Any, ...], HitForm] = {}
+        self._kinds: dict[tuple[Any, ...], int] = {}
+        self._forms: list[tuple[HitForm, tuple[bytes, ...]]] = []
+        #: By request line, the number of the kind and what the cache wants to know again.
+        self.records: dict[bytes, bytes] = {}
 
     def akin(self, response: Response) -> bool:
         """Whether what is learnt from a response belongs here."""
@@ -261,28 +271,37 @@ class HitFamily:
         places = _places(response, kept)
         if places is None:
             return
-        if len(self._forms) >= MAX_KINDS:
-            self._forms.clear()
-            self._deciding.clear()
-        names = tuple([name for name, _ in kept.fields])
+        names = kept.names
         self._deciding[names] = tuple(
             number for number, name in enumerate(names) if name.lower() in _DECIDING
         )
         kind = self._kind(kept)
         assert kind is not None
-        self._forms[kind] = HitForm(self.request, response, places)
+        form = HitForm(self.request, response, places)
+        number = self._kinds.setdefault(kind, len(self._forms))
+        self._forms[number : number + 1] = [(form, names)]
+
+    @property
+    def full(self) -> bool:
+        """Whether it can learn no more."""
+        return len(self._forms) >= MAX_KINDS
 
     def _kind(self, kept: Kept) -> tuple[Any, ...] | None:
         """What tells hits apart; None if none like it was met."""
-        fields = kept.fields
-        names = tuple([name for name, _ in fields])
-        deciding = self._deciding.get(names)
+        deciding = self._deciding.get(kept.names)
         if deciding is None:
             return None
-        return (names, *[fields[number][1] for number in deciding])
+        values = kept.values
+        return (kept.names, *[values[number] for number in deciding])
 
     def member(self, line: bytes, name: bytes, headers: Headers, now: float) -> HitMember | None:
         """The hit that ``line`` asks for; None if that is not known or there is none."""
+        record = self.records.get(line)
+        if record is not None:
+            form, names = self._forms[record[0]]
+            found = self._shelf.recall(record, 1, names, now)
+            if found is not None:
+                return HitMember(self, line, form, *found, -1)
         if not belongs(self._alike, line, name):
             return None
         asking = self._asking
@@ -297,8 +316,19 @@ class HitFamily:
             return None
         kept, body = found
         kind = self._kind(kept)
-        form = None if kind is None else self._forms.get(kind)
-        return None if form is None else HitMember(self, line, form, kept, body)
+        number = None if kind is None else self._kinds.get(kind)
+        if number is None:
+            return None
+        return HitMember(self, line, self._forms[number][0], kept, body, number)
+
+    def note(self, member: HitMember) -> bool:
+        """Remember what was read of a member; whether that is one more."""
+        record = member.kept.record()
+        if record is None or len(record) > MAX_RECORD:
+            return False
+        new = member.line not in self.records
+        self.records[member.line] = b"%c%b" % (member.kind, record)
+        return new
 
 
 def _places(response: Response, kept: Kept) -> Places | None:
@@ -308,7 +338,7 @@ def _places(response: Response, kept: Kept) -> Places | None:
     None if that can't be told.
     """
     names = [name.lower() for name, _ in response.headers]
-    kept_names = [name.lower() for name, _ in kept.fields]
+    kept_names = [name.lower() for name in kept.names]
     if len(set(names)) < len(names) or len(set(kept_names)) < len(kept_names):
         return None
     if not _NEVER.isdisjoint(kept_names) or len(kept_names) > MAX_FIELDS:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-from .message import Fields, Identity, Request
+from .message import Identity, Request
 
 
 class Kept(Protocol):
@@ -24,8 +24,12 @@ class Kept(Protocol):
         """The fields that tell its age: by name in lower case the value, a format of a number."""
 
     @property
-    def fields(self) -> Fields:
-        """The fields as they are kept."""
+    def names(self) -> tuple[bytes, ...]:
+        """The names of the fields as they are kept."""
+
+    @property
+    def values(self) -> tuple[bytes, ...]:
+        """Their values."""
 
     @property
     def length(self) -> int:
@@ -55,6 +59,12 @@ class Kept(Protocol):
     def use(self, now: float) -> None:
         """It has been given; to be called each time."""
 
+    def record(self) -> bytes | None:
+        """All that is known of it but the fields' names, for `Shelf.recall`.
+
+        None where the request's line and Host alone don't lead to it.
+        """
+
 
 class Shelf(Protocol):
     """What a cache keeps for one location."""
@@ -63,4 +73,12 @@ class Shelf(Protocol):
         """The hit for ``request``, which is like one before, and its body, if it is small.
 
         None where there is none, or more to do than to answer.
+        """
+
+    def recall(
+        self, record: bytes, start: int, names: tuple[bytes, ...], now: float
+    ) -> tuple[Kept, bytes] | None:
+        """The same for a request that has led to a hit already.
+
+        ``record`` has from ``start`` what `Kept.record` said of that, ``names`` are its fields'.
         """

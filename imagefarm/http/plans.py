@@ -35,6 +35,8 @@ MAX_LINE: Final = 1024
 #: that they have been asked for once.
 MAX_FAMILIES: Final = 8192
 MAX_SEEN: Final = 65536
+#: Of how many hits of a cache it remembers what their header blocks said: some 300 bytes each.
+MAX_RECORDS: Final = 131072
 #: The bytes of bodies kept in memory by one listening socket.
 MAX_BODIES: Final = 64 << 20
 #: A file that has changed within so many seconds is read anew each time: two changes within one
@@ -91,7 +93,8 @@ class Plans:
     """What one listening socket remembers."""
 
     __slots__ = (
-        "_bodies", "_count", "_dates", "_families", "_hosts", "_seen", "_special", "_usual",
+        "_bodies", "_count", "_dates", "_families", "_hosts", "_records", "_seen", "_special",
+        "_usual",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -103,6 +106,7 @@ class Plans:
         self._count = 0
         self._families = 0
         self._bodies = 0
+        self._records = 0
 
     def __repr__(self) -> str:
         return (
@@ -218,13 +222,17 @@ class Plans:
         """Remember how others are answered by how one was."""
         families = host.families
         known = families.get(kind)
+        if isinstance(known, HitFamily):
+            if known.akin(response) and not known.full:
+                known.learn(response)
+                return
+            self._records -= len(known.records)
         self._families += known is None
         if response.kept is None:
             families[kind] = Family(request, response, self._dates)
-            return
-        if not isinstance(known, HitFamily) or not known.akin(response):
-            known = families[kind] = HitFamily(request, response)
-        known.learn(response)
+        else:
+            families[kind] = fresh = HitFamily(request, response)
+            fresh.learn(response)
 
     def _learn_relay(self, data: bytes, end: int, request: Request, response: Response) -> None:
         line, block, parts = data[:end], self._usual.get(data[end:]), split(data[:end])
@@ -247,6 +255,8 @@ class Plans:
         self, plans: dict[bytes, Remembered], member: Member | HitMember, now: float
     ) -> None:
         """Keep a file that is asked for again; one that changes all the time is not worth it."""
+        if isinstance(member, HitMember) and member.kind >= 0 and now - member.changed > RACY:
+            self._note(member)
         seen, line = self._seen, member.line
         mark = hash(line)
         if mark not in seen:
@@ -262,6 +272,15 @@ class Plans:
             self._bodies += size
             self._count += line not in plans
             plans[line] = member
+
+    def _note(self, member: HitMember) -> None:
+        if self._records >= MAX_RECORDS:
+            self._records = 0
+            for host in self._hosts.values():
+                for family in host.families.values():
+                    if isinstance(family, HitFamily):
+                        family.records.clear()
+        self._records += member.family.note(member)
 
     def _keep(self, plan: Remembered, body: bytes, now: float) -> None:
         """Keep a body in memory, if its file has been at rest for long enough."""
@@ -291,4 +310,4 @@ class Plans:
         self._usual.clear()
         self._special.clear()
         self._seen.clear()
-        self._count = self._families = self._bodies = 0
+        self._count = self._families = self._bodies = self._records = 0

@@ -20,11 +20,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from imagefarm.cache.kept import Shelf
 from imagefarm.cache.purge import Purger
 from imagefarm.fastcgi.handler import FastCGIPass
+from imagefarm.http import plans
 from imagefarm.http.headers import Headers
 from imagefarm.http.message import Request, Response
-from imagefarm.http.plans import Plans
+from imagefarm.http.plans import MAX_BODIES, Plans
 from tests.app.test_plans import NoPlans, Server, request
 
 HTTP: Final = (
@@ -297,7 +299,11 @@ near = st.tuples(
 
 
 class HitsTests(SynchronousTestCase):
-    def play(self, http: list[str], key: str, locations: list[str], script: list[Any]) -> None:
+    def play(
+        self, http: list[str], key: str, locations: list[str], script: list[Any],
+        bodies: int = MAX_BODIES,
+    ) -> None:  # fmt: skip
+        self.patch(plans, "MAX_BODIES", bodies)
         base = Path(tempfile.mkdtemp(prefix="hits-"))
         self.addCleanup(shutil.rmtree, base, ignore_errors=True)
         root = base / "root"
@@ -350,11 +356,12 @@ class HitsTests(SynchronousTestCase):
         st.sampled_from(KEYS),
         st.lists(st.sampled_from(LOCATIONS), max_size=3, unique=True),
         st.lists(events, min_size=5, max_size=40),
+        st.sampled_from((0, MAX_BODIES)),
     )
     def test_same_bytes(
-        self, http: list[str], key: str, locations: list[str], script: list[Any]
+        self, http: list[str], key: str, locations: list[str], script: list[Any], bodies: int
     ) -> None:
-        self.play(http, key, locations, script)
+        self.play(http, key, locations, script, bodies)
 
     @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
     @given(
@@ -362,13 +369,14 @@ class HitsTests(SynchronousTestCase):
         st.sampled_from(NEAR_KEYS),
         st.lists(st.sampled_from(LOCATIONS), max_size=2, unique=True),
         st.lists(near, min_size=2, max_size=5),
+        st.sampled_from((0, MAX_BODIES)),
     )
     def test_neighbours(
-        self, http: list[str], key: str, locations: list[str], parts: list[Any]
+        self, http: list[str], key: str, locations: list[str], parts: list[Any], bodies: int
     ) -> None:
-        """Hits that are answered by what was learnt from others."""
+        """Hits that are answered by what was learnt from others, with bodies kept or without."""
         script = [event for asked, change in parts for event in (*asked, change)]
-        self.play(http, key, locations, script)
+        self.play(http, key, locations, script, bodies)
 
     def test_what_ends_a_hit(self) -> None:
         """Each thing alone, after which nothing of what is remembered may be said."""
@@ -387,6 +395,9 @@ class HitsTests(SynchronousTestCase):
         for event in happening:
             again = [one, part, *reversed(chosen)]
             self.play(http, "$uri", [], [one, part, *chosen, event, *again])
+            # The same for what is on record, because another was learnt from.
+            other = (0, request(b"/c/ab.jpg", b"GET", b"1.1", b"h", []), 2)
+            self.play(http, "$uri", [], [other, one, event, one, other, one], 0)
 
     def test_version_is_part_of_the_meaning(self) -> None:
         """As for files: what keeps an HTTP/1.1 connection closes an HTTP/1.0 one."""
@@ -403,19 +414,19 @@ class HitsTests(SynchronousTestCase):
         self.patch(FastCGIPass, "__call__", lambda _, asked: world.answer(asked))
         for name in ORIGINALS:
             world.change(name)
-        plans = Plans()
+        memory = Plans()
         server = Cached(
-            base, configuration(base, base, http, key, []), lambda: time.time() + 100.0, plans
+            base, configuration(base, base, http, key, []), lambda: time.time() + 100.0, memory
         )
         self.addCleanup(server.close)
         self.addCleanup(server.zone.stop)
         for data in (*then, *first):
             server.send(0, data)  # fills
-        plans.forget()
+        memory.forget()
         for data in first:
             server.send(0, data)  # makes known what its block means
             server.send(0, data)
-        return [plans.find(data, data.index(b"\r\n"), time.time() + 100.0) is not None
+        return [memory.find(data, data.index(b"\r\n"), time.time() + 100.0) is not None
                 for data in then]  # fmt: skip
 
     def test_hits_are_remembered(self) -> None:
@@ -436,13 +447,13 @@ class HitsTests(SynchronousTestCase):
         """In the answer and in the log, whatever else of the hit is remembered."""
         base = Path(tempfile.mkdtemp(prefix="hits-"))
         self.addCleanup(shutil.rmtree, base, ignore_errors=True)
-        world, plans = World(base), Plans()
+        world, memory = World(base), Plans()
         self.patch(FastCGIPass, "__call__", lambda _, asked: world.answer(asked))
         log = "log_format ids '$request_id $sent_http_x_name'; log_format id '$request_id';"
         access = "access_log PREFIX/logs/a.log ids; access_log PREFIX/logs/b.log id;"
         http = [log, access, "add_header X-Name $request_id;"]
         server = Cached(
-            base, configuration(base, base, http, "$uri", []), lambda: time.time() + 100.0, plans
+            base, configuration(base, base, http, "$uri", []), lambda: time.time() + 100.0, memory
         )
         self.addCleanup(server.close)
         self.addCleanup(server.zone.stop)
@@ -457,7 +468,7 @@ class HitsTests(SynchronousTestCase):
             told.append(head.split("X-Name: ")[1].split("\r\n")[0])
         self.assertEqual(len(set(told)), 15)
         self.assertNotIn("\x01", "".join(told))
-        found = [plans.find(data, data.index(b"\r\n"), time.time() + 100.0) for data in asked]
+        found = [memory.find(data, data.index(b"\r\n"), time.time() + 100.0) for data in asked]
         self.assertNotIn(None, found)
         one, other = server.log()
         self.assertEqual(one.split()[:2], ["a.log" + told[0], told[0]])
@@ -480,6 +491,27 @@ class HitsTests(SynchronousTestCase):
         }  # fmt: skip
         asked = [request(target, b"GET", b"1.1", b"h", []) for target in then]
         self.assertEqual(self.served([], first, asked), [*then.values()])
+
+    def test_what_is_on_record_is_not_read_again(self) -> None:
+        """But for its body; and not more than so many."""
+        self.patch(plans, "MAX_BODIES", 0)
+        taken: list[bytes] = []
+        take = Shelf.take
+
+        def counted(shelf: Shelf, asked: Request, now: float) -> Any:
+            taken.append(asked.head.target)
+            return take(shelf, asked, now)
+
+        self.patch(Shelf, "take", counted)
+        asked = [request(b"/c/%b.jpg" % name, b"GET", b"1.1", b"h", []) for name in (b"x", b"y")]
+        learnt = request(b"/c/a.jpg", b"GET", b"1.1", b"h", [])
+        self.served([], [learnt], [*asked, *asked, *asked], "$uri")
+        filling = [b"/c/y.jpg", b"/c/a.jpg"]
+        self.assertEqual(taken, [*filling, b"/c/x.jpg", b"/c/y.jpg"])
+        taken.clear()
+        self.patch(plans, "MAX_RECORDS", 1)
+        self.assertEqual(self.served([], [learnt], [*asked, *asked], "$uri"), [True] * 4)
+        self.assertEqual(taken, [*filling, *[b"/c/x.jpg", b"/c/y.jpg"] * 2])
 
     def test_what_depends_on_more_is_not_remembered(self) -> None:
         asked = [request(b"/c/a.jpg", b"GET", b"1.1", b"h", [])]
