@@ -123,7 +123,7 @@ def resolver_report(resolvers: Sequence[Resolver]) -> Mapping[str, Any]:
 def zone_report(zone: Zone) -> Mapping[str, Any]:
     """A cache zone: what it holds (bytes, of all processes), and what became of requests here.
 
-    ``hit_ratio`` is the share of requests that no upstream was waited for; None before the first.
+    ``hit_ratio`` is the share of requests answered from the cache; None before the first.
     """
     counts = asdict(zone.counters)
     return {

@@ -174,7 +174,7 @@ def _zone(zone: Mapping[str, Any], counted: Mapping[str, Any], gauges: Any) -> M
 
 
 def hit_ratio(counted: Mapping[str, int]) -> float | None:
-    """The share of requests that no upstream was waited for; None before the first."""
+    """The share of requests that were answered from the cache; None before the first."""
     served = counted["hits"] + counted["stale"] + counted["updating"]
     asked = served + counted["misses"] + counted["expired"] + counted["bypass"]
     return round(served / asked, 4) if asked else None

@@ -51,6 +51,7 @@ class Fetch:
 
     ``storing``: the answer may be stored at all. ``leading``: others wait for it in the zone's
     flights, which must land. ``stale`` is the expired file, open, that may have to do.
+    ``behind``: the client has got that already.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Fetch:
         stale: Found | None = None,
         leading: bool = False,
         storing: bool = True,
+        behind: bool = False,
     ) -> None:
         self.inner = inner
         self.settings = settings
@@ -77,6 +79,7 @@ class Fetch:
         self.stale = stale
         self.leading = leading
         self.storing = storing
+        self.behind = behind
         self.gone = False
         #: Whether the upstream is asked for no more than a confirmation of ``stale``.
         self.validating = bool(storing and stale and settings.revalidate)
@@ -85,9 +88,7 @@ class Fetch:
 
     def run(self) -> Deferred[Response]:
         """Ask the inner handler."""
-        counters, outcome = self.zone.counters, self.request.outcome
-        counters.misses += self.status == b"MISS"
-        counters.expired += self.status == b"EXPIRED"
+        outcome = self.request.outcome
         outcome.cache_status = self.status
         outcome.upstream_headers, outcome.failed = None, ""
         self.request.on_gone.append(self._client_gone)
@@ -112,6 +113,13 @@ class Fetch:
             fields.append((b"If-None-Match", entry.etag))
         self.validating = bool(fields)
         return fields
+
+    def _count(self) -> None:
+        """One more client has got the upstream's answer, or none: each request counts once."""
+        if not self.behind:
+            counters = self.zone.counters
+            counters.misses += self.status == b"MISS"
+            counters.expired += self.status == b"EXPIRED"
 
     def _abandon(self, failure: Failure) -> Failure:
         """Whatever went wrong, nobody must wait for us."""
@@ -139,13 +147,14 @@ class Fetch:
     def _failed(self, failure: Failure) -> Response | Failure:
         stale = self._take_stale(_fault(failure))
         if stale is None:
+            self._count()
             self._pass()
             self._land(Landing.LEAD)
             return failure
         return self._serve_stale(stale, b"fwd=stale")
 
     def _serve_stale(self, stale: Found, how: bytes) -> Response:
-        self.zone.counters.stale += 1
+        self.zone.counters.stale += not self.behind
         settings, now = self.settings, self.zone.now()
         response = from_file(settings, self.request, stale, b"STALE", now, how)
         self._land(Landing.STALE)
@@ -173,6 +182,7 @@ class Fetch:
             if self.request.outcome.upstream_headers is not None:
                 how += b"; fwd-status=%d" % response.status
             return self._serve_stale(stale, how)
+        self._count()
         verdict = self._verdict(response)
         if verdict is not None:
             stored = self._store(response, verdict)
@@ -203,6 +213,7 @@ class Fetch:
         """The upstream says that the expired file is still good."""
         settings, entry = self.settings, stale.entry
         discard(response.body)
+        self._count()
         headers = self.request.outcome.upstream_headers or response.headers
         verdict = self._judge(entry.status, headers)
         how = b"fwd=%b; fwd-status=304" % (b"bypass" if self.status == b"BYPASS" else b"stale")

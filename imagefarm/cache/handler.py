@@ -193,7 +193,7 @@ class CachingHandler:
             request, on_gone=[], outcome=Outcome(), notes=[], variables=dict(request.variables)
         )
         asked = attrs.evolve(asked, request=request, found=attrs.evolve(found, file=own))
-        updating = self._fetch(asked, leading=True)
+        updating = self._fetch(asked, leading=True, behind=True)
         updating.addCallbacks(lambda response: discard(response.body), self._update_failed)
 
     def _update_failed(self, failure: Failure) -> None:
@@ -282,10 +282,12 @@ class CachingHandler:
         status: bytes = b"",
         leading: bool = False,
         storing: bool = True,
+        behind: bool = False,
     ) -> Deferred[Response]:
         return Fetch(
             self.inner, self.settings, self.zone, asked.request, asked.key, asked.digest,
             status or asked.status, stale=asked.found, leading=leading, storing=storing,
+            behind=behind,
         ).run()  # fmt: skip
 
 

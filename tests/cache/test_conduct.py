@@ -63,6 +63,23 @@ class BackgroundTests(ConductCase):
         self.assertEqual(self.ask(handler)[:2], (b"HIT", b"new"))
         self.assertEqual(len(inner.requests), 2)
 
+    def test_each_request_counts_once(self) -> None:
+        trouble = Response(503)
+        handler, _ = self.expired(
+            trouble, trouble, UpstreamError(Fault.CONNECT, "refused"), image(b"new"),
+            use_stale=frozenset({"updating"}),
+        )  # fmt: skip
+        loud = self.make_handler(handler.inner, use_stale=frozenset({"http_503"}))
+        self.assertEqual(self.ask(handler)[0], b"STALE")  # 503 behind
+        self.assertEqual(self.ask(loud)[0], b"STALE")
+        self.assertIsInstance(self.failureResultOf(loud(request())).value, UpstreamError)
+        self.assertEqual(self.ask(loud)[0], b"EXPIRED")
+        self.assertEqual(self.ask(loud)[0], b"HIT")
+        counted = self.zone.counters
+        self.assertEqual(
+            (counted.hits, counted.misses, counted.stale, counted.expired), (1, 1, 2, 2)
+        )
+
     def test_a_stream_is_stored_though_nobody_reads_it(self) -> None:
         stream = Stream(6)
         handler, _ = self.expired(image(stream))  # type: ignore[arg-type]
