@@ -9,7 +9,7 @@ functions pad to eight bytes, as the specification recommends (section 3.3).
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from enum import IntEnum
 from typing import Final
 
@@ -275,29 +275,31 @@ def decode_pairs(data: bytes) -> list[tuple[bytes, bytes]]:
 
     The caller limits ``data``. Raises `Truncated`.
     """
-    return list(_pairs(data))
-
-
-def _pairs(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    pairs: list[tuple[bytes, bytes]] = []
     offset, size = 0, len(data)
     while offset < size:
-        name_length, offset = _read_length(data, offset)
-        value_length, offset = _read_length(data, offset)
+        # Lengths below 128 are those bytes themselves: nearly all are.
+        name_length = data[offset]
+        offset += 1
+        if name_length >= 0x80:
+            name_length, offset = _long_length(data, offset - 1)
+        if offset >= size:
+            raise Truncated("a FastCGI name-value pair without its length")
+        value_length = data[offset]
+        offset += 1
+        if value_length >= 0x80:
+            value_length, offset = _long_length(data, offset - 1)
         middle = offset + name_length
         end = middle + value_length
         if end > size:
             raise Truncated(f"a FastCGI name-value pair lacks {end - size} bytes")
-        yield data[offset:middle], data[middle:end]
+        pairs.append((data[offset:middle], data[middle:end]))
         offset = end
+    return pairs
 
 
-def _read_length(data: bytes, offset: int) -> tuple[int, int]:
-    """A length in one byte, or in four if the first one's high bit is set; the new offset."""
-    if offset >= len(data):
-        raise Truncated("a FastCGI name-value pair without its length")
-    first = data[offset]
-    if first < 0x80:
-        return first, offset + 1
+def _long_length(data: bytes, offset: int) -> tuple[int, int]:
+    """A length in four bytes, of which the first one's high bit is set; the new offset."""
     if offset + 4 > len(data):
         raise Truncated("a FastCGI name-value pair without its length")
     return int.from_bytes(data[offset : offset + 4], "big") & ~_LONG, offset + 4

@@ -16,14 +16,20 @@ from attrs import define
 from .records import FastCGIError, RecordType
 
 
-class Side(Enum):
+class _Member(Enum):
+    """Members are hashed as any object: `Enum` does so by their names, in Python."""
+
+    __hash__ = object.__hash__
+
+
+class Side(_Member):
     """Who sends: the web server (client) or the application (responder)."""
 
     WEB_SERVER = "web server"
     APPLICATION = "application"
 
 
-class Event(Enum):
+class Event(_Member):
     """A record as the request's state sees it: an empty stream record is the stream's end."""
 
     BEGIN = auto()
@@ -39,7 +45,7 @@ class Event(Enum):
     END = auto()
 
 
-class State(Enum):
+class State(_Member):
     """The states of both sides; the last one of each is where it stays."""
 
     IDLE = auto()

@@ -49,6 +49,8 @@ class Ahead:
 
     def holders(self) -> list[WorkerProcess]:
         """The workers that have one that is still wanted, the one that waits longest first."""
+        if not self._held:
+            return []
         held = [(w, ticket) for w, ticket in self._held.items() if not ticket.abandoned]
         return [worker for worker, ticket in sorted(held, key=lambda pair: pair[1].submitted)]
 

@@ -195,7 +195,7 @@ class WorkerPool:
         if ticket is not None and self._stopping:
             self._settle(ticket, Overloaded("the resizer is shutting down"))
         elif ticket is not None and first and worker.unread and self._again(ticket):
-            pass  # that job had come in advance, and its turn when the worker was no more
+            pass  # its turn came when the worker was no more
         elif ticket is not None:
             self.counters.crashes += 1
             recipe = ticket.job.recipe.canonical()
@@ -216,12 +216,18 @@ class WorkerPool:
     # Inside
 
     def _wait(self, ticket: Ticket) -> None:
-        limit = self.settings.limits.deadline
-        ticket.timer = self._reactor.callLater(limit, self._waited_too_long, ticket)
+        self._allow(ticket, self.settings.limits.deadline)
         self._waiting.add(ticket, expensive=ticket.expensive)
 
+    def _allow(self, ticket: Ticket, seconds: float) -> None:
+        """From now on so much time is left for waiting, or for the work where that has begun."""
+        if ticket.timer is None:
+            ticket.timer = self._reactor.callLater(seconds, self._out_of_time, ticket)
+        else:
+            ticket.timer.reset(seconds)
+
     def _put_back(self, ticket: Ticket) -> None:
-        ticket.stop_timer()
+        ticket.worker = None
         if ticket.expensive:  # a worker that says so twice is not in its right mind
             self._settle(ticket, Failed("the image could not be made"))
         elif self._stopping:
@@ -246,29 +252,29 @@ class WorkerPool:
 
     def _next(self, *, cheap_only: bool = False) -> Ticket | None:
         """The job whose turn it is: expensive ones leave some of the processes to the others."""
+        if not self._waiting:
+            return None
         room = max(1, self.settings.processes - self.settings.reserved)
         running = sum(ticket.expensive for ticket in self._running.values())
         return self._waiting.take(expensive=running < room, cheap_only=cheap_only)
 
     def _with_room(self) -> list[WorkerProcess]:
         """The workers that may have another job in advance, the one longest at its job last."""
-        now, most = self._reactor.seconds(), self.settings.max_requests
+        since, most = self._reactor.seconds() - SMALL, self.settings.max_requests
         found = []
         for worker, ticket in self._running.items():
-            if ticket.abandoned or ticket.expensive or not self._ahead.room(worker, most):
+            if ticket.abandoned or ticket.expensive or ticket.begun < since:
                 continue
             estimate = self.tally.originals.expected(ticket.job.recipe.src)
-            if estimate is not None and max(estimate, now - ticket.begun) <= SMALL:
+            if estimate is not None and estimate <= SMALL and self._ahead.room(worker, most):
                 found.append(worker)
         return sorted(found, key=lambda worker: -self._running[worker].begun)
 
-    def _overdue(self) -> Ticket | None:
-        """Take a job back from a worker that is longer at another one than it was to be."""
-        late = self._reactor.seconds() - SMALL
-        for worker in self._ahead.holders():
-            if self._running[worker].begun < late:
-                return self._ahead.take_back(worker)
-        return None
+    def _late(self) -> WorkerProcess | None:
+        """One that has a job in advance, and is longer at another one than it was to be."""
+        since = self._reactor.seconds() - SMALL
+        late = (one for one in self._ahead.holders() if self._running[one].begun < since)
+        return next(late, None)
 
     def _of_a_busy_one(self) -> Ticket | None:
         """Take a job back for a worker that has none: the one that waits longest."""
@@ -301,18 +307,21 @@ class WorkerPool:
             self._idle.remove(worker)
             self._begin(worker, ticket)
             worker.send(ticket.job)
-        while room := self._with_room():
-            ticket = self._overdue() or self._next(cheap_only=True)
+        while (late := self._late()) or self._waiting:
+            room = self._with_room()
+            if not room:
+                return
+            ticket = self._ahead.take_back(late) if late else self._next(cheap_only=True)
             if ticket is None:
                 return
             self._ahead.send(_choose(room, ticket.job), ticket)
 
     def _begin(self, worker: WorkerProcess, ticket: Ticket) -> None:
         """From now on this is what the worker is at."""
-        ticket.stop_timer()
         ticket.waited = self._reactor.seconds() - ticket.submitted
-        limit = ABANDONED if ticket.abandoned else self.settings.limits.deadline + GRACE
-        ticket.timer = self._reactor.callLater(limit, self._worked_too_long, worker, ticket)
+        limit = self.settings.limits.deadline + GRACE
+        self._allow(ticket, ABANDONED if ticket.abandoned else limit)
+        ticket.worker = worker
         self._running[worker] = ticket
 
     def _orphan(self, worker: WorkerProcess) -> bool:
@@ -327,8 +336,8 @@ class WorkerPool:
         left = ticket.submitted + self.settings.limits.deadline - self._reactor.seconds()
         if left <= 0 or ticket.abandoned or ticket.expensive:
             return False
-        ticket.stop_timer()
-        ticket.timer = self._reactor.callLater(left, self._waited_too_long, ticket)
+        ticket.worker = None
+        self._allow(ticket, left)
         self._waiting.put_back(ticket)
         return True
 
@@ -363,11 +372,13 @@ class WorkerPool:
             return True
         return self._ahead.withdraw(ticket)
 
-    def _waited_too_long(self, ticket: Ticket) -> None:
-        self.counters.rejected += 1
-        self._drop(ticket, Overloaded("the image waited too long for its turn"))
-
-    def _worked_too_long(self, worker: WorkerProcess, ticket: Ticket) -> None:
+    def _out_of_time(self, ticket: Ticket) -> None:
+        ticket.timer = None
+        worker = ticket.worker
+        if worker is None:
+            self.counters.rejected += 1
+            self._drop(ticket, Overloaded("the image waited too long for its turn"))
+            return
         del self._running[worker]
         worker.kill()
         limit = self.settings.limits.deadline

@@ -319,6 +319,8 @@ def pairs(query: bytes) -> dict[str, bytes]:
 
 def unquote(name: str, raw: bytes) -> bytes:
     """Form decoding. Raises `BadRecipe` in the ``name`` of the parameter."""
+    if b"%" not in raw:
+        return raw.replace(b"+", b" ")
 
     def octet(match: re.Match[bytes]) -> bytes:
         if match[1] is None:

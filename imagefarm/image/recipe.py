@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import Enum
 from functools import cached_property
+from operator import attrgetter
 from typing import Any
 from urllib.parse import quote_from_bytes
 
@@ -186,9 +187,14 @@ class Recipe:
 
     @cached_property
     def _text(self) -> str:
-        return "&".join(
-            f"{name}={text}" for name, write in _WRITERS if (text := write(self)) is not None
-        )
+        said = []
+        for (name, write, default), value in zip(_WRITERS, _values(self), strict=True):
+            # Most fields have their defaults, and are those very objects.
+            if value is not default and value != default:
+                text = write(value)
+                if text is not None:
+                    said.append(f"{name}={text}")
+        return "&".join(said)
 
 
 def decimal(value: float) -> str:
@@ -221,23 +227,18 @@ def _path_text(path: bytes) -> str:
     return quote_from_bytes(path, safe="/")
 
 
-_Write = Callable[[Recipe], str | None]
+_Text = Callable[[Any], str | None]
 
 
-def _field(name: str, text: Callable[[Any], str] = str) -> tuple[str, _Write]:
-    """A field that says something unless it has its default."""
-    default = next(a.default for a in Recipe.__attrs_attrs__ if a.name == name)
-    return name, lambda recipe: None if (v := getattr(recipe, name)) == default else text(v)
-
-
-def _mark(name: str, field: str, text: Callable[[Any], str] = str) -> tuple[str, _Write]:
+def _mark(field: str, text: Callable[[Any], str] = str) -> _Text:
+    """What a watermark says, unless it is the default."""
     default = next((a.default for a in Watermark.__attrs_attrs__ if a.name == field), None)
 
-    def write(recipe: Recipe) -> str | None:
-        value = getattr(recipe.mark, field, default)
-        return None if recipe.mark is None or value == default else text(value)
+    def write(mark: Watermark) -> str | None:
+        value = getattr(mark, field)
+        return None if value == default else text(value)
 
-    return name, write
+    return write
 
 
 def _word(value: Enum) -> str:
@@ -248,37 +249,42 @@ def _flag(value: bool) -> str:
     return "1"
 
 
-#: The parameters in the order of the canonical form, each with its text; None says nothing.
-_WRITERS: tuple[tuple[str, _Write], ...] = (
-    ("src", lambda recipe: _path_text(recipe.src)),
-    _field("w"),
-    _field("h"),
-    _field("fit", _word),
-    _field("enlarge", _flag),
-    ("g", lambda r: None if r.gravity == CENTRE else point_text(r.gravity)),
-    _field("trim"),
-    _field("crop", crop_text),
-    ("flip", lambda recipe: "h" if recipe.flip else None),
-    _field("rotate"),
-    _field("bg", colour_text),
-    _field("blur", decimal),
-    _field("sharpen", decimal),
-    _field("tone", _word),
-    _field("brightness"),
-    _field("contrast"),
-    _field("saturation"),
-    _field("radius"),
-    _mark("wm", "src", _path_text),
-    _mark("wm_pos", "position", point_text),
-    _mark("wm_opacity", "opacity"),
-    _mark("wm_scale", "scale"),
-    _field("q"),
-    _field("max_bytes"),
-    _field("lossless", _flag),
-    _field("progressive", _flag),
-    _field("keep", lambda keep: ",".join(sorted(one.value for one in keep))),
-    _field("fmt", _word),
+#: The parameters in the order of the canonical form: the field, and the text of a value that is
+#: not its default; None says nothing.
+_PARAMETERS: tuple[tuple[str, str, _Text], ...] = (
+    ("src", "src", _path_text),
+    ("w", "w", str),
+    ("h", "h", str),
+    ("fit", "fit", _word),
+    ("enlarge", "enlarge", _flag),
+    ("g", "gravity", point_text),
+    ("trim", "trim", str),
+    ("crop", "crop", crop_text),
+    ("flip", "flip", lambda flip: "h"),
+    ("rotate", "rotate", str),
+    ("bg", "bg", colour_text),
+    ("blur", "blur", decimal),
+    ("sharpen", "sharpen", decimal),
+    ("tone", "tone", _word),
+    ("brightness", "brightness", str),
+    ("contrast", "contrast", str),
+    ("saturation", "saturation", str),
+    ("radius", "radius", str),
+    ("wm", "mark", _mark("src", _path_text)),
+    ("wm_pos", "mark", _mark("position", point_text)),
+    ("wm_opacity", "mark", _mark("opacity")),
+    ("wm_scale", "mark", _mark("scale")),
+    ("q", "q", str),
+    ("max_bytes", "max_bytes", str),
+    ("lossless", "lossless", _flag),
+    ("progressive", "progressive", _flag),
+    ("keep", "keep", lambda keep: ",".join(sorted(one.value for one in keep))),
+    ("fmt", "fmt", _word),
 )
+_DEFAULTS: dict[str, Any] = {a.name: a.default for a in Recipe.__attrs_attrs__}
+#: Each with the default, for the values that `_values` takes from a recipe in the same order.
+_WRITERS = tuple((name, text, _DEFAULTS[field]) for name, field, text in _PARAMETERS)
+_values = attrgetter(*(field for _, field, _ in _PARAMETERS))
 
 
 def fold(recipe: Recipe) -> Recipe:
@@ -291,14 +297,16 @@ def fold(recipe: Recipe) -> Recipe:
 
 
 def _fold_box(recipe: Recipe) -> Recipe:
-    if recipe.fit is Fit.INSIDE or recipe.w is None or recipe.h is None:
+    if recipe.fit is not Fit.CONTAIN and (
+        recipe.fit is Fit.INSIDE or recipe.w is None or recipe.h is None
+    ):
         recipe = evolve(recipe, fit=Fit.CONTAIN)
-    if recipe.w is None and recipe.h is None:
+    if recipe.enlarge and recipe.w is None and recipe.h is None:
         recipe = evolve(recipe, enlarge=False)
     points = recipe.fit is Fit.COVER or (
         recipe.fit is Fit.PAD and isinstance(recipe.gravity, Point)
     )
-    if not points:
+    if not points and recipe.gravity is not CENTRE:
         recipe = evolve(recipe, gravity=CENTRE)
     if recipe.crop == Crop(0, 0, 100, 100, percent=True):
         recipe = evolve(recipe, crop=None)
@@ -311,7 +319,7 @@ def _fold_looks(recipe: Recipe) -> Recipe:
         isinstance(bg, Colour) and bg.alpha == 0
     ):
         recipe = evolve(recipe, bg=None)
-    if recipe.tone is not Tone.COLOR:
+    if recipe.saturation and recipe.tone is not Tone.COLOR:
         recipe = evolve(recipe, saturation=0)
     if Keep.EXIF in recipe.keep:
         recipe = evolve(recipe, keep=recipe.keep - {Keep.COPYRIGHT})
@@ -323,11 +331,11 @@ def _fold_looks(recipe: Recipe) -> Recipe:
 def _fold_format(recipe: Recipe) -> Recipe:
     if isinstance(recipe.fmt, Format):
         quality = recipe.fmt.default_quality
-        if quality is None or recipe.q == quality:
+        if recipe.q is not None and (quality is None or recipe.q == quality):
             recipe = evolve(recipe, q=None)
-        if recipe.fmt is Format.PNG:
+        if recipe.lossless and recipe.fmt is Format.PNG:
             recipe = evolve(recipe, lossless=False)
-        if recipe.fmt is not Format.JPEG:
+        if recipe.progressive and recipe.fmt is not Format.JPEG:
             recipe = evolve(recipe, progressive=False)
     if recipe.lossless:
         recipe = evolve(recipe, q=None, progressive=False)

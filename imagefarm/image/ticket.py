@@ -6,6 +6,7 @@ from attrs import define
 from twisted.internet.base import DelayedCall
 from twisted.internet.defer import Deferred
 
+from .child import WorkerProcess
 from .job import Job, Rendered
 
 
@@ -16,7 +17,10 @@ class Ticket:
     job: Job
     submitted: float
     deferred: Deferred[Rendered]
+    #: Ends its waiting, or its work.
     timer: DelayedCall | None = None
+    #: Who is at it.
+    worker: WorkerProcess | None = None
     waited: float = 0.0
     #: Nobody wants the answer any more.
     abandoned: bool = False
@@ -29,9 +33,9 @@ class Ticket:
 
     def stop_timer(self) -> None:
         """It waits for its turn, or for its answer, no longer."""
-        if self.timer is not None and self.timer.active():
-            self.timer.cancel()
-        self.timer = None
+        timer, self.timer = self.timer, None
+        if timer is not None:
+            timer.cancel()
 
     def shadow(self) -> Ticket:
         """What a worker keeps of a job that it was to do and another one does."""
