@@ -27,7 +27,7 @@ from imagefarm.http.relays import Reader, Source
 from imagefarm.http.transport import last_moved
 from imagefarm.http.upstream import Fault, Outgoing, Timeouts, UpstreamConnection, UpstreamError
 
-from .request_writer import RequestWriter
+from .request_writer import RequestWriter, keeps
 from .response_body import ResponseBody
 from .response_parser import InvalidResponse, ResponseHead, ResponseParser
 from .tls_client import TlsClient
@@ -118,7 +118,7 @@ class HttpUpstreamConnection(Protocol):
         self._timeouts = timeouts
         self._reused = reused
         self._answered = False
-        self._keep = outgoing.version >= (1, 1)
+        self._keep = keeps(outgoing)
         self._trailers = outgoing.trailers
         self._hinted = outgoing.hinted
         self._parser = ResponseParser(outgoing.method, self._max_head, upgrade=outgoing.upgrade)
@@ -150,7 +150,7 @@ class HttpUpstreamConnection(Protocol):
         self._answer = answer
         self.traffic = traffic
         self._reused = reused
-        self._keep = outgoing.version >= (1, 1)
+        self._keep = keeps(outgoing)
         self._trailers = outgoing.trailers
         self._hinted = outgoing.hinted
         self._parser = ResponseParser(outgoing.method, self._max_head, upgrade=outgoing.upgrade)

@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from imagefarm.config.errors import ConfigurationError, Invalid, Problem
+from imagefarm.config.variables import Template
 from imagefarm.http.headers import Headers
 from imagefarm.http.lookup import OF_BYTES, Stability, stability_of
 from imagefarm.http.message import BodyStream, Request, RequestHead, Response
@@ -71,12 +72,19 @@ def _relayable(settings: ProxySettings) -> bool:
         and not settings.early_hints
         and not settings.streaming.buffering.rate
         and (settings.bind is None or settings.bind.local is not None)
+        and not any(_ends(name, template) for name, template in settings.set_headers)
         and all(
             isinstance(part, bytes) or stability_of(part) in stable
             for _, template in settings.set_headers
             for part in template.parts
         )
     )
+
+
+def _ends(name: bytes, template: Template) -> bool:
+    """Whether a field of ``proxy_set_header`` may end the connection."""
+    value = template.constant
+    return name.lower() == b"connection" and (value is None or b"close" in value.lower())
 
 
 class ProxyPass:

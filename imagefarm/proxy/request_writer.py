@@ -150,3 +150,14 @@ def request_head(outgoing: Outgoing) -> bytes:
         lines.append(b"Connection: close")
     lines.append(b"\r\n")
     return b"\r\n".join(lines)
+
+
+def keeps(outgoing: Outgoing) -> bool:
+    """Whether the connection is for another request, too: ``close`` ends it, whatever the peer
+    says (RFC 9112 section 9.6).
+    """
+    connection = outgoing.headers and outgoing.headers.get(b"connection")
+    return outgoing.version >= (1, 1) and (
+        not connection
+        or b"close" not in {option.strip(b" \t") for option in connection.lower().split(b",")}
+    )

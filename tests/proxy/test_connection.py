@@ -149,6 +149,17 @@ class RequestTests(ConnectionTestCase):
         )
         self.assertTrue(self.transport.disconnecting)
 
+    def test_who_says_close_keeps_nothing(self) -> None:
+        answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+        for value, kept in ((b"x, Close", 0), (b"closed", 1), (b"", 1)):
+            self.setUp()
+            fields = Headers([(b"Host", b"h"), (b"Connection", value)])
+            self.connection.send(
+                Outgoing(b"GET", b"/", fields), Timeouts(), reused=False
+            ).addErrback(self.fail)
+            self.connection.dataReceived(answer)
+            self.assertEqual((self.idle, self.transport.disconnecting), (kept, not kept), value)
+
     def test_body_with_length(self) -> None:
         self.send(b"PUT", Source([b"ab", b"cd"]))
         self.assertEqual(
