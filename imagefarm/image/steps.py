@@ -18,6 +18,7 @@ from typing import Final
 from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngImageFile
 
+from . import alpha, unpng
 from .geometry import Box
 from .looks import adjust, blur, flatten, pad, round_corners, sharpen, tone, watermark
 from .metadata import holds
@@ -32,7 +33,7 @@ def decode(image: Image.Image, plan: Plan) -> Image.Image:
         size = plan.header.width // plan.factor, plan.header.height // plan.factor
         image.draft(None, size)
     key = _key_of(image)
-    image.load()
+    image = unpng.load(image)
     if key is not None:
         image.info["transparency"] = key
     return image
@@ -131,27 +132,49 @@ def resample(image: Image.Image, size: tuple[int, int], box: Box) -> Image.Image
     )
 
 
-def crop_and_resize(image: Image.Image, plan: Plan) -> Image.Image:
-    """Cut out the box and resample it, in one go.
+#: Rows whose beginnings are so many bytes apart are in each other's way in a processor's cache.
+_ALIASES = 4096
 
-    Transparent pixels have a colour as well, which must not bleed into their neighbours: colour
-    is weighted by alpha meanwhile. (Pillow would do so too, but then without the fast path for
-    large factors.)
+
+def resample_finely(image: Image.Image, size: tuple[int, int], box: Box) -> Image.Image:
+    """The same by the whole kernel: what has transparency has sharp edges.
+
+    Columns come first. Pillow takes a fifth less time for them than for rows.
     """
-    header = plan.header
+    across, down = box.width / size[0], box.height / size[1]
+    if (
+        not (1 < across < 2 * _REDUCING_GAP and 1 < down < 2 * _REDUCING_GAP)
+        or image.width * 4 % _ALIASES == 0
+    ):
+        return image.resize(
+            size,
+            Image.Resampling.LANCZOS,
+            box=(box.left, box.top, box.right, box.bottom),
+            reducing_gap=_REDUCING_GAP,
+        )
+    columns = image.resize(
+        (image.width, size[1]),
+        Image.Resampling.LANCZOS,
+        box=(0, box.top, image.width, box.bottom),
+    )
+    return columns.resize(size, Image.Resampling.LANCZOS, box=(box.left, 0, box.right, size[1]))
+
+
+def crop_and_resize(image: Image.Image, plan: Plan) -> Image.Image:
+    """Cut out the box and resample it, in one go. What is opaque throughout has no alpha then."""
+    header, info = plan.header, image.info
+    if not plan.animated and alpha.opaque(image):
+        image = image.convert(image.mode[:-1])
     box = plan.box.shrunk(plan.factor, image.width, image.height)
     size = (plan.width, plan.height)
     if size == image.size == (header.width, header.height) and (
         box.width == header.width and box.height == header.height
     ):
         return image.copy()  # the steps that follow change it, and it may be kept as it is
-    info, mode = image.info, image.mode
-    weighted = {"LA": "La", "RGBA": "RGBa"}.get(mode)
-    if weighted is not None:
-        image = image.convert(weighted)
-    image = resample(image, size, box)
-    if weighted is not None:
-        image = image.convert(mode)
+    if image.mode in alpha.MODES:
+        image = alpha.resampled(image, size, box, resample_finely)
+    else:
+        image = resample(image, size, box)
     image.info = info
     return image
 
