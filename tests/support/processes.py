@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import os
 import random
 import signal
@@ -9,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 START_SECONDS = 60.0
@@ -19,20 +21,40 @@ STOP_SECONDS = 15.0
 #: Below the kernel's own ephemeral range, so that no client's connection takes a port between
 #: one start of a daemon and the next.
 PORTS = range(10_000, 32_000)
+#: So many processes have ports of their own when they run tests at the same time.
+SHARES = 4
+
+
+@functools.cache
+def _share() -> tuple[Iterator[int], socket.socket | None]:
+    """Ports that no other process picks, in turn over and over, so that one that was given out
+    does not come soon again; and the name that has them ours for as long as we live.
+    """
+    ports, holder = PORTS, None
+    for number in range(SHARES):
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            sock.bind(f"\0imagefarm-tests-ports-{number}")
+        except OSError:
+            sock.close()
+        else:
+            ports, holder = PORTS[number::SHARES], sock
+            break
+    return itertools.cycle(random.sample(ports, len(ports))), holder
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now."""
+    """Ports that nobody listens on now, and that nobody was told of lately."""
+    ports, _ = _share()
     found: list[int] = []
     while len(found) < count:
-        port = random.choice(PORTS)
+        port = next(ports)
         with socket.socket() as sock:
             try:
                 sock.bind(("127.0.0.1", port))
             except OSError:
                 continue
-        if port not in found:
-            found.append(port)
+        found.append(port)
     return found
 
 
