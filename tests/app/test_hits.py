@@ -28,6 +28,7 @@ from imagefarm.http.headers import Headers
 from imagefarm.http.message import Request, Response
 from imagefarm.http.plans import MAX_BODIES, Plans
 from tests.app.test_plans import NoPlans, Server, request
+from tests.support.stamps import next_stamp
 
 HTTP: Final = (
     "gzip on; gzip_min_length 10; gzip_types text/css;", "gzip on; gzip_vary on;", "expires 10s;",
@@ -336,14 +337,14 @@ class HitsTests(SynchronousTestCase):
         elif event[0] == "harm":
             for server in servers:
                 server.harm(*event[1:])
-            time.sleep(0.012)  # the next change has another time stamp
+            next_stamp()
         elif event[0] == "change":
             world.change(event[1])
-            time.sleep(0.012)
+            next_stamp()
         elif event[0] == "purge":
             for server in servers:
                 server.purge(*event[1:])
-            time.sleep(0.012)
+            next_stamp()
         else:
             number, data, times = event
             for _ in range(times):

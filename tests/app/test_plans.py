@@ -28,6 +28,7 @@ from imagefarm.http.plans import Plans
 from imagefarm.process.directives import MainSettings
 from tests.http.fakes import ClientTransport
 from tests.support.errorlines import ErrorLines
+from tests.support.stamps import next_stamp
 
 HTTP = (
     "gzip on; gzip_min_length 10; gzip_types text/css;", "gzip on; gzip_vary on;",
@@ -241,7 +242,7 @@ class PlansTests(SynchronousTestCase):
                 fresh = path.with_suffix(".new")
                 fresh.write_bytes(content)
                 fresh.replace(path)
-        time.sleep(0.012)  # the next change has another time stamp
+        next_stamp()
 
     @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
     @given(

@@ -93,13 +93,17 @@ class HealthTests(StagedCase):
         self.http, self.control, self.socket = made.http, made.control, made.socket
         self.restore()
         self.written = len(self.prefix.log("error.log"))
-        self.addCleanup(self.restore)
+        self.addCleanup(self.release)
 
-    def restore(self) -> None:
-        """Both slaves are well, and every worker knows it."""
+    def release(self) -> None:
+        """Nobody is held up any longer."""
         for slave in (self.one, self.two):
             slave.mode = "good"
             slave.release.set()
+
+    def restore(self) -> None:
+        """Both slaves are well, and every worker knows it."""
+        self.release()
         for slave in (self.one, self.two):
             self.change(slave, down=False, drain=False, weight=1)
             wait_until(lambda slave=slave: self.everywhere(slave, "up"), what="two slaves")
