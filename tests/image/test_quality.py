@@ -68,6 +68,18 @@ class Similarity(SynchronousTestCase):
                 wanted = image.resize(size, Image.Resampling.LANCZOS, box=edges)
                 self.assertGreater(ssim(wanted, resample(image, size, box)), 0.997)
 
+    def test_shrunk_ones(self) -> None:
+        """What the decoder has begun with is resampled like a large one."""
+        image = opened(self.photo).resize((680, 510))
+        box = Box(0, 0, 680, 510)
+        for width, alike in ((360, False), (520, False), (640, True)):
+            size = width, round(width * 3 / 4)
+            with self.subTest(width=width):
+                wanted = resample(image, size, box)
+                made = resample(image, size, box, shrunk=True)
+                self.assertEqual(made.tobytes() == wanted.tobytes(), alike)
+                self.assertGreater(ssim(wanted, made), 0.997)
+
     def test_formats(self) -> None:
         for fmt, least in (
             ("jpeg", 0.95),
