@@ -424,15 +424,18 @@ class Explainer:
             why = "no cache key" if scope[CACHE_ROWS[prefix].zone] else f"no {prefix}_cache"
             self._trace.add("cache", f"not used: {why}")
             return
-        zone, key = self._zones.get(settings.zone), _text(settings.key(request))
-        text = f'zone {settings.zone}, key "{key}"'
+        name = settings.zone if settings.choice is None else _text(settings.choice(request))
+        zone, key = self._zones.get(name), _text(settings.key(request))
+        if zone is None:
+            self._trace.add("cache", f'not used: {prefix}_cache is "{name}"')
+            return
+        text = f'zone {name}, key "{key}"'
         if request.head.method.decode() not in {_name(method) for method in settings.methods}:
             text += f", not for {_text(request.head.method)}"
         bypass = _first(settings.bypass, request)
         if bypass:
             text += f", not asked: {bypass} is set"
-        path = "" if zone is None else zone.path
-        self._trace.add("cache", text, zone=settings.zone, key=key, path=path)
+        self._trace.add("cache", text, zone=name, key=key, path=zone.path)
 
     def _own(self, scope: Scope) -> Content | None:
         named = scope[rows.RESOURCE]

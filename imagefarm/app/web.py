@@ -13,9 +13,9 @@ from typing import Any, Final, TypeVar
 from attrs import define, field
 from twisted.internet.defer import Deferred, DeferredList, succeed
 
+from imagefarm.cache.choice import caching
 from imagefarm.cache.directives import ROWS as CACHE_ROWS
 from imagefarm.cache.directives import CacheSettings, problems, zone_settings
-from imagefarm.cache.handler import CachingHandler
 from imagefarm.cache.kept import Target
 from imagefarm.cache.zone import Zone
 from imagefarm.config.errors import ConfigurationError, Invalid, Problem
@@ -277,10 +277,11 @@ class WebWork:
         if settings is None:
             if (zone := scope[CACHE_ROWS[prefix].zone]) is not None:
                 place = place_of(scope, CACHE_ROWS[prefix].zone)
-                message = f'no "{prefix}_cache_key" for "{prefix}_cache {zone}", nothing is cached'
+                name = f"{prefix}_cache {zone.source}"
+                message = f'no "{prefix}_cache_key" for "{name}", nothing is cached'
                 self.warnings.append(Problem(message, place.file, place.line))
             return handler
-        return CachingHandler(handler, settings, self.zones[settings.zone], target)
+        return caching(handler, settings, self.zones, target)
 
     def _resource(self, scope: Scope) -> Content | None:
         named = scope[rows.RESOURCE]

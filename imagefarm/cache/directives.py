@@ -41,9 +41,9 @@ def _valid(directive: Directive, env: Environment) -> ValidTime:
     return ValidTime(frozenset(map(int, codes)), seconds)
 
 
-def _zone_name(directive: Directive, env: Environment) -> str | None:
+def _zone_name(directive: Directive, env: Environment) -> Template | None:
     name = directive.args[0]
-    return None if name == "off" else name
+    return None if name == "off" else env.template(name)
 
 
 def _methods(directive: Directive, env: Environment) -> frozenset[bytes]:
@@ -75,7 +75,7 @@ class Rows:
     """The rows of one prefix."""
 
     path: ListRow[ZoneSettings]
-    zone: Row[str | None]
+    zone: Row[Template | None]
     key: Row[Template | None]
     valid: ListRow[ValidTime]
     min_uses: Row[int]
@@ -206,7 +206,8 @@ def make_rows(prefix: str) -> Rows:
         zone=Row(
             name=f"{prefix}_cache", contexts=HSL, convert=_zone_name, default=None,
             default_text="off",
-            syntax="zone | off", doc="The zone in which responses are cached.",
+            syntax="zone | off", doc="The zone in which responses are cached. With variables, the "
+            "request says which one; empty or ``off``: none.",
         ),
         key=Row(
             name=f"{prefix}_cache_key", contexts=HSL, convert=template, default=None,
@@ -259,7 +260,8 @@ DIRECTIVES: tuple[AnyRow, ...] = (*FASTCGI, *PROXY, CACHE_STATUS_HEADER)
 class CacheSettings:
     """How a location uses its zone. Names are nginx's directives; times in seconds.
 
-    ``key`` gives the cache key of a request.
+    ``key`` gives the cache key of a request. ``choice`` names the zone where variables say it;
+    ``zone`` is empty then.
     """
 
     zone: str
@@ -282,6 +284,7 @@ class CacheSettings:
     convert_head: bool = True
     max_range_offset: int | None = None
     rfc9111: bool = False
+    choice: Callable[[Any], bytes] | None = None
 
     @classmethod
     def from_scope(
@@ -303,7 +306,8 @@ class CacheSettings:
         if zone is None or key is None:
             return None
         return cls(
-            zone=zone,
+            zone=(zone.constant or b"").decode(),
+            choice=zone if zone.constant is None else None,
             key=key,
             valid=scope.all(rows.valid),
             min_uses=scope[rows.min_uses],
@@ -356,8 +360,10 @@ def _check_uses(scope: Scope, names: frozenset[str], found: list[Problem]) -> No
     for kind, value, directive in scope.items:
         if isinstance(value, Scope):
             _check_uses(value, names, found)
-        elif kind in (FASTCGI.zone, PROXY.zone) and value is not None and value not in names:
-            found.append(_problem(f'"{directive.name}" zone "{value}" is unknown', directive))
+        elif kind in (FASTCGI.zone, PROXY.zone) and value is not None:
+            name = value.source
+            if value.constant is not None and name not in names:
+                found.append(_problem(f'"{directive.name}" zone "{name}" is unknown', directive))
 
 
 def _problem(message: str, directive: Directive) -> Problem:

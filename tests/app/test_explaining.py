@@ -24,6 +24,7 @@ http {
         location = /gone { return 410; }
         location /alias/ { alias PREFIX/files/; }
         location /agent { if ($http_user_agent ~ Bot) { return 403; } proxy_pass http://$host:81; }
+        location /zone { proxy_pass http://back; proxy_cache $arg_zone; }
         error_page 410 /gone.html;
     }
     server { listen 8080; server_name .b.test; location = /hello { stub_status; } }
@@ -85,6 +86,10 @@ class ExplainTests(Case):
         self.assertEqual(passed["text"], "http://back/x?q=1")
         self.assertIn(["X-Path", "/x"], passed["headers"])
         self.assertEqual(answer, {"from": "http://back"})
+        steps, _ = self.told("http://a.test:8080/zone?zone=c")
+        self.assertEqual(self.step(steps, "cache")["zone"], "c")
+        steps, _ = self.told("http://a.test:8080/zone?zone=d")
+        self.assertEqual(self.step(steps, "cache")["text"], 'not used: proxy_cache is "d"')
         steps, _ = self.told("http://a.test:8080/x?fresh=1")
         self.assertIn("not asked: $arg_fresh is set", self.step(steps, "cache")["text"])
         steps, _ = self.told("http://a.test:8080/x", "-m", "POST")

@@ -16,6 +16,7 @@ events {{ }}
 http {{
     access_log off;
     proxy_cache_path {directory}/cache keys_zone=one:1m;
+    proxy_cache_path {directory}/other keys_zone=two:1m;
     proxy_cache one;
     proxy_cache_valid 1h;
     add_header X-Cache "$upstream_cache_status $proxy_host";
@@ -77,6 +78,11 @@ http {{
             proxy_pass http://127.0.0.1:{first};
             proxy_intercept_errors on;
             error_page 404 =200 /instead/?;
+        }}
+        location /chosen/ {{
+            proxy_pass http://127.0.0.1:{first};
+            proxy_cache $arg_zone;
+            proxy_cache_key chosen;
         }}
         location /fixed/ {{ proxy_pass http://$arg_host/one; }}
     }}
@@ -169,6 +175,28 @@ class KeyTests(StagedCase):
         theirs, ours = self.ask("/none/x", "a")
         self.assertEqual(theirs, ours)
         self.assertEqual(ours[0], "none")
+
+    def test_a_zone_that_a_variable_names(self) -> None:
+        found = []
+        for target, body in (
+            ("/chosen/1?zone=one", "1?zone=one"),
+            ("/chosen/2?zone=two", "2?zone=two"),
+            ("/chosen/3?zone=one", "1?zone=one"),
+            ("/chosen/4?zone=two", "2?zone=two"),
+            ("/chosen/5", "5"),
+            ("/chosen/6?zone=off", "6?zone=off"),
+            ("/chosen/7?zone=off", "7?zone=off"),
+        ):
+            theirs, ours = self.ask(target, "g")
+            self.assertEqual(theirs, ours, target)
+            self.assertEqual(ours[0], f"first /chosen/{body}")
+            found.append(ours[1].split(" ")[0])
+        self.assertEqual(found, ["MISS", "MISS", "HIT", "HIT", *["FIRST"] * 3])
+        for port, _, _ in self.sides:
+            answer = rawhttp.exchange(
+                port, rawhttp.request("/chosen/8?zone=three", "Connection: close", host="g")
+            )
+            self.assertEqual(answer and answer.status, 500)
 
     def test_neighbours_of_what_is_remembered(self) -> None:
         """A file that was not asked for before has the key of its own location, too."""
