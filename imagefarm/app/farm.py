@@ -16,7 +16,6 @@ from twisted.internet.defer import Deferred
 from imagefarm.config.errors import ConfigurationError, Problem
 from imagefarm.config.loader import Loaded
 from imagefarm.config.table import Scope
-from imagefarm.image.samples import draw
 from imagefarm.process.farm import Member, child_specs
 from imagefarm.process.privileges import Belongings
 from imagefarm.process.supervisor import Supervisor
@@ -68,6 +67,9 @@ class FarmWork:
         self._root.mkdir(parents=True, exist_ok=True)
         if not any(self._root.iterdir()):
             notice(f"{self._root} is empty, drawing sample images")
+            # Pillow is for workers that make images: all other processes start without it.
+            from imagefarm.image.samples import draw
+
             draw(self._root)
 
     def _check(self) -> None:

@@ -20,7 +20,6 @@ from .channel import Channel
 from .errors import ImageError, Withdrawn
 from .job import WITHDRAWAL, Decoder, Job, Message, Rendered, WireError, read_answer
 from .limits import Limits
-from .worker import limits_argument
 
 #: Most of a worker's standard error that is logged for one job, in bytes. Codecs may have a line
 #: to say about each row of a picture.
@@ -194,7 +193,7 @@ class WorkerProcess(ProcessProtocol):
 
 def command(limits: Limits) -> Sequence[str]:
     """The worker's command line. ``-P``: the current directory is nobody's to put modules in."""
-    return [sys.executable, "-P", "-m", "imagefarm.image.worker", limits_argument(limits)]
+    return [sys.executable, "-P", "-m", "imagefarm.image.worker", limits.to_argument()]
 
 
 #: What glibc's allocator is told (mallopt(3)): two arenas instead of eight a core, and memory that

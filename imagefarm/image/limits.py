@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from attrs import frozen
+import json
+from typing import Self
+
+from attrs import asdict, frozen
 
 
 @frozen
@@ -36,3 +39,12 @@ class Limits:
     #: A directory for more of them, shared by all workers, and its bytes; empty is none.
     intermediates_path: str = ""
     intermediates_disk: int = 256 << 20
+
+    def to_argument(self) -> str:
+        """For the command line of a worker process."""
+        return json.dumps(asdict(self), separators=(",", ":"))
+
+    @classmethod
+    def from_argument(cls, argument: str) -> Self:
+        """What `to_argument` has written."""
+        return cls(**json.loads(argument))

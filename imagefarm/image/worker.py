@@ -11,7 +11,6 @@ more, because a decoder hangs.
 from __future__ import annotations
 
 import gc
-import json
 import logging
 import math
 import os
@@ -26,7 +25,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from attrs import asdict
 from PIL import Image
 
 from .disk import DiskStore
@@ -53,7 +51,7 @@ _ORPHANED = 2.0
 
 def main(argument: str) -> int:
     """Serve until standard input ends."""
-    limits = Limits(**json.loads(argument))
+    limits = Limits.from_argument(argument)
     # Whatever a library prints goes to the log, not between the answers.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
@@ -151,11 +149,6 @@ def resident() -> int:
         return int(os.read(file, 200).split()[1]) * resource.getpagesize()
     finally:
         os.close(file)
-
-
-def limits_argument(limits: Limits) -> str:
-    """The command line argument that carries ``limits``."""
-    return json.dumps(asdict(limits), separators=(",", ":"))
 
 
 def _write(answers: BinaryIO, message: Message) -> None:
