@@ -105,6 +105,8 @@ def render(file: BinaryIO, recipe: Recipe, offer: Offer, around: Surroundings) -
             mark, mark_identity = _mark(plan, around)
             plan = evolve(plan, mark=mark)
             frames = _frames(image, first, keep, plan, watch)
+            del first  # encoders need the memory that the source had
+            image.close()
             data = _encode(frames, plan, limits, watch)
     made = frames.images[0]
     return Rendered(

@@ -24,9 +24,16 @@ from .limits import Limits
 from .probe import Header, decoding_memory
 from .recipe import CENTRE, Fit, Point, Recipe
 
-#: Bytes that encoding takes for each pixel, measured, where they are many: the AVIF encoder dies
-#: where it gets no memory.
-_ENCODING = {Format.AVIF: 26}
+#: Bytes that encoding takes for each pixel, measured, where they are many: the AVIF encoder fails
+#: where it gets no memory. Those of a picture with transparency are the second.
+_ENCODING = {Format.AVIF: (33, 40)}
+#: What the process itself has, in bytes, besides what encoding takes.
+_ITSELF = 64 << 20
+
+
+def _encoding_memory(size: tuple[int, int], target: Format, *, alpha: bool) -> int:
+    width, height = size
+    return width * height * _ENCODING[target][alpha] + _ITSELF if target in _ENCODING else 0
 
 
 #: What must be left to shrink after a JPEG decoder's largest factor. Decoding with the next one
@@ -76,9 +83,14 @@ class Plan:
     @property
     def memory(self) -> int:
         """Bytes that decoding and encoding are known to take, not both at a time."""
-        width, height = self.placement.size
-        encoding = width * height * _ENCODING.get(self.format, 0)
+        encoding = _encoding_memory(self.placement.size, self.format, alpha=self.alpha)
         return max(decoding_memory(self.header), encoding)
+
+    @property
+    def alpha(self) -> bool:
+        """Whether the result may have transparency, as far as the header and the recipe say."""
+        recipe = self.recipe
+        return self.header.alpha or recipe.radius is not None or recipe.fit is Fit.PAD
 
     @property
     def turn(self) -> int:
@@ -169,14 +181,12 @@ def make_plan(
         lossless=recipe.lossless,
     )
     canvas_width, canvas_height = placement.size
-    if canvas_width * canvas_height * _ENCODING.get(target, 0) > limits.memory:
-        raise TooLarge("the image needs more memory than a worker may use")
     shrinks = header.format == "JPEG" and recipe.trim is None
     margin = 1.0 if target is Format.JPEG else _MARGIN
     frames = header.frames if target.animates else 1
     if frames > 1 and canvas_width * canvas_height * frames > limits.max_total_pixels:
         raise TooLarge(f"the result's frames have more than {limits.max_total_pixels} pixels")
-    return Plan(
+    plan = Plan(
         header=header,
         recipe=recipe,
         width=out_width,
@@ -188,6 +198,9 @@ def make_plan(
         view=stored_box(view, header.orientation, width, height),
         frames=frames,
     )
+    if plan.memory > limits.memory:
+        raise TooLarge("the image needs more memory than a worker may use")
+    return plan
 
 
 def _check(placement: Placement, limits: Limits) -> None:

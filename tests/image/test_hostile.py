@@ -69,8 +69,10 @@ class LimitsHold(SynchronousTestCase):
                 error.reason, "the image needs more memory than a worker may use", kind
             )
         data = saved(corners(100, 100), "PNG")
-        make(data, "fmt=avif", limits=Limits(memory=260_000))
-        self.assertRaises(TooLarge, make, data, "fmt=avif", limits=Limits(memory=259_999))
+        for query, least in (("fmt=avif", 33), ("fmt=avif&radius=9", 40)):
+            memory = (64 << 20) + least * 10_000
+            make(data, query, limits=Limits(memory=memory))
+            self.assertRaises(TooLarge, make, data, query, limits=Limits(memory=memory - 1))
 
     def test_the_result(self) -> None:
         data = saved(corners(64, 48), "PNG")

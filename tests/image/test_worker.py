@@ -303,6 +303,13 @@ class RealPool(TestCase):
         self.assertEqual(self.pool.counters.started, 1)
 
     @inlineCallbacks
+    def test_encoders_have_the_memory_that_the_source_had(self) -> Any:
+        (self.root / "wide.png").write_bytes(saved(gradient(5000, 4000), "PNG", compress_level=1))
+        yield self.start(Limits(memory=256 << 20, deadline=40))
+        made = yield self.submit(b"src=wide.png&w=2600&fmt=avif")
+        self.assertEqual(made.width, 2600)
+
+    @inlineCallbacks
     def test_expensive_jobs_are_found_by_their_headers(self) -> Any:
         yield self.start(Limits(expensive=0.001), processes=2)
         quick = self.submit(b"src=good.jpg&w=9")
