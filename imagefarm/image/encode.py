@@ -21,6 +21,7 @@ from .formats import Format
 from .frames import all_or_nothing, hundredths, piles_up
 from .limits import Limits
 from .plan import Plan, tries
+from .quantization import tables
 from .recipe import Recipe
 
 
@@ -37,6 +38,11 @@ class Frames:
 
 #: Bytes a pixel that a JPEG may take: noise in the best quality takes a bit more than three.
 _MOST_JPEG: Final = 6
+#: The quality from which on a byte a pixel is not unusual.
+_FINE_JPEG: Final = 95
+#: Pixels up to which a JPEG has Huffman tables of its own. What they are made from takes three to
+#: six bytes of memory a pixel.
+_OWN_TABLES: Final = 1 << 24
 
 
 class _Overflow(Exception):
@@ -113,11 +119,13 @@ def _within(
 
 
 def _encode(frames: Frames, plan: Plan, quality: int | None, most: float) -> bytes:
-    try:
+    if plan.format is not Format.JPEG:
         return _write(frames, plan, quality, most)
-    except OSError:
-        if plan.format is not Format.JPEG:
-            raise
+    if quality is None or quality < _FINE_JPEG:
+        try:
+            return _write(frames, plan, quality, most)
+        except OSError:
+            pass
     with _room_for_scans(frames):
         return _write(frames, plan, quality, most)
 
@@ -127,8 +135,8 @@ def _room_for_scans(frames: Frames) -> Iterator[None]:
     """Let Pillow's JPEG encoder have room for whatever the picture may become.
 
     libjpeg writes what it has to look at twice (``optimize``, ``progressive``) in one go, into
-    one buffer. Pillow guesses its size, one or two bytes a pixel, which is not enough for a
-    picture full of detail; it has no parameter for it but this.
+    one buffer. Pillow guesses its size, one byte a pixel, which is not enough for a picture full
+    of detail; it has no parameter for it but this.
     """
     usual = ImageFile.MAXBLOCK
     width, height = (-(-side // 16) * 16 for side in frames.images[0].size)
@@ -181,14 +189,14 @@ def _ready(image: Image.Image, plan: Plan) -> Image.Image:
 
 
 def jpeg(image: Image.Image, quality: int | None, recipe: Recipe) -> dict[str, Any]:
-    """JPEG: Huffman tables of its own save 2.5 % of a thumbnail for 0.4 ms, 1 % of a large one.
+    """JPEG: Huffman tables of its own save 1 to 17 % for 2 ns a pixel, half as long as encoding.
 
     From quality 90 on the colours keep their full resolution, as the eye is meant to look.
     """
     quality = quality or 80
     return {
-        "quality": quality,
-        "optimize": image.width * image.height <= 1 << 19,
+        "qtables": tables(quality),
+        "optimize": image.width * image.height <= _OWN_TABLES,
         "progressive": recipe.progressive,
         "subsampling": "4:4:4" if quality >= 90 else "4:2:0",
     }

@@ -163,14 +163,20 @@ def _round(numerator: int, denominator: int) -> int:
     return (2 * numerator + denominator) // (2 * denominator)
 
 
-def shrink_factor(box: Box, out_width: int, out_height: int, margin: float = 1.0) -> int:
+def shrink_factor(
+    box: Box, out_width: int, out_height: int, margin: float = 1.0, *, careful: bool = False
+) -> int:
     """The largest factor a JPEG can be shrunk by at decoding and still cover the target.
 
     ``margin`` is what must be left for the resampling to do after a factor of 8, which leaves
-    nothing but the mean of each block; smaller ones keep all that there is in the target's pixels.
+    nothing but the mean of each block; smaller ones keep all that there is in the target's pixels,
+    though not quite in its place. ``careful`` has the resampling do at least as much as from one
+    whole factor to the next, which mends that.
     """
     for factor in SHRINK_FACTORS:
         least = factor * margin if factor == SHRINK_FACTORS[0] else factor
+        if careful:
+            least = max(least, factor + 1)
         if box.width >= out_width * least and box.height >= out_height * least:
             return factor
     return 1

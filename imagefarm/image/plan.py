@@ -40,6 +40,8 @@ def _encoding_memory(size: tuple[int, int], target: Format, *, alpha: bool) -> i
 #: takes a tenth longer and resampling three times as long: little beside what encoders take that
 #: are not JPEG's.
 _MARGIN = 1.5
+#: Sources of up to so many pixels are shrunk carefully: at worst it takes 5 ms.
+_CAREFULLY = 1 << 20
 
 
 @frozen
@@ -181,8 +183,11 @@ def make_plan(
         lossless=recipe.lossless,
     )
     canvas_width, canvas_height = placement.size
-    shrinks = header.format == "JPEG" and recipe.trim is None
-    margin = 1.0 if target is Format.JPEG else _MARGIN
+    factor = 1
+    if header.format == "JPEG" and recipe.trim is None:
+        margin = 1.0 if target is Format.JPEG else _MARGIN
+        careful = width * height <= _CAREFULLY
+        factor = shrink_factor(box, out_width, out_height, margin, careful=careful)
     frames = header.frames if target.animates else 1
     if frames > 1 and canvas_width * canvas_height * frames > limits.max_total_pixels:
         raise TooLarge(f"the result's frames have more than {limits.max_total_pixels} pixels")
@@ -192,7 +197,7 @@ def make_plan(
         width=out_width,
         height=out_height,
         box=box,
-        factor=shrink_factor(box, out_width, out_height, margin) if shrinks else 1,
+        factor=factor,
         format=target,
         placement=placement,
         view=stored_box(view, header.orientation, width, height),

@@ -19,6 +19,7 @@ from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngImageFile
 
 from . import alpha, unpng
+from .formats import Format
 from .geometry import Box
 from .looks import adjust, blur, flatten, pad, round_corners, sharpen, tone, watermark
 from .metadata import holds
@@ -107,6 +108,8 @@ _MANY = 1 << 19
 #: The same where the decoder has shrunk the picture already, and rows shrink by this at least:
 #: what is made of 6 megapixels is then still more like the original's own Lanczos than sharp's.
 _MANY_SHRUNK, _ROWS_SHRUNK = 1 << 18, 1.25
+#: Encoders beside which it is little time.
+_SLOW = (Format.WEBP, Format.AVIF)
 #: How many of the source's pixels Lanczos looks at to each side, for each that it is shrunk by.
 _LANCZOS_REACH = 3
 
@@ -142,7 +145,7 @@ _ALIASES = 4096
 
 
 def resample_finely(image: Image.Image, size: tuple[int, int], box: Box) -> Image.Image:
-    """The same by the whole kernel: what has transparency has sharp edges.
+    """The same by the whole kernel: for the sharp edges of transparency, and for slow encoders.
 
     Columns come first. Pillow takes a fifth less time for them than for rows.
     """
@@ -178,6 +181,8 @@ def crop_and_resize(image: Image.Image, plan: Plan) -> Image.Image:
         return image.copy()  # the steps that follow change it, and it may be kept as it is
     if image.mode in alpha.MODES:
         image = alpha.resampled(image, size, box, resample_finely)
+    elif plan.format in _SLOW:
+        image = resample_finely(image, size, box)
     else:
         image = resample(image, size, box, shrunk=plan.factor > 1)
     image.info = info

@@ -209,6 +209,17 @@ class Shrinking(SynchronousTestCase):
         self.assertEqual(shrink_factor(photo, 228, 186, margin=1.5), 4)
         self.assertEqual(shrink_factor(photo, 681, 556, margin=1.5), 4)
 
+    def test_carefully(self) -> None:
+        picture = Box(0, 0, 1000, 750)
+        for width, height, factor in (
+            (500, 375, 1), (334, 250, 1), (333, 250, 2), (250, 187, 2), (200, 150, 4),
+            (125, 93, 4), (112, 84, 4), (111, 83, 8), (1000, 750, 1), (2000, 1500, 1),
+        ):  # fmt: skip
+            found = shrink_factor(picture, width, height, careful=True)
+            self.assertEqual(found, factor, width)
+        self.assertEqual(shrink_factor(picture, 100, 75, margin=1.5, careful=True), 4)
+        self.assertEqual(shrink_factor(picture, 80, 60, margin=1.5, careful=True), 8)
+
     @given(PIXELS, PIXELS, PIXELS, PIXELS)
     def test_the_largest_that_covers(self, width: int, height: int, w: int, h: int) -> None:
         factor = shrink_factor(Box(0, 0, width, height), w, h)

@@ -67,7 +67,7 @@ class Rendering(SynchronousTestCase):
 
     def test_it_is_used(self) -> None:
         (self.root / "a").write_bytes(saved(gradient(200, 100), "JPEG"))
-        self.make("w=50", self.store)
+        self.make("w=36", self.store)
         (kept,) = self.store._pictures.values()
         kept.paste("red", (0, 0, *kept.size))
         image = opened(self.make("w=40&fmt=png", self.store))
@@ -89,10 +89,10 @@ class Rendering(SynchronousTestCase):
         self.assertEqual(make("w=30", False).derived, 0, "it was not asked for")
         self.assertEqual(len(self.store), 2)
         self.assertEqual(make("w=30&fmt=png", True).derived, 0, "its own is there")
-        small = make("w=150&fmt=png", True)
-        self.assertEqual((small.derived, small.width, small.height), (1, 150, 75))
+        small = make("w=130&fmt=png", True)
+        self.assertEqual((small.derived, small.width, small.height), (1, 130, 65))
         self.assertEqual(len(self.store), 2)
-        plain = opened(self.make("w=150&fmt=png", None))
+        plain = opened(self.make("w=130&fmt=png", None))
         self.assertGreater(ssim(plain, opened(small.data)), 0.99)
 
     def test_a_changed_source_is_decoded_anew(self) -> None:

@@ -429,6 +429,13 @@ class Plans(SynchronousTestCase):
         plan = make_plan(header, parse_query(b"src=x&w=300"), PLAIN, Limits())
         self.assertEqual((plan.width, plan.height, plan.factor), (400, 300, 8))
 
+    def test_small_sources_are_shrunk_carefully(self) -> None:
+        for width, height, factor in ((1024, 1024, 1), (1025, 1024, 2)):
+            plan = make_plan(
+                Header("JPEG", width, height), parse_query(b"src=x&w=400"), PLAIN, Limits()
+            )
+            self.assertEqual(plan.factor, factor, (width, height))
+
     def test_only_jpeg_shrinks_in_the_decoder(self) -> None:
         header = Header("PNG", 4000, 3000)
         plan = make_plan(header, parse_query(b"src=x&w=300"), PLAIN, Limits())

@@ -47,6 +47,16 @@ class Similarity(SynchronousTestCase):
                 found = self.similarity(f"w={width}&fmt=png", size)
                 self.assertGreater(found, 0.99)
 
+    def test_sizes_of_small_ones(self) -> None:
+        picture = opened(self.photo).resize((1000, 752), Image.Resampling.LANCZOS)
+        data = saved(picture, "JPEG", quality=92)
+        # Each just below a half, a quarter and an eighth.
+        for size in ((496, 373), (400, 301), (244, 183), (124, 93)):
+            with self.subTest(size=size):
+                wanted = opened(data).resize(size, Image.Resampling.LANCZOS)
+                query = f"w={size[0]}&h={size[1]}&fit=fill&fmt=png"
+                self.assertGreater(ssim(wanted, opened(make(data, query).data)), 0.995)
+
     def test_cuts(self) -> None:
         box = (200, 0, 1400, 1200)
         found = self.similarity("w=150&h=150&fit=cover&fmt=png", (150, 150), box)
