@@ -31,11 +31,21 @@ class Template:
     source: str
     parts: tuple[bytes | Getter, ...] = field(repr=False)
     constant: bytes | None
+    #: The variable, where the value is one and nothing else, as most of ``fastcgi_param`` are.
+    _alone: Getter | None = field(init=False, repr=False, eq=False)
+
+    @_alone.default
+    def _only_part(self) -> Getter | None:
+        return next(
+            (p for p in self.parts if not isinstance(p, bytes) and len(self.parts) == 1), None
+        )
 
     def __call__(self, request: Any) -> bytes:
         """The value for ``request``."""
         if self.constant is not None:
             return self.constant
+        if self._alone is not None:
+            return self._alone(request)
         return b"".join([p if isinstance(p, bytes) else p(request) for p in self.parts])
 
 

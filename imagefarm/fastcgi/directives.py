@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cached_property
 from typing import Final
 
 from attrs import frozen
@@ -147,6 +148,11 @@ class FastCGISettings(UpstreamSettings):
     keep_conn: bool = False
     catch_stderr: tuple[bytes, ...] = ()
     hidden: frozenset[bytes] = HIDDEN
+
+    @cached_property
+    def taken(self) -> frozenset[bytes]:
+        """The names of parameters that no header field may have."""
+        return frozenset(param.name.upper() for param in self.params)
 
     @classmethod
     def from_scope(cls, scope: Scope, prefix: str = "") -> FastCGISettings:

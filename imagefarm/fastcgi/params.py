@@ -7,7 +7,7 @@ twice; applications take the last), then the header fields as ``HTTP_NAME``.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from typing import Final
 
 from imagefarm.http.message import Request
@@ -40,8 +40,7 @@ def build_params(
         ]
     passed = request.head.headers if settings.pass_request_headers else request.validators
     if passed:
-        taken = {param.name.upper() for param in settings.params}
-        pairs += header_params(passed, taken)
+        pairs += header_params(passed, settings.taken)
     return tuple(pairs)
 
 
@@ -54,7 +53,7 @@ def _configured(params: tuple[Param, ...], request: Request) -> list[Pair]:
     return pairs
 
 
-def header_params(headers: Iterable[Pair], taken: set[bytes]) -> list[Pair]:
+def header_params(headers: Iterable[Pair], taken: Set[bytes]) -> list[Pair]:
     """The header fields as parameters, but those whose name is in ``taken``.
 
     Fields of the same name are joined as one (RFC 3875 section 4.1.18).

@@ -254,14 +254,18 @@ def encode_pairs(pairs: Iterable[tuple[bytes, bytes]]) -> bytes:
     """Name-value pairs (section 3.4)."""
     pieces: list[bytes] = []
     for name, value in pairs:
-        lengths = (len(name), len(value))
-        if max(lengths) < 0x80:
-            pieces.append(bytes(lengths))
-        else:
-            pieces += [bytes((n,)) if n < 0x80 else _length(n) for n in lengths]
-        pieces.append(name)
-        pieces.append(value)
+        first, second = len(name), len(value)
+        pieces += (
+            _SHORT[first] if first < 0x80 else _length(first),
+            _SHORT[second] if second < 0x80 else _length(second),
+            name,
+            value,
+        )
     return b"".join(pieces)
+
+
+#: Lengths that take one byte.
+_SHORT: Final = tuple(bytes((length,)) for length in range(0x80))
 
 
 def _length(length: int) -> bytes:
