@@ -22,11 +22,12 @@ from twisted.python.failure import Failure
 from zope.interface import alsoProvides
 
 from imagefarm.http.headers import MAX_HEAD, Headers
-from imagefarm.http.message import Body, BodyStream, Response, Traffic
+from imagefarm.http.message import BodyStream, Response, Traffic
 from imagefarm.http.relays import Reader, Source
 from imagefarm.http.transport import last_moved
 from imagefarm.http.upstream import Fault, Outgoing, Timeouts, UpstreamConnection, UpstreamError
 
+from .fields import passable, passable_trailers, response_of
 from .request_writer import RequestWriter, keeps
 from .response_body import ResponseBody
 from .response_parser import InvalidResponse, ResponseHead, ResponseParser
@@ -34,17 +35,6 @@ from .tls_client import TlsClient
 from .tunnel import TunnelWriter
 from .watchdog import Watchdog
 
-#: Fields that speak of the connection, not of the message (RFC 9110 section 7.6.1).
-HOP_BY_HOP = frozenset({
-    b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-connection", b"te", b"trailer",
-    b"transfer-encoding", b"upgrade",
-})  # fmt: skip
-#: Fields that frame, route, authenticate or describe a message: too late in a trailer.
-_NO_TRAILERS = HOP_BY_HOP | {
-    b"authorization", b"cache-control", b"content-encoding", b"content-length", b"content-range",
-    b"content-type", b"date", b"expires", b"host", b"location", b"proxy-authorization",
-    b"retry-after", b"server", b"set-cookie", b"vary", b"www-authenticate",
-}  # fmt: skip
 _READING_HEAD = "reading response header from upstream"
 _READING_BODY = "reading upstream"
 _SENDING = "sending request to upstream"
@@ -240,7 +230,7 @@ class HttpUpstreamConnection(Protocol):
         hints, parser.hints = parser.hints, []
         for size, headers in hints:
             if self._hinted is not None:
-                self._hinted(size, _passable(headers))
+                self._hinted(size, passable(headers))
 
     def _deliver(self, parser: ResponseParser, chunks: list[bytes]) -> None:
         head, body = parser.head, self._body
@@ -270,16 +260,16 @@ class HttpUpstreamConnection(Protocol):
             return self._switch(head, chunks)
         if not parser.complete:
             self._body = ResponseBody(self, head.length, chunks)
-            response = _response(head, self._body)
+            response = response_of(head, self._body)
         elif (self._trailers and parser.trailers) or parser.hides_length:
             body = ResponseBody(self, None, chunks)
             body.push([], complete=True)
-            response = _response(head, body)
+            response = response_of(head, body)
             self._finish(parser)
         else:
             keep = self._finish(parser)
             content = b"".join(chunks)
-            response = _response(head, content)
+            response = response_of(head, content)
             if keep is head.persistent:  # else something was wrong, this time
                 response.source = Source(parser.block[:-2], content, keep)
             return response
@@ -296,7 +286,7 @@ class HttpUpstreamConnection(Protocol):
         self._tunnelling = True
         alsoProvides(self, IHalfCloseableProtocol)
         self._body = ResponseBody(self, None, chunks)
-        response = _response(head, self._body)
+        response = response_of(head, self._body)
         upgrade = head.headers.get(b"upgrade")
         if upgrade is not None:
             response.headers.add(b"Upgrade", upgrade)
@@ -454,11 +444,6 @@ class HttpUpstreamConnection(Protocol):
         return f"<HttpUpstreamConnection {state}>"
 
 
-def passable_trailers(parser: ResponseParser) -> list[tuple[bytes, bytes]]:
-    """The trailer fields that may go on: not those that belong in a head (RFC 9110 6.5.1)."""
-    return [field for field in parser.trailers if field[0].lower() not in _NO_TRAILERS]
-
-
 def _closed_words(doing: str, reason: Failure | None = None) -> str:
     """nginx's words for a connection that went away."""
     number = getattr(None if reason is None else reason.value, "osError", None)
@@ -466,24 +451,3 @@ def _closed_words(doing: str, reason: Failure | None = None) -> str:
         number = number or errno.ECONNRESET
         return f"recv() failed ({number}: {os.strerror(number)}) while {doing}"
     return f"upstream prematurely closed connection while {doing}"
-
-
-def _response(head: ResponseHead, body: Body) -> Response:
-    """The message for those who do not know of the connection."""
-    return Response(head.status, _passable(head.headers), body, length=head.length)
-
-
-def _passable(headers: Headers) -> Headers:
-    """The fields that are the message's, without those that frame it."""
-    dropped = HOP_BY_HOP
-    connection = headers.get(b"connection")
-    if connection is not None:
-        # RFC 9110 section 7.6.1: what Connection names goes no further either.
-        dropped |= {option.strip(b" \t") for option in connection.lower().split(b",")}
-    return Headers(
-        [
-            (name, value)
-            for name, value in headers
-            if (lower := name.lower()) != b"content-length" and lower not in dropped
-        ]
-    )
