@@ -8,31 +8,21 @@ import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from attrs import define, field
 from twisted.internet.defer import Deferred, DeferredList, succeed
 
-from imagefarm.cache.choice import caching
-from imagefarm.cache.directives import ROWS as CACHE_ROWS
-from imagefarm.cache.directives import CacheSettings, problems, zone_settings
-from imagefarm.cache.kept import Target
+from imagefarm.cache.directives import problems, zone_settings
 from imagefarm.cache.zone import Zone
-from imagefarm.config.errors import ConfigurationError, Invalid, Problem
+from imagefarm.config.errors import ConfigurationError, Problem
 from imagefarm.config.loader import Loaded
 from imagefarm.config.table import Scope
-from imagefarm.config.variables import Getter, Template
-from imagefarm.fastcgi.directives import PASS as FASTCGI_PASS
-from imagefarm.fastcgi.directives import FastCGISettings
-from imagefarm.fastcgi.handler import FastCGIPass
 from imagefarm.http.accesslog import LogFiles
 from imagefarm.http.factory import HttpFactory
-from imagefarm.http.filters.slice import SLICE
-from imagefarm.http.message import Handler
 from imagefarm.http.places import Places
 from imagefarm.http.requestid import REQUEST_ID_FROM, Naming
 from imagefarm.http.requestlog import RequestLogs
-from imagefarm.http.slicing import Slicing
 from imagefarm.http.timers import TimerWheel
 from imagefarm.http.tls_variables import OF_HELLO
 from imagefarm.http.transfer import head_settings, transfer_settings
@@ -42,39 +32,27 @@ from imagefarm.process.board import Board
 from imagefarm.process.directives import ERROR_LOG, MainSettings
 from imagefarm.process.errorlog import ErrorLogSetting
 from imagefarm.process.privileges import Belongings
-from imagefarm.proxy.group import Group
 from imagefarm.proxy.groups import Groups
-from imagefarm.proxy.handler import ProxyPass
-from imagefarm.proxy.names.directives import ResolverSettings
-from imagefarm.proxy.settings import ProxySettings
 from imagefarm.resources import directives as rows
 from imagefarm.resources.build import Builder, ContentFactory, Listener, Tree
-from imagefarm.resources.dashboard import DASHBOARD, dashboard
 from imagefarm.resources.dispatch import Dispatcher
 from imagefarm.resources.listen import shared
 from imagefarm.resources.location import Content
-from imagefarm.resources.mounted import mount_point, mounted
 from imagefarm.resources.open_file_cache import OpenFileCache
-from imagefarm.resources.purging import CACHE_API, purging
-from imagefarm.resources.status import json_status, prometheus_status, stub_status
 
 from .certificates import Certificates
 from .configuration import variables
-from .doors import Door, Gate, endpoint_of, named_limits, place_of
+from .contents import NAMELESS, Contents
+from .doors import Door, Gate, endpoint_of, named_limits
 from .instance import Instance, Place
 from .logs import Note, fault
-from .metrics import families
 from .plan import PARTING
 from .report import resolver_report, zone_report
 from .tls import contexts
 from .totals import Figures, figures_of, with_totals
 from .upstreams import Management
-from .watch import Watch
 
 T = TypeVar("T")
-
-#: What a server without ``server_name`` is called in the status.
-NAMELESS: Final = "_"
 
 
 @define(eq=False)
@@ -109,11 +87,9 @@ class WebWork:
     warnings: list[Problem] = field(factory=list)
     instance: Instance = field(init=False)
     _found: list[Problem] = field(factory=list)
-    #: Where temporary files may be made.
-    _temporary: set[bytes] = field(factory=set)
+    _contents: Contents = field(init=False)
     _file_caches: tuple[OpenFileCache, ...] = ()
     _ports: list[Any] = field(factory=list)
-    _watches: list[Watch] = field(factory=list)
     _serials: Any = field(factory=lambda: itertools.count(1))
     _wheel: TimerWheel = field(init=False)
 
@@ -145,22 +121,12 @@ class WebWork:
         if len(self._found) > len(self.loaded.problems):
             self._raise_found()  # what follows would only blame others for it
         self.warnings += _missing_roots(self.loaded.root)
+        self._contents = Contents(
+            self.reactor, self.prefix, self.groups, self.zones, self.management, self.instance,
+            self.place, self.clock,
+        )  # fmt: skip
         builder = Builder(
-            tuple(
-                map(
-                    self._tolerant,
-                    (
-                        self._proxy,
-                        self._fastcgi,
-                        self._resource,
-                        self._stub_status,
-                        self._status,
-                        self._dashboard,
-                        self.management.api,
-                        self._cache_api,
-                    ),
-                )
-            ),
+            tuple(map(self._tolerant, self._contents.factories)),
             self.logs.for_scope,
             os.path.join(self.prefix, "html").encode("utf-8", "surrogateescape"),
             lambda function: self.reactor.callLater(0, function),
@@ -168,7 +134,9 @@ class WebWork:
             self.clock,
             self.connections,
         )
-        self._open(builder.build(http))
+        tree = builder.build(http)
+        self.warnings += self._contents.warnings
+        self._open(tree)
 
     def _open(self, tree: Tree) -> None:
         """What serves the ``tree``."""
@@ -217,112 +185,6 @@ class WebWork:
         own = scope.all(ERROR_LOG)
         main = own == self.loaded.root.all(ERROR_LOG)
         return self.error_logs(() if main else own, self.instance.recent.write)
-
-    # Content handlers
-
-    def _proxy(self, scope: Scope) -> Content | None:
-        settings = ProxySettings.from_scope(scope, self.prefix)
-        if settings is None:
-            return None
-        self._temporary.update(settings.streaming.directories)
-        handler = ProxyPass(settings, self.groups)
-        self.management.plan(scope, handler.group, handler)
-        cached = self._cached(
-            "proxy", scope, handler, settings.ignore_headers, handler, settings.url
-        )
-        return self._sliced(scope, cached)
-
-    def _fastcgi(self, scope: Scope) -> Content | None:
-        settings = FastCGISettings.from_scope(scope, self.prefix)
-        if settings.address is None:
-            return None
-        self._temporary.update(settings.streaming.directories)
-        handler = FastCGIPass(settings, self._group_for(scope, settings.address), self.reactor)
-        constant = settings.address.constant is not None
-        group = self._named_group(scope, settings.address) if constant else None
-        self.management.plan(scope, group, handler)
-        cached = self._cached("fastcgi", scope, handler, settings.ignore_headers)
-        return self._sliced(scope, cached)
-
-    @staticmethod
-    def _sliced(scope: Scope, handler: Handler) -> Content:
-        size = scope[SLICE]
-        return Slicing(handler, size) if size else handler
-
-    def _named_group(self, scope: Scope, address: Template) -> Group:
-        """The group of a ``fastcgi_pass`` without variables."""
-        try:
-            return self.groups.find(address.source)
-        except Invalid as error:
-            place = place_of(scope, FASTCGI_PASS)
-            raise ConfigurationError([Problem(str(error), place.file, place.line)]) from None
-
-    def _group_for(
-        self, scope: Scope, address: Template
-    ) -> Callable[[bytes], Group | Deferred[Any]]:
-        """How ``fastcgi_pass`` finds its group: now, unless the address has variables."""
-        if address.constant is None:
-            names = ResolverSettings.from_scope(scope)
-            return lambda value: self.groups.dynamic(value.decode("latin-1"), None, names)
-        group = self._named_group(scope, address)
-        return lambda value: group
-
-    def _cached(
-        self, prefix: str, scope: Scope, handler: Handler, ignore: frozenset[bytes],
-        target: Target | None = None, default_key: Getter | None = None,
-    ) -> Handler:  # fmt: skip
-        settings = CacheSettings.from_scope(
-            prefix, scope, default_key=default_key, ignore_headers=ignore
-        )
-        if settings is None:
-            if (zone := scope[CACHE_ROWS[prefix].zone]) is not None:
-                place = place_of(scope, CACHE_ROWS[prefix].zone)
-                name = f"{prefix}_cache {zone.source}"
-                message = f'no "{prefix}_cache_key" for "{name}", nothing is cached'
-                self.warnings.append(Problem(message, place.file, place.line))
-            return handler
-        return caching(handler, settings, self.zones, target)
-
-    def _resource(self, scope: Scope) -> Content | None:
-        named = scope[rows.RESOURCE]
-        if named is None:
-            return None
-        try:
-            resource = named.resource(self.reactor)
-        except Invalid as error:
-            place = place_of(scope, rows.RESOURCE)
-            raise ConfigurationError([Problem(str(error), place.file, place.line)]) from None
-        return mounted(resource, mount_point(scope), reactor=self.reactor)
-
-    def _stub_status(self, scope: Scope) -> Content | None:
-        return stub_status(self.instance.report) if scope[rows.STUB_STATUS] else None
-
-    def _cache_api(self, scope: Scope) -> Content | None:
-        settings = scope[CACHE_API]
-        if settings is None:
-            return None
-        purgers = {name: zone.purger for name, zone in self.zones.items()}
-        return purging(settings, purgers, os.geteuid)
-
-    def _status(self, scope: Scope) -> Content | None:
-        if scope[rows.STATUS] == "prometheus":
-            return prometheus_status(self.instance.report, families)
-        return json_status(self.instance.report) if scope[rows.STATUS] else None
-
-    def _dashboard(self, scope: Scope) -> Content | None:
-        settings = scope[DASHBOARD]
-        if settings is None:
-            return None
-        watch = Watch(
-            self.reactor,
-            settings,
-            self.instance.report,
-            _server_name(scope),
-            self.clock,
-            past=self.place.past,
-        )
-        self._watches.append(watch)
-        return dashboard(watch.figures)
 
     # Doors
 
@@ -378,7 +240,7 @@ class WebWork:
         self.certificates.follow(self.reactor, [one for some in secured for one in some])
         if self.board is None:
             self.certificates.start(self.reactor)
-        for watch in self._watches:
+        for watch in self._contents.watches:
             watch.start()
         for gate in self.gates:
             sock, factory = sockets[str(gate.endpoint)], gate.factory()
@@ -399,7 +261,7 @@ class WebWork:
         waiting = self._stop_listening()
         for door in self.doors:
             door.factory.abort()
-        for watch in self._watches:
+        for watch in self._contents.watches:
             watch.stop()
         self.instance.stop()
         self.management.stop()
@@ -419,14 +281,10 @@ class WebWork:
 
     def belongings(self) -> Belongings:
         """Access logs with fixed names, the caches, and where temporary files go."""
+        caches = [zone.directory.path for zone in self.zones.values()]
         return Belongings(
             logs=tuple(map(os.fsdecode, self.logs.paths())),
-            directories=tuple(
-                map(
-                    os.fsdecode,
-                    (*(zone.directory.path for zone in self.zones.values()), *self._temporary),
-                )
-            ),
+            directories=tuple(map(os.fsdecode, (*caches, *self._contents.temporary))),
         )
 
     # Status
@@ -474,16 +332,6 @@ class WebWork:
     def status(self, sums: Figures) -> Mapping[str, Any]:
         """`instance.Work`."""
         return with_totals(self._report(), sums)
-
-
-def _server_name(scope: Scope) -> str:
-    """What the server is called in the status that ``scope`` belongs to."""
-    server: Scope | None = scope
-    while server is not None:
-        for names in server.all(rows.SERVER_NAME):
-            return names[0].text.removeprefix(b".").decode("utf-8", "replace") or NAMELESS
-        server = server.parent
-    return NAMELESS
 
 
 def _missing_roots(scope: Scope) -> list[Problem]:
