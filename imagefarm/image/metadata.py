@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from PIL import Image
-from PIL.ImageFile import ImageFile
 
 from .formats import Format
 from .recipe import Keep, Recipe
@@ -30,7 +29,7 @@ _HOLDS = {
 }
 
 
-def kept(image: ImageFile, recipe: Recipe) -> dict[str, bytes]:
+def kept(image: Image.Image, recipe: Recipe) -> dict[str, bytes]:
     """The metadata of a decoded source that its recipe keeps, by the names of Pillow's options.
 
     What is broken or too long is left out: the picture may well be good. The colour profile is
@@ -49,7 +48,7 @@ def kept(image: ImageFile, recipe: Recipe) -> dict[str, bytes]:
     return {name: data for name, data in found.items() if 0 < len(data) <= MAX_KEPT}
 
 
-def _exif(image: ImageFile, *, everything: bool) -> bytes:
+def _exif(image: Image.Image, *, everything: bool) -> bytes:
     source = image.getexif()
     if not everything:
         exif = Image.Exif()
@@ -64,7 +63,7 @@ def _exif(image: ImageFile, *, everything: bool) -> bytes:
     return source.tobytes() if len(source) else b""
 
 
-def _xmp(image: ImageFile) -> bytes:
+def _xmp(image: Image.Image) -> bytes:
     value = image.info.get("xmp", b"")
     return value if isinstance(value, bytes) else b""
 

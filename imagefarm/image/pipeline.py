@@ -154,7 +154,7 @@ def _read(
     if stored is not None:
         return stored, {}
     frame = decode(image, plan)
-    keep = kept(image, plan.recipe) if plan.recipe.keep else {}
+    keep = kept(frame, plan.recipe) if plan.recipe.keep else {}
     if plan.animated:
         frame = plain_pixels(frame.copy(), plan)
     else:

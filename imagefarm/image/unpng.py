@@ -50,6 +50,7 @@ def load(image: Image.Image) -> Image.Image:
     except MemoryError:
         raise
     except Exception:
+        Image.Image.close(image)  # gives back the memory of its pixels, and leaves the file open
         file.seek(0)
         image = PngImageFile(file)
         image.load()

@@ -17,7 +17,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from imagefarm.image import unpng
 
-from .pictures import gradient, png_chunk, saved
+from .pictures import gradient, opened, png_chunk, saved
+from .test_pipeline import make
 
 #: Depth and colour type of all that PNG has (section 11.2.1), and samples a pixel.
 KINDS = [
@@ -176,6 +177,16 @@ class WhatIsNotPerfect(Compared):
         between = data.index(b"IDAT", data.index(b"IDAT") + 4) - 4
         for kind in (b"tEXt", b"IEND", b"1234", b"zTXt"):
             self.assert_same(data[:between] + png_chunk(kind, b"a\0b") + data[between:])
+
+    def test_what_is_kept_of_one_that_pillow_decodes(self) -> None:
+        # Complete but for its last byte, which Pillow has no need of; and metadata after it.
+        data = png_of(zlib.compress(self.rows)[:-1], self.KIND, self.SIZE)
+        end = data.index(b"IEND") - 4
+        exif = Image.Exif()
+        exif[0x8298] = "somebody"
+        late = png_chunk(b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0"))
+        made = opened(make(data[:end] + late + data[end:], "w=10&keep=copyright&fmt=png").data)
+        self.assertEqual(made.getexif()[0x8298], "somebody")
 
     def test_metadata_that_comes_late(self) -> None:
         data = png_of(self.stream, self.KIND, self.SIZE)
