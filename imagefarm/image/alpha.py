@@ -26,7 +26,7 @@ MODES: Final = frozenset(_WEIGHTED)
 #: How many pixels of the result, or of an enlarged source, a kernel reaches to each side.
 _REACH = 3
 #: Nothing is cut off from pictures of more pixels, which would take memory for another copy.
-_MOST_COPIED = 1 << 24
+_MOST_COPIED = 1 << 22
 
 
 def opaque(image: Image.Image) -> bool:
