@@ -130,11 +130,11 @@ class Contents:
         return lambda value: group
 
     def _cached(
-        self, prefix: str, scope: Scope, handler: Handler, ignore: frozenset[bytes],
-        target: Target | None = None, default_key: Getter | None = None,
+        self, prefix: str, scope: Scope, handler: ProxyPass | FastCGIPass,
+        ignore: frozenset[bytes], target: Target | None = None, default_key: Getter | None = None,
     ) -> Handler:  # fmt: skip
         settings = CacheSettings.from_scope(
-            prefix, scope, default_key=default_key, ignore_headers=ignore
+            prefix, scope, default_key=default_key, ignore_headers=ignore, present=handler.again
         )
         if settings is None:
             if (zone := scope[CACHE_ROWS[prefix].zone]) is not None:

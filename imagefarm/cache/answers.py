@@ -58,31 +58,30 @@ def from_entry(
     request.outcome.cache_status = status
     # $upstream_http_NAME of a hit is what the upstream said then (nginx).
     request.outcome.upstream_headers = Headers(entry.headers)
-    headers = Headers(entry.headers)
-    if settings.rfc9111:
-        # Section 5.1: what comes from a cache says how old it is.
-        headers.set(b"Age", b"%d" % age(entry, now))
-    if entry.limit_rate:
-        request.variables["limit_rate"] = b"%d" % entry.limit_rate
-    if settings.status_header:
-        how = how or b"hit"
-        headers.add(b"Cache-Status", b"imagefarm; %b; ttl=%d" % (how, entry.expires - now))
-    return Response(
+    response = Response(
         entry.status,
-        headers,
+        Headers(entry.headers),
         body,
-        mtime=shown(entry),
+        length=None if body else 0,  # an empty body is its own, too
         ranges=entry.status == 200,
         final=entry.final,
     )
+    if settings.present is not None:
+        settings.present(response, request)
+    headers = response.headers
+    response.mtime = shown(entry.last_modified, headers)
+    if settings.rfc9111:
+        # Section 5.1: what comes from a cache says how old it is.
+        headers.set(b"Age", b"%d" % age(entry, now))
+    if settings.status_header:
+        how = how or b"hit"
+        headers.add(b"Cache-Status", b"imagefarm; %b; ttl=%d" % (how, entry.expires - now))
+    return response
 
 
-def shown(entry: Entry) -> float | None:
+def shown(modified: float | None, headers: Headers) -> float | None:
     """The date in ``Last-Modified``, if clients are told; else it is for the upstream alone."""
-    modified = entry.last_modified
-    if modified is None or any(name.lower() == b"last-modified" for name, _ in entry.headers):
-        return modified
-    return None
+    return modified if b"last-modified" in headers else None
 
 
 def forwarded(settings: CacheSettings, response: Response, status: bytes, how: bytes) -> Response:

@@ -14,6 +14,7 @@ from imagefarm.config.errors import Invalid, Problem
 from imagefarm.config.table import HSL, HTTP, AnyRow, Environment, ListRow, Row, Scope
 from imagefarm.config.values import flag, number, offset, parse_time, template, time
 from imagefarm.config.variables import Template
+from imagefarm.http.message import Request, Response
 
 from .paths import DOC, SYNTAX, or_invalid, zone_path
 from .policy import DEFAULT_CODES, ValidTime
@@ -261,7 +262,8 @@ class CacheSettings:
     """How a location uses its zone. Names are nginx's directives; times in seconds.
 
     ``key`` gives the cache key of a request. ``choice`` names the zone where variables say it;
-    ``zone`` is empty then.
+    ``zone`` is empty then. ``present`` makes of what was kept what clients get (`http.
+    upstream_answer`).
     """
 
     zone: str
@@ -285,6 +287,7 @@ class CacheSettings:
     max_range_offset: int | None = None
     rfc9111: bool = False
     choice: Callable[[Any], bytes] | None = None
+    present: Callable[[Response, Request], None] | None = None
 
     @classmethod
     def from_scope(
@@ -294,6 +297,7 @@ class CacheSettings:
         *,
         default_key: Callable[[Any], bytes] | None = None,
         ignore_headers: frozenset[bytes] = frozenset(),
+        present: Callable[[Response, Request], None] | None = None,
     ) -> CacheSettings | None:
         """The settings in force in ``scope`` for a prefix; None if nothing is cached.
 
@@ -316,6 +320,7 @@ class CacheSettings:
             no_cache=tuple(item for line in scope.all(rows.no_cache) for item in line),
             use_stale=scope[rows.use_stale],
             ignore_headers=ignore_headers,
+            present=present,
             status_header=scope[CACHE_STATUS_HEADER],
             lock=scope[rows.lock],
             lock_timeout=scope[rows.lock_timeout],

@@ -4,7 +4,7 @@ A file is the header block and then the body. All numbers are big-endian::
 
     magic "imfC" | crc32 of all that follows in the block | version | flags | status |
     block length | body length | stored | expires | date | Last-Modified | stale-while-revalidate |
-    stale-if-error | requested | X-Accel-Limit-Rate |
+    stale-if-error | requested |
     lengths of: key, variant, vary, ETag, source, identity, fields
     key | variant | vary names, comma-separated | ETag | source | identity |
     fields: name LF value LF name LF ...
@@ -23,7 +23,7 @@ from typing import Final
 from attrs import define
 
 MAGIC: Final = b"imfC"
-VERSION: Final = 3
+VERSION: Final = 4
 #: The longest header block we write or believe.
 MAX_BLOCK: Final = 64 * 1024
 #: The longest cache key.
@@ -34,10 +34,10 @@ MAX_SOURCE: Final = 8 * 1024
 _FINAL: Final = 1
 _MUST_REVALIDATE: Final = 2
 _PREFIX = struct.Struct(">4sI")
-_FIXED = struct.Struct(">HHHIQdddddddQIHHHHHI")
+_FIXED = struct.Struct(">HHHIQdddddddIHHHHHI")
 _START = struct.Struct(">4sIHHHIQ")
 _CHECKED: Final = _PREFIX.size
-_WHOLE = struct.Struct(">4sIHHHIQdddddddQIHHHHHI")
+_WHOLE = struct.Struct(">4sIHHHIQdddddddIHHHHHI")
 #: The number of bytes from which `block_length` can tell the rest.
 PREFIX_LENGTH: Final = _PREFIX.size + _FIXED.size
 
@@ -68,9 +68,8 @@ class Entry:
     secondary key that ``vary`` (lower-case names) gave for the request. ``final`` is
     `Response.final`. ``must_revalidate``: never to be served stale. ``requested`` is when the
     upstream was asked (0: unknown), ``source`` the original that the answer was made from and
-    ``identity`` that file's (`follow`). ``limit_rate``, in bytes a
-    second, is what X-Accel-Limit-Rate said: each time the answer is served, not only when it
-    comes; 0 is no limit.
+    ``identity`` that file's (`follow`). ``headers`` are as they came: what is hidden, rewritten
+    or obeyed of them is for whoever serves them.
     """
 
     key: bytes
@@ -91,7 +90,6 @@ class Entry:
     requested: float = 0.0
     source: bytes = b""
     identity: bytes = b""
-    limit_rate: int = 0
 
     @property
     def asked(self) -> float:
@@ -121,7 +119,7 @@ def encode(entry: Entry) -> bytes:
     block = _FIXED.pack(
         VERSION, flags, entry.status, length, entry.body_length, entry.stored, entry.expires,
          _wire(entry.date), _wire(entry.last_modified),
-        entry.stale_while_revalidate, entry.stale_if_error, entry.requested, entry.limit_rate,
+        entry.stale_while_revalidate, entry.stale_if_error, entry.requested,
         *map(len, parts),
     ) + b"".join(parts)  # fmt: skip
     return _PREFIX.pack(MAGIC, zlib.crc32(block)) + block
@@ -152,7 +150,7 @@ def decode(data: bytes) -> tuple[Entry, int]:
         raise TruncatedEntry(length)
     (
         _, crc, _, flags, status, _, _, stored, expires, date, last_modified, revalidate, on_error,
-        requested, rate, key, variant, vary, etag, source, identity, fields,
+        requested, key, variant, vary, etag, source, identity, fields,
     ) = _WHOLE.unpack_from(data)  # fmt: skip
     if zlib.crc32(data[_CHECKED:length]) != crc:
         raise CorruptEntry("the header block's checksum does not match")
@@ -174,6 +172,6 @@ def decode(data: bytes) -> tuple[Entry, int]:
         body_length, _value(date), _value(last_modified), data[vary:etag], revalidate, on_error,
         tuple(data[variant:vary].split(b",")) if vary > variant else (), data[key:variant],
         flags & _FINAL != 0, flags & _MUST_REVALIDATE != 0, requested, data[etag:source],
-        data[source:identity], rate,
+        data[source:identity],
     )  # fmt: skip
     return entry, length

@@ -33,8 +33,6 @@ from .policy import Storable, freshened, http_date, may_serve_stale, storable, t
 from .store import Found
 from .zone import Zone
 
-#: A rate that means anything has fewer.
-_DIGITS: Final = 16
 #: The statuses of answers that are asked for with their validators again (nginx).
 _VALIDATED: Final = frozenset({200, 206})
 #: The request headers that ask for less than the whole: the upstream must not see them.
@@ -222,7 +220,7 @@ class Fetch:
             if settings.rfc9111:
                 entry = attrs.evolve(
                     entry,
-                    headers=freshened(entry.headers, response.headers),
+                    headers=freshened(entry.headers, _kept(headers)),
                     must_revalidate=verdict.must_revalidate,
                 )
             entry = attrs.evolve(
@@ -294,7 +292,7 @@ class Fetch:
         return Entry(
             self.key,
             response.status,
-            tuple(headers),
+            tuple(_kept(said)),
             self.zone.now(),
             verdict.expires,
             date=http_date(said.first(b"date")),
@@ -309,17 +307,7 @@ class Fetch:
             requested=self.requested,
             source=source,
             identity=self._identity(source),
-            limit_rate=self._limit_rate(),
         )
-
-    def _limit_rate(self) -> int:
-        """What X-Accel-Limit-Rate says, which the handler has obeyed this time."""
-        headers = self.request.outcome.upstream_headers
-        name = b"x-accel-limit-rate"
-        if headers is None or name in self.settings.ignore_headers:
-            return 0
-        value = headers.first(name) or b""
-        return int(value) if value.isdigit() and len(value) < _DIGITS else 0
 
     def _store(self, response: Response, verdict: Storable) -> Response | None:
         """The same answer, being stored; None if it can't be."""
@@ -337,7 +325,9 @@ class Fetch:
             if not self.zone.store(entry, digest, body):
                 return None
             self._land(Landing.STORED)
-            return attrs.evolve(response, mtime=shown(entry), conditional=True)
+            return attrs.evolve(
+                response, mtime=shown(entry.last_modified, headers), conditional=True
+            )
         return self._stream(response, body, entry, digest)
 
     def _stream(
@@ -347,10 +337,22 @@ class Fetch:
         if writer is None:
             return None
         filling = Filling(self.zone, body, writer, entry, digest, self._land)
-        return attrs.evolve(response, mtime=shown(entry), body=filling, conditional=True)
+        return attrs.evolve(
+            response,
+            mtime=shown(entry.last_modified, response.headers),
+            body=filling,
+            conditional=True,
+        )
 
     def _finish(self, response: Response, how: bytes) -> Response:
         return forwarded(self.settings, response, self.status, how)
+
+
+def _kept(headers: Headers) -> Headers:
+    """An upstream's fields without the one that is ours to say."""
+    kept = headers.copy()
+    kept.remove(b"accept-ranges")
+    return kept
 
 
 def _derive(request: Request, conditions: Sequence[tuple[bytes, bytes]]) -> Request:

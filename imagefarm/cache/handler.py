@@ -120,7 +120,7 @@ class CachingHandler:
             zone.counters.hits += 1
             response = self._serve(request, found, b"HIT", _COLLAPSED if waits else b"")
             if request.keepable and self._shelf is not None and not waits:
-                response.kept = self._shelf.keep(digest, found)
+                response.kept = self._shelf.keep(digest, found, response.headers)
             return response
         if found is not None and stale:
             zone.counters.stale += 1

@@ -19,6 +19,7 @@ from typing import Final, Protocol
 from attrs import define
 
 from imagefarm.http.families import MAX_BODY
+from imagefarm.http.headers import Headers
 from imagefarm.http.lookup import OF_BYTES, Stability, stabilities_of
 from imagefarm.http.message import Identity, Request, identity
 
@@ -36,6 +37,13 @@ MAX_FILE: Final = MAX_BLOCK + MAX_BODY
 _RECORD: Final = struct.Struct("=16sqqQdddddIHHH")
 
 First = tuple[bytes, Identity] | None
+
+
+#: Fields that are rewritten, or obeyed, for each request anew.
+_ANEW: Final = frozenset({
+    b"location", b"refresh", b"set-cookie", b"x-accel-charset", b"x-accel-limit-rate",
+    b"x-accel-redirect",
+})  # fmt: skip
 
 
 class Target(Protocol):
@@ -81,13 +89,18 @@ class Shelf:
             return None
         return cls(settings, zone, target, by_block=Stability.BLOCK in needs)
 
-    def keep(self, digest: bytes, found: Found) -> Kept | None:
-        """The word for a hit that was found in the ordinary way; None if it can't be given."""
+    def keep(self, digest: bytes, found: Found, presented: Headers) -> Kept | None:
+        """The word for a hit that was found in the ordinary way; None if it can't be given.
+
+        ``presented`` are the fields of it that clients get.
+        """
         entry = found.entry
-        if entry.limit_rate or entry.status != 200:
+        if entry.status != 200 or not _ANEW.isdisjoint([n.lower() for n, _ in entry.headers]):
             return None
         file = found.file
-        return self._kept(digest, file.path, file.identity, file.mtime, entry, found.first)
+        kept = self._kept(digest, file.path, file.identity, file.mtime, entry, found.first)
+        kept.shown = frozenset([name.lower() for name, _ in presented])
+        return kept
 
     def take(self, request: Request, now: float) -> tuple[Kept, bytes] | None:
         """`http.keeping.Shelf`."""
@@ -112,7 +125,7 @@ class Shelf:
         length = entry.body_length
         if entry.key != key or len(data) != offset + length or not length:
             return None
-        if entry.vary or entry.limit_rate or entry.status != 200 or length > MAX_BODY:
+        if entry.vary or entry.status != 200 or length > MAX_BODY:
             return None
         kept = self._kept(digest, path, identity(info), info.st_mtime, entry, None)
         return (kept, data[offset:]) if kept.stands(now) else None
@@ -176,6 +189,7 @@ class Kept:
     original: Original | None
     first: First
     chosen: bool = False
+    shown: frozenset[bytes] = frozenset()
 
     @property
     def by_block(self) -> bool:

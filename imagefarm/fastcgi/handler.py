@@ -60,6 +60,10 @@ class FastCGIPass:
         self._rules = exchange_rules(settings, connection, "fastcgi")
         self._presenter = Presenter(settings, clock)
 
+    def again(self, response: Response, request: Request) -> None:
+        """`Presenter.again`."""
+        self._presenter.again(response, request)
+
     def __call__(self, request: Request) -> Response | Deferred[Response]:
         """Answer ``request``. The Deferred never fails; where the application does, 502 or 504."""
         request.outcome.patient = self._settings.streaming.ignore_client_abort

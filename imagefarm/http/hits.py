@@ -341,7 +341,8 @@ def _places(response: Response, kept: Kept) -> Places | None:
     kept_names = [name.lower() for name in kept.names]
     if len(set(names)) < len(names) or len(set(kept_names)) < len(kept_names):
         return None
-    if not _NEVER.isdisjoint(kept_names) or len(kept_names) > MAX_FIELDS:
+    shown = kept.shown
+    if not _NEVER.isdisjoint(shown) or len(kept_names) > MAX_FIELDS:
         return None
     places = {name: (number, form) for number, (name, form) in enumerate(kept.stamps.items(), 1)}
     ours = {*places, *_DECIDING, *(_TIMED if renews(response) else ()), response.named}
@@ -351,6 +352,6 @@ def _places(response: Response, kept: Kept) -> Places | None:
     if response.named:
         places[response.named] = (first, b"%b")
     for number, name in enumerate(kept_names, first + 1):
-        if name in names and name not in ours:
+        if name in names and name in shown and name not in ours:
             places[name] = (number, b"%b")
     return places

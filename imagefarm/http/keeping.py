@@ -28,6 +28,10 @@ class Kept(Protocol):
         """The names of the fields as they are kept."""
 
     @property
+    def shown(self) -> frozenset[bytes]:
+        """In lower case those of them that clients get, if it was found in the ordinary way."""
+
+    @property
     def values(self) -> tuple[bytes, ...]:
         """Their values."""
 

@@ -63,7 +63,21 @@ class Presenter:
 
     def present(self, response: Response, request: Request) -> Response:
         """The same answer, changed in place; or one that leads elsewhere in the tree."""
-        settings, special = self._settings, self._special
+        settings = self._settings
+        response.conditional = False
+        response.final = not (settings.intercept_errors and response.status >= 300)
+        if not settings.streaming.buffering.enabled:
+            response.buffering = False
+        self.again(response, request)
+        if response.redirect is None:
+            self._own(response, request)
+        return response
+
+    def again(self, response: Response, request: Request) -> None:
+        """Change the fields of an answer that a cache has kept as it came: they are hidden,
+        rewritten and obeyed as this location and this request have it.
+        """
+        special = self._special
         fields: list[tuple[bytes, bytes]] = []
         said: dict[bytes, bytes] = {}
         for field in response.headers:
@@ -79,21 +93,14 @@ class Presenter:
                     field = name, rewrite(request, lower, value)
             fields.append(field)
         response.headers = Headers(fields)
-        response.conditional = False
-        response.final = not (settings.intercept_errors and response.status >= 300)
-        if not settings.streaming.buffering.enabled:
-            response.buffering = False
         if said:
             self._obey(said, response, request)
-        if response.redirect is None:
-            self._own(response, request)
-        return response
+        if response.redirect is None and request.preset and b"content-type" in response.headers:
+            request.preset.remove(b"content-type")
 
     def _own(self, response: Response, request: Request) -> None:
         """What is for answers that end here."""
         buffer(response, request, self._settings.streaming.buffering, self._clock)
-        if request.preset and b"content-type" in response.headers:
-            request.preset.remove(b"content-type")
         if self._settings.force_ranges:
             response.ranges = response.single_range = True
             modified = response.headers.first(b"last-modified")

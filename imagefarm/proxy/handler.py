@@ -128,6 +128,10 @@ class ProxyPass:
         """Whether all requests go to one place."""
         return self._group is not None
 
+    def again(self, response: Response, request: Request) -> None:
+        """`Presenter.again`."""
+        self._presenter.again(response, request)
+
     def announce(self, request: Request) -> None:
         """Set ``$proxy_host`` and ``$proxy_port``, for the key of a cache before us."""
         try:

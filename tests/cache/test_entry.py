@@ -40,7 +40,6 @@ ENTRIES = st.builds(
     requested=MOMENT,
     source=TEXT,
     identity=st.binary(max_size=32),
-    limit_rate=st.integers(0, 10**15),
 )
 PLAIN = Entry(b"key", 200, ((b"Content-Type", b"image/png"),), 1000.0, 1060.0, 5, etag=b'"e"')
 

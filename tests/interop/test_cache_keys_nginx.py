@@ -25,6 +25,7 @@ http {{
         add_header X-From first;
         location / {{ return 200 "first $request_uri"; }}
         location /none/ {{ return 404 none; }}
+        location /away/ {{ return 301 http://back/x; }}
     }}
     server {{
         listen 127.0.0.1:{second};
@@ -67,7 +68,8 @@ http {{
     }}
     server {{
         listen 127.0.0.1:{port};
-        server_name g;
+        server_name g g2;
+        proxy_redirect http://back/ http://$host/;
         location / {{ proxy_pass http://127.0.0.1:{first}; }}
         location /rewritten/ {{
             if ($arg_v) {{ rewrite ^/rewritten/(.*)$ /better/$1? break; }}
@@ -85,6 +87,17 @@ http {{
             proxy_cache_key chosen;
         }}
         location /fixed/ {{ proxy_pass http://$arg_host/one; }}
+    }}
+    server {{
+        listen 127.0.0.1:{port};
+        server_name h;
+        proxy_redirect off;
+        add_header X-Cache "$upstream_cache_status $proxy_host";
+        add_header X-Saw $upstream_http_x_from;
+        location / {{
+            proxy_pass http://127.0.0.1:{first};
+            proxy_hide_header X-From;
+        }}
     }}
 }}
 """
@@ -197,6 +210,25 @@ class KeyTests(StagedCase):
                 port, rawhttp.request("/chosen/8?zone=three", "Connection: close", host="g")
             )
             self.assertEqual(answer and answer.status, 500)
+
+    def test_who_shares_sees_it_as_its_own_location_has_it(self) -> None:
+        """What is hidden, and where redirects lead, is not what who filled had of it."""
+        asked = [("g", "/away/1"), ("g2", "/away/1"), ("h", "/away/1"), ("g", "/away/1")]
+        asked += [("h", "/away/2"), ("g2", "/away/2")]
+        asked += [(host, "/1") for host in "gghhhg"] + [(host, "/2") for host in "hhhgggh"]
+        asked += [("h", f"/{number}.gif") for number in (3, 4, 3, 4, 5)]
+        names = ("location", "x-from", "x-saw", "x-cache", "content-type")
+        for host, target in asked:
+            found = []
+            for port, first, _ in self.sides:
+                request = rawhttp.request(target, "Connection: close", host=host)
+                answer = rawhttp.exchange(port, request)
+                assert answer is not None
+                told = [answer.header(name) or "" for name in names]
+                told = [value.replace(f":{first}", "") for value in told]
+                body = answer.body if answer.status != 301 else b""  # it names the server
+                found.append((answer.status, told, body))
+            self.assertEqual(*found, (host, target))
 
     def test_neighbours_of_what_is_remembered(self) -> None:
         """A file that was not asked for before has the key of its own location, too."""
