@@ -124,7 +124,7 @@ class ImageService:
             answer = succeed(self._failed(Failure(), params))
         if self._fallback:
             answer.addCallback(self._or_fallback, params, wish.recipe)
-        return answer
+        return answer.addCallback(_named, wish.recipe)
 
     def _picture(self, wish: Wish, params: Mapping[bytes, bytes]) -> Deferred[Response]:
         recipe = wish.recipe
@@ -246,15 +246,21 @@ def _headers(recipe: Recipe, etag: bytes, source: Identity) -> Headers:
         [
             (b"Last-Modified", format_http(source.seconds)),
             (b"ETag", etag),
-            (b"X-Imagefarm-Source", quote_from_bytes(recipe.src, safe="/").encode("ascii")),
         ]
     )
-    made = recipe.canonical().partition("&")[2]
-    if len(made) <= MAX_RECIPE:
-        headers.add(b"X-Imagefarm-Recipe", made.encode("ascii"))
     if recipe.fmt is Wanted.AUTO:
         headers.add(b"Vary", b"Accept")
     return headers
+
+
+def _named(response: Response, recipe: Recipe) -> Response:
+    """With what it was made of, for the slow log and for the cache: also where it was not."""
+    source = quote_from_bytes(recipe.src, safe="/").encode("ascii")
+    response.headers.add(b"X-Imagefarm-Source", source)
+    made = recipe.canonical().partition("&")[2]
+    if len(made) <= MAX_RECIPE:
+        response.headers.add(b"X-Imagefarm-Recipe", made.encode("ascii"))
+    return response
 
 
 def _image(recipe: Recipe, etag: bytes, rendered: Rendered) -> Response:

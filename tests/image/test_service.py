@@ -217,6 +217,20 @@ class Refusals(ServiceCase):
             retry = response.headers.get(b"retry-after")
             self.assertEqual(retry, b"1" if status == 503 else None)
 
+    def test_errors_name_what_they_are_about(self) -> None:
+        """The slow log tells the recipe of what took longer than the deadline, too."""
+        self.pool.next = fail(DeadlineExceeded("d"))
+        late, missing = self.ask(b"w=09&src=a+b.jpg"), self.ask(b"src=none.jpg&q=9")
+        self.assertEqual((late.status, missing.status), (504, 404))
+        for response, names in (
+            (late, (b"/a%20b.jpg", b"w=9")),
+            (missing, (b"/none.jpg", b"q=9")),
+        ):
+            found = [
+                response.headers.first(b"x-imagefarm-" + name) for name in (b"source", b"recipe")
+            ]
+            self.assertEqual(tuple(found), names)
+
     def test_what_took_too_long_is_not_tried_again(self) -> None:
         line = b"the image took too long before; its source is the same"
         for expected in (True, False):
