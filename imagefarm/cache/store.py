@@ -14,6 +14,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator
+from stat import S_ISREG
 from typing import Final, TypeVar
 
 from attrs import define, field, frozen
@@ -33,6 +34,8 @@ _KNOWN: Final = 1024
 #: The permission that a softly purged file lacks.
 _LIVE: Final = 0o200
 _HEX: Final = frozenset(b"0123456789abcdef")
+#: Whatever somebody has put there, nothing is waited for.
+_READ: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 def digest_of(key: bytes, variant: bytes = b"") -> bytes:
@@ -174,11 +177,13 @@ class Directory:
         """
         path = self.file(digest)
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            fd = os.open(path, _READ)
         except (FileNotFoundError, NotADirectoryError):
             return None
         try:
             stat = os.fstat(fd)
+            if not S_ISREG(stat.st_mode):
+                raise CorruptEntry("not a regular file")
             entry, offset = self._header(fd, digest)
             if stat.st_size != offset + entry.body_length:
                 raise CorruptEntry("the body has not the length that the header promises")
@@ -195,7 +200,7 @@ class Directory:
         read.
         """
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            fd = os.open(path, _READ)
         except OSError:
             return None
         try:
@@ -211,7 +216,7 @@ class Directory:
     def body(self, path: bytes, known: Identity, length: int) -> bytes | None:
         """The last ``length`` bytes of the file at ``path``, if that is what is ``known``."""
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            fd = os.open(path, _READ)
         except OSError:
             return None
         try:

@@ -148,7 +148,7 @@ class Zone:
             found = self.directory.open(digest)
         except CorruptEntry as reason:
             self.counters.corrupt += 1
-            self._log.warn(
+            self._log.error(
                 "cache file {path} removed: {reason}",
                 path=os.fsdecode(self.directory.file(digest)),
                 reason=str(reason),

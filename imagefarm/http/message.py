@@ -172,6 +172,8 @@ class Response:
     #: Preconditions are tested here; off for an upstream's answer that is not cached, where
     #: the upstream has tested them.
     conditional: bool = True
+    #: It is an upstream's: what it says of itself is not for us to complete or take off.
+    passed: bool = False
     #: Error pages made for it are final: ``error_page`` does not apply (again).
     final: bool = False
     #: Close the client's connection after this answer.

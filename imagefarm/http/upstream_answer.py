@@ -93,6 +93,7 @@ class Presenter:
                     field = name, rewrite(request, lower, value)
             fields.append(field)
         response.headers = Headers(fields)
+        response.passed = True
         if said:
             self._obey(said, response, request)
         if response.redirect is None and request.preset and b"content-type" in response.headers:

@@ -397,10 +397,11 @@ def _carry(request: Request, response: Response, names: frozenset[bytes] = _CARR
 
 def _trim(request: Request, response: Response) -> None:
     """Take off what does not fit the status, put on what an error page carries."""
-    if response.status not in _DATED:
-        response.headers.remove(b"last-modified")
-    if response.status == 204:
-        response.headers.remove(b"content-type")
+    if not response.passed:
+        if response.status not in _DATED:
+            response.headers.remove(b"last-modified")
+        if response.status == 204:
+            response.headers.remove(b"content-type")
     for name, value in request.carried:
         fits = name.lower() != b"allow" or response.status == 405
         if fits and name.lower() not in response.headers:

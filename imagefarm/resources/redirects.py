@@ -21,7 +21,7 @@ def _literal(address: str) -> bytes:
 def absolute_location(request: Request, response: Response) -> None:
     """Complete a ``Location`` that starts with "/" in a response of our own making."""
     target = response.headers.first(b"location")
-    if target is None or not target.startswith(b"/") or response.final:
+    if target is None or not target.startswith(b"/") or response.final or response.passed:
         return
     location: Location = request.location
     if not location.absolute_redirect:

@@ -119,6 +119,14 @@ class SharingTests(ZoneTests):
         self.assertEqual(self.zone.counters.corrupt, 1)
         self.assertEqual([log["path"] for log in logs if "path" in log], [path])
 
+    def test_a_named_pipe_is_waited_for_by_nobody(self) -> None:
+        path = self.put(b"k")
+        os.unlink(path)
+        os.mkfifo(path)
+        with capturedLogs():
+            self.assertIsNone(self.get(b"k"))
+        self.assertFalse(os.path.exists(path))
+
 
 class LimitTests(ZoneTests):
     def test_how_often_a_use_is_marked(self) -> None:

@@ -80,7 +80,7 @@ SILENT = 0.6
 #: The headers that are compared.
 HEADERS = (
     "Age", "Cache-Control", "Content-Length", "Content-Range", "Content-Type",
-    "ETag", "Expires", "Last-Modified", "Set-Cookie", "Vary", "X-Own",
+    "ETag", "Expires", "Last-Modified", "Location", "Set-Cookie", "Vary", "X-Own",
 )  # fmt: skip
 TWICE = (get(0), get(1), get(1))
 CONDITIONS = (
@@ -214,6 +214,15 @@ CASES: dict[str, Case] = {
             ("is private", "plain", told("Cache-Control: private", *MARKS)),
         )
     },
+    "expires by Last-Modified": Case(
+        "expires", (told(*MARKS), told("Cache-Control: private", *MARKS)), (get(), get(), get(1))
+    ),
+    "redirect under intercept_errors": Case(
+        "intercepted", (told("Location: /x", *MARKS, status=301), NEW), (get(), get())
+    ),
+    "empty under intercept_errors": Case(
+        "intercepted", (told("X-Own: 1", *MARKS, status=308, body=b""), NEW), (get(), get())
+    ),
     "one line for 404": Case("valid", (told(status=404), NEW), (get(), get(1))),
     "one line for 200": Case("valid", (told(), NEW), (get(), get(1))),
     "a line for any": Case("valid", (told(status=410), NEW), (get(), get(1))),
@@ -296,6 +305,13 @@ http {{
                 }}
                 location /unbuffered/ {{
                     proxy_pass http://127.0.0.1:{origin}; proxy_buffering off;
+                }}
+                location /expires/ {{
+                    proxy_pass http://127.0.0.1:{origin}; expires modified 1h;
+                }}
+                location /intercepted/ {{
+                    proxy_pass http://127.0.0.1:{origin}; proxy_intercept_errors on;
+                    proxy_cache_valid any 1h; error_page 402 /never;
                 }}
                 location /timeless/ {{
                     proxy_pass http://127.0.0.1:{origin}; proxy_cache_valid 404 1h;

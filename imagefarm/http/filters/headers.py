@@ -179,6 +179,8 @@ def _set_expires(request: Request, headers: Headers, mtime: float | None, settin
             return
     if rule.kind is Kind.OFF:
         return
+    if rule.kind is Kind.MODIFIED and mtime is None:
+        mtime = parse_http(headers.first(b"last-modified") or b"")  # an upstream's
     when, control = _expiry(rule, mtime, int(settings.clock()))
     headers.set(b"Expires", format_http(when))
     headers.set(b"Cache-Control", control)
