@@ -40,7 +40,7 @@ def _encoding_memory(size: tuple[int, int], target: Format, *, alpha: bool) -> i
 #: takes a tenth longer and resampling three times as long: little beside what encoders take that
 #: are not JPEG's.
 _MARGIN = 1.5
-#: Sources of up to so many pixels are shrunk carefully: at worst it takes 5 ms.
+#: Sources of up to so many pixels are shrunk carefully: at worst it takes 6 ms.
 _CAREFULLY = 1 << 20
 
 

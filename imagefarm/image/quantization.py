@@ -1,7 +1,7 @@
 """How coarsely a JPEG keeps each frequency: by tables that keep photographs better than the usual.
 
 Each value of the one for brightness is the finer of two: that of ITU-T T.81, table K.1, which
-everybody has, but 12 at the finest, and 0.72 of what N. Robidoux has proposed, which mozjpeg has
+everybody has, but 12 at the finest, and 0.69 of what N. Robidoux has proposed, which mozjpeg has
 by default and which keeps low and middle frequencies better. Alone it would coarsen the highest
 ones, which drawings and letters are made of. Colours have table K.2.
 """
@@ -13,14 +13,14 @@ from typing import Final
 
 #: For quality 50, row by row.
 LUMA: Final = (
-    12, 12, 12, 13, 18, 27, 41, 61,
-    12, 12, 14, 19, 25, 29, 39, 54,
-    12, 13, 16, 23, 31, 45, 66, 56,
-    13, 17, 22, 29, 39, 54, 77, 62,
-    18, 22, 31, 39, 50, 68, 95, 77,
-    24, 29, 45, 54, 68, 90, 113, 92,
-    41, 39, 66, 77, 95, 121, 120, 101,
-    62, 54, 95, 98, 112, 100, 103, 99,
+    12, 12, 12, 13, 18, 26, 39, 59,
+    12, 12, 14, 19, 24, 28, 37, 52,
+    12, 13, 16, 22, 30, 43, 63, 56,
+    13, 17, 22, 28, 37, 52, 74, 62,
+    18, 22, 30, 37, 48, 65, 91, 77,
+    24, 28, 43, 52, 65, 86, 113, 92,
+    39, 37, 63, 74, 91, 117, 120, 101,
+    59, 52, 94, 98, 112, 100, 103, 99,
 )  # fmt: skip
 CHROMA: Final = (
     17, 18, 24, 47, 99, 99, 99, 99,

@@ -66,7 +66,7 @@ class Similarity(SynchronousTestCase):
         self.assertGreater(found, 0.99)
 
     def test_large_ones(self) -> None:
-        # Rows and columns are resampled by different kernels; the part stays where it is.
+        # They are resampled by a shorter kernel; the part stays where it is.
         image = opened(self.photo)
         for size, box in (
             ((900, 675), Box(0, 0, 1600, 1200)),
@@ -76,7 +76,7 @@ class Similarity(SynchronousTestCase):
             with self.subTest(box=box):
                 edges = (box.left, box.top, box.right, box.bottom)
                 wanted = image.resize(size, Image.Resampling.LANCZOS, box=edges)
-                self.assertGreater(ssim(wanted, resample(image, size, box)), 0.997)
+                self.assertGreater(ssim(wanted, resample(image, size, box)), 0.995)
 
     def test_shrunk_ones(self) -> None:
         """What the decoder has begun with is resampled like a large one."""
@@ -88,7 +88,7 @@ class Similarity(SynchronousTestCase):
                 wanted = resample(image, size, box)
                 made = resample(image, size, box, shrunk=True)
                 self.assertEqual(made.tobytes() == wanted.tobytes(), alike)
-                self.assertGreater(ssim(wanted, made), 0.997)
+                self.assertGreater(ssim(wanted, made), 0.995)
 
     def test_formats(self) -> None:
         for fmt, least in (

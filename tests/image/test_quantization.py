@@ -42,7 +42,7 @@ K5 = bytes.fromhex("000201030302040305050404")
 class Tables(SynchronousTestCase):
     def test_where_they_come_from(self) -> None:
         finer = [
-            min(max(one, 12), math.ceil(other * 72 / 100))
+            min(max(one, 12), math.ceil(other * 69 / 100))
             for one, other in zip(K1, ROBIDOUX, strict=True)
         ]
         self.assertEqual(list(LUMA), finer)
