@@ -10,7 +10,7 @@ from attrs import frozen
 from .dialects import imgproxy, query, thumbor
 from .errors import BadRecipe
 from .limits import Limits
-from .places import Dialect, Place, Places
+from .places import Dialect, Place, Places, Unsigned
 from .recipe import Recipe
 
 #: Longest request target that is read, in bytes.
@@ -36,10 +36,14 @@ class Wish:
     place: Place
     signed: bool
 
+    @property
+    def unsigned(self) -> Unsigned:
+        """What binds it."""
+        return Unsigned() if self.signed else self.place.unsigned
+
     def check_made(self, width: int, height: int) -> None:
         """Raise `Forbidden` for a result that is larger than it may be."""
-        if not self.signed:
-            self.place.unsigned.check_made(width, height)
+        self.unsigned.check_made(width, height)
 
 
 def read_target(params: Mapping[bytes, bytes], places: Places) -> Asked:

@@ -17,6 +17,7 @@ from attrs import define, field, frozen
 from .errors import Failed, ImageError, from_kind
 from .formats import Format, Offer
 from .limits import Limits
+from .places import Unsigned
 from .query import parse_canonical
 from .recipe import Recipe
 from .source import Identity
@@ -98,6 +99,8 @@ class Job:
     measure: bool = False
     #: Whether it may be made from decoded pixels that were kept for a larger picture.
     derive: bool = False
+    #: How large the result may be. What may be asked for has been looked at already.
+    unsigned: Unsigned = field(factory=Unsigned)
 
     def message(self) -> Message:
         """The job on its way to a worker."""
@@ -110,6 +113,7 @@ class Job:
                 "expensive": self.expensive,
                 "measure": self.measure,
                 "derive": self.derive,
+                "most": [self.unsigned.max_width, self.unsigned.max_height],
             }
         )
 
@@ -128,6 +132,7 @@ def read_job(message: Message, limits: Limits) -> Job:
         head["expensive"],
         head["measure"],
         head["derive"],
+        Unsigned(*head["most"]),
     )
 
 

@@ -23,6 +23,7 @@ from .limits import Limits
 from .look import SMALL, border, focus
 from .looks import ready_mark
 from .metadata import kept
+from .places import Unsigned
 from .plan import Plan, Seen, estimate, looks, make_plan, preparing, settled, smart
 from .probe import probe
 from .recipe import Recipe
@@ -76,6 +77,8 @@ class Surroundings:
     store: Intermediates = field(factory=lambda: Intermediates(0))
     #: Whether pixels may be used that were decoded for a larger picture.
     derive: bool = False
+    #: How large the result may be.
+    unsigned: Unsigned = field(factory=Unsigned)
 
 
 def render(file: BinaryIO, recipe: Recipe, offer: Offer, around: Surroundings) -> Rendered:
@@ -88,6 +91,8 @@ def render(file: BinaryIO, recipe: Recipe, offer: Offer, around: Surroundings) -
         with image:
             watch.lap("probe")
             plan = make_plan(header, recipe, offer, limits)
+            if recipe.trim is None:  # else its size is known when it is made
+                around.unsigned.check_made(*plan.placement.size)
             if estimate(plan, limits) > around.most:
                 raise Expensive("the image is expensive")
             if around.store.bytes + plan.memory > limits.memory * _ROOM:

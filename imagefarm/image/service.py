@@ -147,7 +147,8 @@ class ImageService:
             params.get(b"HTTP_X_IMAGEFARM_WARM") == b"1"
             and params.get(b"REMOTE_ADDR", b"") in _THIS_MACHINE
         )
-        return self.work(Job(root, recipe, offer, derive=derive), source).addCallback(made)
+        job = Job(root, recipe, offer, derive=derive, unsigned=wish.unsigned)
+        return self.work(job, source).addCallback(made)
 
     def _or_fallback(
         self, answer: Response, params: Mapping[bytes, bytes], recipe: Recipe

@@ -138,7 +138,9 @@ def perform(job: Job, limits: Limits, clock: Clock, store: Intermediates) -> Ren
         if job.measure:
             return measure(file, limits)
         most = math.inf if job.expensive else limits.expensive
-        around = Surroundings(limits, clock, opened, job.root, most, store, job.derive)
+        around = Surroundings(
+            limits, clock, opened, job.root, most, store, job.derive, job.unsigned
+        )
         return render(file, job.recipe, job.offer, around)
 
 

@@ -22,8 +22,9 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from imagefarm.image.child import WorkerProcess, command, environment
 from imagefarm.image.errors import DeadlineExceeded, Failed, ImageError, TooLarge
 from imagefarm.image.formats import Format, Offer
-from imagefarm.image.job import WITHDRAWAL, Decoder, Job, Message, Rendered, read_answer
+from imagefarm.image.job import WITHDRAWAL, Decoder, Job, Message, Rendered, read_answer, read_job
 from imagefarm.image.limits import Limits
+from imagefarm.image.places import Unsigned
 from imagefarm.image.pool import PoolSettings, WorkerPool
 from imagefarm.image.query import parse_query
 from imagefarm.image.worker import answer, in_turn
@@ -36,8 +37,13 @@ class Answers(SynchronousTestCase):
         self.root = Path(self.mktemp())
         self.root.mkdir()
 
-    def answer(self, query: bytes, limits: Limits | None = None) -> Rendered | ImageError:
-        job = Job(os.fsencode(self.root), parse_query(query), Offer())
+    def answer(
+        self, query: bytes, limits: Limits | None = None, unsigned: Unsigned | None = None
+    ) -> Rendered | ImageError:
+        job = Job(
+            os.fsencode(self.root), parse_query(query), Offer(), unsigned=unsigned or Unsigned()
+        )
+        job = read_job(job.message(), Limits())
         return read_answer(answer(job, limits or Limits(), time.monotonic))
 
     def test_a_picture(self) -> None:
@@ -55,6 +61,18 @@ class Answers(SynchronousTestCase):
             made = self.answer(query)
             assert isinstance(made, ImageError)
             self.assertEqual(made.status, status)
+
+    def test_a_result_that_is_too_large_without_a_signature(self) -> None:
+        """It is refused by the header: the pixels, which are missing, would be told of."""
+        (self.root / "a.png").write_bytes(saved(gradient(80, 60), "PNG")[:200])
+        for query, bound, status in (
+            (b"src=a.png", Unsigned(79), 403), (b"src=a.png&h=30", Unsigned(None, 29), 403),
+            (b"src=a.png", Unsigned(80, 60), 422), (b"src=a.png", None, 422),
+            (b"src=a.png&trim=0", Unsigned(79), 422),
+        ):  # fmt: skip
+            error = self.answer(query, unsigned=bound)
+            assert isinstance(error, ImageError)
+            self.assertEqual(error.status, status, (query, bound))
 
     def test_our_own_mistake(self) -> None:
         with open(os.devnull, "w") as quiet:
