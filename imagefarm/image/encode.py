@@ -40,9 +40,9 @@ class Frames:
 _MOST_JPEG: Final = 6
 #: The quality from which on a byte a pixel is not unusual.
 _FINE_JPEG: Final = 95
-#: Pixels up to which a JPEG has Huffman tables of its own. What they are made from takes three to
+#: Pixels up to which a JPEG has Huffman codes of its own. What they are made from takes three to
 #: six bytes of memory a pixel.
-_OWN_TABLES: Final = 1 << 24
+_OWN_CODES: Final = 1 << 24
 
 
 class _Overflow(Exception):
@@ -121,7 +121,7 @@ def _within(
 def _encode(frames: Frames, plan: Plan, quality: int | None, most: float) -> bytes:
     if plan.format is not Format.JPEG:
         return _write(frames, plan, quality, most)
-    if quality is None or quality < _FINE_JPEG:
+    if quality is None or quality < _FINE_JPEG or not _own_codes(frames.images[0]):
         try:
             return _write(frames, plan, quality, most)
         except OSError:
@@ -188,15 +188,19 @@ def _ready(image: Image.Image, plan: Plan) -> Image.Image:
     return image.convert("RGBA" if image.mode == "LA" else "RGB")
 
 
+def _own_codes(image: Image.Image) -> bool:
+    return image.width * image.height <= _OWN_CODES
+
+
 def jpeg(image: Image.Image, quality: int | None, recipe: Recipe) -> dict[str, Any]:
-    """JPEG: Huffman tables of its own save 1 to 17 % for 2 ns a pixel, half as long as encoding.
+    """JPEG: Huffman codes of its own save 1 to 17 % for 2 ns a pixel, half as long as encoding.
 
     From quality 90 on the colours keep their full resolution, as the eye is meant to look.
     """
     quality = quality or 80
     return {
         "qtables": tables(quality),
-        "optimize": image.width * image.height <= _OWN_TABLES,
+        "optimize": _own_codes(image),
         "progressive": recipe.progressive,
         "subsampling": "4:4:4" if quality >= 90 else "4:2:0",
     }
