@@ -101,7 +101,11 @@ def read(options: Options, clock: Callable[[], float] = time.time) -> Loaded:
         conf_dir=conf_dir,
     )
     taken = known.exact.keys() - CHANGEABLE
-    found = [found for http in loaded.root.blocks(HTTP_BLOCK) for found in problems(http, taken)]
+    found = [
+        found
+        for http in loaded.root.blocks(HTTP_BLOCK)
+        for found in problems(http, taken, known.exact)
+    ]
     return evolve(loaded, problems=tuple(found))
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from attrs import Factory, define, frozen
 
@@ -18,7 +19,7 @@ from .errors import ConfigurationError, Invalid, Problem
 from .known import HARMLESS, UNSAFE
 from .parse import Parsed
 from .table import MAIN, AnyRow, BlockRow, DirectiveTable, Ignored, ListRow, Row, Scope
-from .variables import Template, VariableTable
+from .variables import Getter, Template, VariableTable
 
 
 @frozen(eq=False)
@@ -47,7 +48,12 @@ def convert(
     captured = {name.lower() for name in resolver.captured}
     assigned = {name.lower() for name in resolver.assigned} - captured
     converter = _Converter(
-        variables, frozenset(captured | assigned), frozenset(assigned), prefix, conf_dir
+        variables,
+        frozenset(captured | assigned),
+        frozenset(assigned),
+        prefix,
+        conf_dir,
+        resolver.makers,
     )
     root = Scope(MAIN, None, None, None)
     converter.fill(root, lines)
@@ -119,6 +125,8 @@ class _Resolver:
     #: Variables that regular expressions and the like define, and those that ``set`` does.
     captured: set[str] = Factory(set)
     assigned: set[str] = Factory(set)
+    #: What makes variables of others; of two that make the same one, the last does.
+    makers: dict[str, tuple[BlockRow[Any], Directive]] = Factory(dict)
 
     def resolve(self, directives: Iterable[Directive], context: str) -> tuple[_Line, ...]:
         lines: list[_Line] = []
@@ -159,6 +167,8 @@ class _Resolver:
         self, row: Row[object] | ListRow[object] | BlockRow[object], directive: Directive
     ) -> None:
         assigns = isinstance(row, ListRow) and row.assigns
+        if isinstance(row, BlockRow) and (made := row.makes(directive)):
+            self.makers[made] = row, directive
         try:
             (self.assigned if assigns else self.captured).update(row.defines(directive))
         except Invalid:
@@ -209,6 +219,11 @@ def _fault(
     return None
 
 
+def _unset(request: object) -> bytes:
+    """What could not be made: the configuration is refused."""
+    return b""
+
+
 @define
 class _Converter:
     """The second pass."""
@@ -218,8 +233,43 @@ class _Converter:
     assigned: frozenset[str]
     prefix: str
     conf_dir: str
+    makers: Mapping[str, tuple[BlockRow[Any], Directive]]
     errors: list[Problem] = Factory(list)
     warnings: list[Problem] = Factory(list)
+    #: The getters of what has been made; None while that is under way.
+    _made: dict[str, Getter | None] = Factory(dict)
+    #: What has been converted, by `id`: when it is first used, which may be before its turn.
+    _early: dict[int, object] = Factory(dict)
+
+    def made(self, name: str) -> Getter | None:
+        """The getter of a variable that the configuration makes. Raises `Invalid` for a circle."""
+        if name not in self.makers:
+            return None
+        if name in self._made:
+            found = self._made[name]
+            if found is None:
+                raise Invalid(f'cycle while evaluating variable "{name}"')
+            return found
+        self._made[name] = None
+        row, directive = self.makers[name]
+        value = self._convert(row, directive)
+        getter = row.getter if value is not None else None
+        found = self._made[name] = _unset if getter is None else getter(value)
+        return found
+
+    def _convert(self, row: Row[Any] | ListRow[Any] | BlockRow[Any], directive: Directive) -> Any:
+        """The value; None for one that is wrong, which is noted once."""
+        if id(directive) in self._early:
+            return self._early[id(directive)]
+        try:
+            value = row.convert(directive, _Environment(self, directive))
+        except Invalid as error:
+            where = error.where or directive
+            self.errors.append(Problem(str(error), where.file, where.line))
+            value = None
+        if isinstance(row, BlockRow) and row.getter is not None:
+            self._early[id(directive)] = value
+        return value
 
     def fill(self, scope: Scope, lines: Iterable[_Line]) -> None:
         for line in lines:
@@ -227,12 +277,9 @@ class _Converter:
             if isinstance(row, Ignored):
                 scope.items.append((row, None, directive))
                 continue
-            try:
-                value = row.convert(directive, _Environment(self, directive))
-            except Invalid as error:
-                where = error.where or directive
-                self.errors.append(Problem(str(error), where.file, where.line))
-                value = None
+            if isinstance(row, BlockRow) and (name := row.makes(directive)):
+                self.made(name)
+            value = self._convert(row, directive)
             if isinstance(row, BlockRow):
                 inner = Scope(line.context, directive, scope, value, every=scope.every)
                 scope.items.append((row, inner, directive))
@@ -255,7 +302,9 @@ class _Environment:
 
     def template(self, text: str) -> Template:
         converter = self.converter
-        return converter.variables.compile(text, converter.known, converter.assigned)
+        return converter.variables.compile(
+            text, converter.known, converter.assigned, converter.made
+        )
 
     def path(self, text: str) -> str:
         return os.path.join(self.converter.prefix, text)

@@ -12,7 +12,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 from attrs import field, frozen
 
 from .ast import Directive
-from .variables import Template
+from .variables import Getter, Template
 
 T = TypeVar("T")
 
@@ -48,6 +48,10 @@ class Environment(Protocol):
 
 
 Convert = Callable[[Directive, Environment], T]
+
+
+def _nothing(directive: Directive) -> None:
+    return None
 
 
 def _no_names(directive: Directive) -> Iterable[str]:
@@ -118,6 +122,9 @@ class BlockRow(Generic[T]):
     free: bool = False
     unique: bool = False
     defines: Callable[[Directive], Iterable[str]] = _no_names
+    #: The variable that it makes (``map``), and how to read that by what it was converted to.
+    makes: Callable[[Directive], str | None] = _nothing
+    getter: Callable[[T], Getter] | None = None
 
 
 @frozen(kw_only=True)

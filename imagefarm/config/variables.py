@@ -24,6 +24,10 @@ def encode(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
+def _none(name: str) -> None:
+    return None
+
+
 @frozen
 class Template:
     """A compiled value. Call it with a request for its bytes; ``constant`` if it needs none."""
@@ -72,11 +76,13 @@ class VariableTable:
         name: str,
         known: frozenset[str] = frozenset(),
         assigned: frozenset[str] = frozenset(),
+        made: Callable[[str], Getter | None] = _none,
     ) -> Getter:
         """The getter of ``name``, in any case. Raises `Invalid` in nginx's words if there is none.
 
         ``known`` has the names that the configuration defines, in lower case, ``assigned`` those
-        of them that nothing but ``set`` does.
+        of them that nothing but ``set`` does; ``made`` gives the getters of those that it makes
+        of others.
         """
         name = name.lower()
         self.used.add(name)
@@ -84,6 +90,9 @@ class VariableTable:
             return self.capture(int(name))
         if name in self.exact:
             return self.exact[name]
+        own = made(name)
+        if own is not None:
+            return own
         if name in known:
             make = self.assigned if name in assigned else None
             return (make or self.defined)(name)
@@ -97,6 +106,7 @@ class VariableTable:
         text: str,
         known: frozenset[str] = frozenset(),
         assigned: frozenset[str] = frozenset(),
+        made: Callable[[str], Getter | None] = _none,
     ) -> Template:
         """Compile ``text``. Raises `Invalid` for an unknown or malformed variable."""
         parts: list[bytes | Getter] = []
@@ -104,7 +114,7 @@ class VariableTable:
         for match in _VARIABLE.finditer(text):
             if match.start() > end:
                 parts.append(encode(text[end : match.start()]))
-            parts.append(self._part(match, known, assigned))
+            parts.append(self._part(match, known, assigned, made))
             end = match.end()
         if end < len(text):
             parts.append(encode(text[end:]))
@@ -114,7 +124,11 @@ class VariableTable:
         return Template(text, tuple(parts), constant)
 
     def _part(
-        self, match: re.Match[str], known: frozenset[str], assigned: frozenset[str]
+        self,
+        match: re.Match[str],
+        known: frozenset[str],
+        assigned: frozenset[str],
+        made: Callable[[str], Getter | None],
     ) -> Getter:
         if match["digit"]:
             return self.capture(int(match["digit"]))  # "$10" is $1 and a zero
@@ -125,4 +139,4 @@ class VariableTable:
             raise Invalid(f'the closing bracket in "{name}" variable is missing')
         if name[0].isdigit():
             raise Invalid(f'unknown "{name}" variable')
-        return self.getter(name, known, assigned)
+        return self.getter(name, known, assigned, made)

@@ -6,7 +6,7 @@ from typing import Final
 
 from imagefarm.config.table import AnyRow
 
-from . import accesslog, errorpages, filters, realip, requestid, transfer, types
+from . import accesslog, errorpages, filters, maps, realip, requestid, transfer, types
 
 DIRECTIVES: Final[tuple[AnyRow, ...]] = (
     *transfer.DIRECTIVES,
@@ -15,5 +15,6 @@ DIRECTIVES: Final[tuple[AnyRow, ...]] = (
     *accesslog.DIRECTIVES,
     *errorpages.DIRECTIVES,
     *realip.DIRECTIVES,
+    *maps.DIRECTIVES,
     requestid.REQUEST_ID_FROM,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from enum import Enum
 from typing import Final
 
@@ -72,6 +72,10 @@ OF_BYTES: Final = frozenset({
     Stability.QUERY, Stability.ARGUMENT,
 })  # fmt: skip
 
+_PASSED_ON: Final = frozenset({
+    Stability.HOST, Stability.BLOCK, Stability.ANSWER, Stability.ARGUMENT,
+})  # fmt: skip
+
 
 @frozen
 class Variable:
@@ -95,6 +99,17 @@ def stabilities_of(template: Getter) -> frozenset[Stability]:
     if not isinstance(template, Template):
         return frozenset({stability_of(template)})
     return frozenset(stability_of(part) for part in template.parts if not isinstance(part, bytes))
+
+
+def joined(stabilities: Collection[Stability]) -> Stability:
+    """What a value depends on that is made of others, by a rule that nothing else decides.
+
+    One that facts tell of (`Stability.fact`) would itself be no such fact.
+    """
+    if not stabilities:
+        return Stability.HOST
+    (first, *others) = stabilities
+    return first if not others and first in _PASSED_ON else Stability.REQUEST
 
 
 def lookup_of(getter: Getter) -> Lookup:

@@ -357,6 +357,8 @@ class Outcome:
     upstream_length: int | None = None
     #: How the exchange failed, if the answer is our own for that: `upstream.Fault.word`.
     failed: str = ""
+    #: The values of ``map`` that have been looked up.
+    mapped: dict[str, bytes] | None = None
 
 
 @define(eq=False)

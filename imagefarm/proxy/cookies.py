@@ -18,9 +18,10 @@ from imagefarm.config.errors import Invalid
 from imagefarm.config.regex import compile_pattern, names
 from imagefarm.config.table import HSL, Environment, ListRow, Scope
 from imagefarm.config.variables import Template
+from imagefarm.http.captures import remember
 from imagefarm.http.message import Request
 
-from .redirect import Redirect, RegexRedirect, captures, convert_rewrite, keep_captures
+from .redirect import Redirect, RegexRedirect, captures, convert_rewrite
 
 
 class Off(Enum):
@@ -57,7 +58,7 @@ class CookieFlags:
             return self.name(request).lower() == name.lower()
         match = self.name.search(name)
         if match is not None:
-            keep_captures(request, match)
+            remember(request, match)
         return match is not None
 
 

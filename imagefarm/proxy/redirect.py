@@ -14,6 +14,7 @@ from imagefarm.config.errors import Invalid
 from imagefarm.config.regex import compile_pattern, names
 from imagefarm.config.table import Environment
 from imagefarm.config.variables import Template
+from imagefarm.http.captures import remember
 from imagefarm.http.message import Request
 
 _REFRESH: Final = re.compile(rb"(.*?url=)(.*)", re.IGNORECASE | re.DOTALL)
@@ -53,18 +54,11 @@ class RegexRedirect:
         match = self.pattern.search(value)
         if match is None:
             return None
-        keep_captures(request, match)
+        remember(request, match)
         return self.replacement(request)
 
 
 Redirect = PrefixRedirect | RegexRedirect
-
-
-def keep_captures(request: Request, match: re.Match[bytes]) -> None:
-    """As in nginx the captures stay the request's from here on."""
-    request.captures = match
-    for name, capture in match.groupdict().items():
-        request.variables[name] = capture or b""
 
 
 def convert_rewrite(directive: Directive, env: Environment) -> Redirect:

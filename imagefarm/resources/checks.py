@@ -9,6 +9,7 @@ from collections.abc import Container, Iterable, Iterator
 
 from imagefarm.config.errors import Problem
 from imagefarm.config.table import Scope
+from imagefarm.http.maps import MAP
 
 from . import directives as rows
 from .control import API, misplaced
@@ -21,8 +22,13 @@ from .rewrite_directives import IF, SET
 _REGEX = (Modifier.REGEX, Modifier.REGEX_NO_CASE)
 
 
-def problems(http: Scope, taken: Container[str]) -> Iterator[Problem]:
-    """The problems of an ``http`` block; ``taken`` are variables that ``set`` may not define."""
+def problems(http: Scope, taken: Container[str], known: Container[str]) -> Iterator[Problem]:
+    """The problems of an ``http`` block; ``taken`` are variables that ``set`` may not define,
+    ``known`` those that nothing else may make.
+    """
+    for scope in http.blocks(MAP):
+        if scope.value is not None and scope.value.name in known:
+            yield _problem(f'the duplicate "{scope.value.name}" variable', scope)
     servers = http.blocks(rows.SERVER_BLOCK)
     yield from _listens(servers)
     for server in servers:

@@ -13,14 +13,8 @@ from imagefarm.config.errors import Invalid
 from imagefarm.config.regex import compile_pattern
 from imagefarm.config.table import Environment
 from imagefarm.config.variables import Template
+from imagefarm.http.captures import remember
 from imagefarm.http.message import Request
-
-
-def remember(request: Request, match: re.Match[bytes]) -> None:
-    """Make a match's captures the request's: ``$1``... and the named ones."""
-    request.captures = match
-    for name, value in match.groupdict().items():
-        request.variables[name.lower()] = value or b""
 
 
 class Truth:

@@ -17,6 +17,7 @@ from typing import Final, Generic, TypeVar
 from attrs import field, frozen
 
 from imagefarm.http.alike import Alike
+from imagefarm.http.hostnames import HostNames
 
 T = TypeVar("T")
 
@@ -64,9 +65,7 @@ class ServerNames(Generic[T]):
         self.default: Found[T] = Found(default)
         #: Whether there is nothing to choose from.
         self.alone = len(servers) == 1
-        self._exact: dict[bytes, Found[T]] = {}
-        self._leading: dict[bytes, Found[T]] = {}  # b".example.com"
-        self._trailing: dict[bytes, Found[T]] = {}  # b"mail."
+        self._names = HostNames[Found[T]]()
         self._patterns: list[tuple[re.Pattern[bytes], T]] = []
         self.conflicts = [
             (name.text, item)
@@ -77,41 +76,16 @@ class ServerNames(Generic[T]):
 
     def _taken(self, name: ServerName, item: T) -> bool:
         """Add a name, if it is still free."""
-        text, found = name.text, Found(item)
         if name.pattern is not None:
             self._patterns.append((name.pattern, item))
             return False
-        if text.startswith(b"*."):
-            places = [(self._leading, text[1:])]
-        elif text.startswith(b"."):
-            places = [(self._exact, text[1:]), (self._leading, text)]
-        elif text.endswith(b".*"):
-            places = [(self._trailing, text[:-1])]
-        else:
-            places = [(self._exact, text)]
-        if any(key in known for known, key in places):
-            return True
-        for known, key in places:
-            known[key] = found
-        return False
+        return not self._names.add(name.text, Found(item))
 
     def find(self, host: bytes) -> Found[T]:
         """The server for ``host`` (lower case, no port)."""
-        found = self._exact.get(host)
+        found = self._names.find(host)
         if found is not None or not host:
             return found or self.default
-        if self._leading:
-            at = host.find(b".")
-            while at >= 0:  # from the longest suffix to the shortest
-                if (found := self._leading.get(host[at:])) is not None:
-                    return found
-                at = host.find(b".", at + 1)
-        if self._trailing:
-            at = host.rfind(b".")
-            while at >= 0:
-                if (found := self._trailing.get(host[: at + 1])) is not None:
-                    return found
-                at = host.rfind(b".", 0, at)
         for pattern, item in self._patterns:
             if (match := pattern.search(host)) is not None:
                 return Found(item, match)

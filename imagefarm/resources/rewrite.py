@@ -14,6 +14,7 @@ from typing import Any, Final
 from attrs import field, frozen
 
 from imagefarm.config.variables import Template
+from imagefarm.http.captures import remember
 from imagefarm.http.headers import Headers
 from imagefarm.http.message import Request, Response
 from imagefarm.http.pacing import is_rate
@@ -21,7 +22,7 @@ from imagefarm.http.requestlog import printable, report
 from imagefarm.http.uri import escape_args
 
 from .actions import Action
-from .conditions import Condition, remember
+from .conditions import Condition
 
 #: The variables of ours that ``set`` may change.
 CHANGEABLE: Final = frozenset({"args", "limit_rate"})

@@ -13,11 +13,11 @@ from typing import Final
 from attrs import frozen
 from twisted.web.resource import Resource
 
+from imagefarm.http.captures import remember
 from imagefarm.http.message import Request
 from imagefarm.http.tls_verify import ClientCheck
 
 from .actions import Result
-from .conditions import remember
 from .location import Location
 from .matching import Locations, ServerNames
 from .rewrite import Steps

@@ -44,6 +44,9 @@ HTTP = (
     "lingering_close always;", "keepalive_disable safari;", "server_tokens us;",
     "add_header Expires never;", "access_log PREFIX/logs/a.log odd;", "access_log off;",
     "access_log PREFIX/logs/b.log facts;", 'add_header ETag "x";', 'add_header X-P "%d %s";',
+    "map $http_user_agent $agent { default other; ~*msie bad; } add_header X-M $agent;",
+    "map $uri $kind { default - ; ~(.)[.]txt$ $1; } access_log PREFIX/logs/d.log maps;",
+    "map $host $named { default - ; h here; } add_header X-N $named;",
 )  # fmt: skip
 LOCATIONS = (
     "location / { }",
@@ -168,6 +171,9 @@ def configuration(root: Path, prefix: Path, http: list[str], locations: list[str
         "types { text/plain txt; text/css css; image/jpeg jpg; text/html html; }\n"
         'log_format odd "$remote_addr $request $status $body_bytes_sent $bytes_sent '
         '$sent_http_expires $sent_http_etag $uri $connection_requests $1 $request_filename";\n'
+        'map $arg_x $arg { default none; "" no; } map $request_method $way { GET in; }'
+        "map $uri $path { default other; ~^/sub/ inner; }"
+        'log_format maps "$arg $way $path $uri";'
         'log_format facts "$remote_addr 100%s $request $uri $request_uri $body_bytes_sent '
         '$bytes_sent $request_length $http_user_agent";\n'
         + "\n".join(lines)
@@ -298,6 +304,24 @@ class PlansTests(SynchronousTestCase):
         old = get.replace(b"1.1", b"1.0")
         inner = PlansTests.test_same_bytes.hypothesis.inner_test
         inner(self, [], [], [(0, get, 4), (0, old, 2), (0, get, 2)])
+
+    def test_maps(self) -> None:
+        """What a ``map`` says goes by its source, however an answer is found."""
+        inner = PlansTests.test_same_bytes.hypothesis.inner_test
+        maps = [line for line in HTTP if line.startswith("map ")]
+        self.assertEqual(len(maps), 3)
+        script: list[Any] = [
+            (0, request(target, method, b"1.1", host, [b"User-Agent: " + agent]), 2)
+            for host in (b"h", b"other")
+            for agent in (b"curl", b"MSIE 6")
+            for method in (b"GET", b"HEAD")
+            for target in (
+                b"/a.txt", b"/b.txt", b"/sub/a.txt", b"/sub/d.txt", b"/a.txt?x=", b"/a.txt?x=1",
+                b"/b.txt?x=1", b"/none.txt",
+            )
+        ]  # fmt: skip
+        for line in maps:
+            inner(self, [line], ["location / { }"], [*script, *reversed(script)])
 
     def test_an_error_whose_access_line_is_made_each_time(self) -> None:
         """Telling the error again must not note it again, without end."""
