@@ -108,6 +108,14 @@ class CacheTests(StagedCase):
         waiting = self.ask(self.held, CLIENTS)
         wait_until(lambda: self.origin.asked[self.held] == 1, what="the filler")
         first = self.stage.filler()
+        assert first is not None
+        os.kill(first, signal.SIGSTOP)  # it may have taken all: who comes now is for the others
+        for _ in range(4):
+            sock = rawhttp.connect(self.port)
+            sock.sendall(rawhttp.request("/quick"))
+            rawhttp.Reader(sock).answer()
+            sock.sendall(rawhttp.request(self.held, "Connection: close"))
+            waiting.append(sock)
         os.kill(first, signal.SIGKILL)
         wait_until(lambda: self.origin.asked[self.held] == 2, what="the next filler")
         self.assertNotEqual(self.stage.filler(), first)
