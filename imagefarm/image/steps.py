@@ -113,7 +113,7 @@ _REDUCING_GAP = 3.0
 _MANY = 1 << 19
 #: The same where the decoder has shrunk the picture already, and rows shrink by this at least:
 #: what is made of 6 megapixels is then still more like the original's own Lanczos than sharp's.
-_MANY_SHRUNK, _ROWS_SHRUNK = 1 << 18, 1.25
+_MANY_SHRUNK, _ROWS_SHRUNK = 1 << 16, 1.2
 
 
 def resample(
