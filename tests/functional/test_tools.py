@@ -10,7 +10,7 @@ import sys
 from attrs import frozen
 
 from imagefarm import command
-from imagefarm.app.tools import COMMANDS
+from imagefarm.app.tools import COMMANDS, warm
 from tests.functional.test_dialects import SRC, served
 from tests.support.stages import StagedCase
 
@@ -132,6 +132,26 @@ class Warm(StagedCase):
         done = self.warm("-r", journal, "/gone.jpg", "/photos/grey.jpg")
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertIn("2/2 originals, 0 failed", done.stderr)
+
+    def test_the_keyboard(self) -> None:
+        """Ctrl-C: what is under way is finished, and the next run makes the rest."""
+
+        def interrupt(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        journal = os.path.abspath(self.mktemp())
+        originals = [f"/{'./' * number}photos/grey.jpg" for number in range(300)]
+        self.patch(warm, "_show", interrupt)
+        done = self.warm("-r", journal, *originals)
+        self.assertEqual(done.returncode, 1)
+        *_, line = done.stderr.splitlines()
+        self.assertRegex(
+            line, r"ended early, \d+ originals are not done: InterruptedError: by the keyboard$"
+        )
+        with open(journal) as file:
+            written = len(file.read().splitlines()) - 1
+        self.assertIn(f"ended early, {300 - written} originals", line)
+        self.assertLess(written, 300)
 
     def test_the_journal_of_other_sizes(self) -> None:
         journal = os.path.abspath(self.mktemp())

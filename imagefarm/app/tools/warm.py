@@ -144,6 +144,8 @@ def run(
             threads[-1].join(_TICK)
             threads[0].join(_TICK)
             show(progress)
+    except KeyboardInterrupt:  # what is asked for already is waited for and written down
+        progress.fault = InterruptedError("by the keyboard")
     finally:
         stop.set()
         for thread in threads:
