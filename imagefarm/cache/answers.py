@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import floor
 from typing import Final
 
 import attrs
@@ -62,7 +63,6 @@ def from_entry(
         entry.status,
         Headers(entry.headers),
         body,
-        length=None if body else 0,  # an empty body is its own, too
         ranges=entry.status == 200,
         final=entry.final,
     )
@@ -75,7 +75,8 @@ def from_entry(
         headers.set(b"Age", b"%d" % age(entry, now))
     if settings.status_header:
         how = how or b"hit"
-        headers.add(b"Cache-Status", b"imagefarm; %b; ttl=%d" % (how, entry.expires - now))
+        ttl = floor(entry.expires - now)  # what is stale is below zero (RFC 9211 section 2.4)
+        headers.add(b"Cache-Status", b"imagefarm; %b; ttl=%d" % (how, ttl))
     return response
 
 

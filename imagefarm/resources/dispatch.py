@@ -463,7 +463,7 @@ def _has_page(request: Request, response: Response) -> bool:
 
 def _bare(response: Response) -> bool:
     """Whether it is a status only, for which a page has to be found."""
-    return response.body == b"" and response.length is None
+    return response.body == b"" and response.length is None and not response.passed
 
 
 def _built_in(request: Request, response: Response) -> Response:

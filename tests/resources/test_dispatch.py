@@ -219,6 +219,13 @@ class ErrorPageTests(DispatchCase):
         }.items():
             self.assertEqual(self.page(words), expected, words)
 
+    def test_an_upstream_s_empty_answer_is_its_page(self) -> None:
+        answer = Response(404, Headers([(b"Content-Type", b"text/x")]), passed=True)
+        site = self.site("location /x {}", contents={"/x": lambda request: answer})
+        shown = site.ask("/x")
+        self.assertEqual((shown.status, shown.body), (404, b""))
+        self.assertEqual(shown.header("content-type"), "text/x")
+
     def test_urls(self) -> None:
         for words, expected in {
             "http://other/": (302, "http://other/"),

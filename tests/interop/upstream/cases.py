@@ -156,6 +156,7 @@ def _answered(name: str, inside: str, reply: bytes = MANY, **more: object) -> Ca
     return Case(name, conf, (f"/a/{number}/",), answer=reply, **more)  # type: ignore[arg-type]
 
 
+DATED: Final = "Last-Modified: Sun, 06 Nov 1994 08:49:37 GMT"
 ANSWERS: Final = (
     _answered("fields", ""),
     _answered("hidden", "proxy_hide_header x-powered-by; proxy_hide_header ETag;"),
@@ -200,6 +201,14 @@ ANSWERS: Final = (
               answer("Location: /x", status="302 Found", body=b"")),
     _answered("401 intercepted", "proxy_intercept_errors on; error_page 401 /page;",
               answer("WWW-Authenticate: Basic", status="401 No", body=b"theirs")),
+    _answered("redirect as it came, intercepted",
+              "proxy_intercept_errors on; proxy_redirect off;",
+              answer("Location: /x", DATED, status="302 Found")),
+    _answered("dated error", "", answer(DATED, status="410 Gone")),
+    _answered("empty error, intercepted", "proxy_intercept_errors on;",
+              answer("Content-Type: text/x", status="404 No", body=b"")),
+    _answered("204 with a type", "", b"HTTP/1.1 204 No\r\nContent-Type: text/x\r\n\r\n"),
+    _answered("expires modified", "expires modified 1h;", answer(DATED)),
     _answered("chunked", "", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
               b"2\r\nok\r\n0\r\n\r\n"),
     _answered("until close", "", b"HTTP/1.1 200 OK\r\n\r\nok until close"),
