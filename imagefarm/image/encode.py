@@ -27,11 +27,11 @@ from .recipe import Recipe
 
 @frozen
 class Frames:
-    """One picture, or an animation's: durations in milliseconds, ``loop`` 0 is for ever."""
+    """One picture, or an animation's: durations in milliseconds, ``plays`` 0 is for ever."""
 
     images: Sequence[Image.Image]
     durations: Sequence[int] = ()
-    loop: int | None = 0
+    plays: int = 0
     #: Metadata that goes into the result (`metadata.kept`).
     kept: dict[str, bytes] = field(factory=dict)
 
@@ -245,11 +245,10 @@ def _animation(frames: Frames, plan: Plan) -> dict[str, Any]:
         options["duration"] = hundredths(frames.durations)
         if _transparent(frames):
             options["disposal"] = 2  # transparent pixels must not show the frame before
-        if frames.loop is not None:
-            options["loop"] = frames.loop
+        if frames.plays != 1:  # a GIF that says nothing plays once
+            options["loop"] = max(0, frames.plays - 1)
     else:
-        # WebP counts the times to play, GIF the repetitions; without a word a GIF plays once.
-        options["loop"] = 1 if frames.loop is None else frames.loop
+        options["loop"] = frames.plays
         options["method"] = 0
         if not plan.recipe.lossless and piles_up(frames.images):
             options["kmax"] = 1  # each frame by itself

@@ -9,6 +9,8 @@ from PIL import Image, ImageChops
 
 #: From this alpha on a pixel counts as opaque where it must be that or transparent.
 _OPAQUE: Final = 128
+#: WebP counts in 16 bits (RFC 9649, section 2.7.1).
+_MOST_PLAYS: Final = 0xFFFF
 
 
 def of_one_kind(images: Sequence[Image.Image]) -> list[Image.Image]:
@@ -38,6 +40,19 @@ def all_or_nothing(image: Image.Image) -> Image.Image:
     made = Image.new("RGBA", image.size)
     made.paste(image.convert("RGB"), mask=opaque)
     return made
+
+
+def plays(image: Image.Image) -> int:
+    """How often an animation is to be seen, 0 for ever.
+
+    WebP says that; a GIF says how often it is to be seen again, or nothing and is seen once.
+    """
+    loop = image.info.get("loop")
+    if image.format == "WEBP":
+        return loop if isinstance(loop, int) else 0
+    if not isinstance(loop, int):
+        return 1
+    return min(loop + 1, _MOST_PLAYS) if loop else 0
 
 
 def hundredths(durations: Sequence[int]) -> list[int]:

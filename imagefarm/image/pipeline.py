@@ -15,7 +15,7 @@ from PIL.ImageFile import ImageFile
 from .encode import Frames, encode
 from .errors import Broken, DeadlineExceeded, Expensive, Failed, ImageError, TooLarge
 from .formats import Format, Offer
-from .frames import of_one_kind
+from .frames import of_one_kind, plays
 from .geometry import Box, contain, stored_box, swaps_axes, upright_box
 from .intermediates import Intermediates, Key
 from .job import Rendered
@@ -233,10 +233,9 @@ def _frames(
             frame = step(frame, plan)
             watch.lap(name)
         made.append(frame)
-    loop = image.info.get("loop")
     if plan.animated:
         made = of_one_kind(made)
-    return Frames(made, durations, loop if isinstance(loop, int) else None, keep)
+    return Frames(made, durations, plays(image), keep)
 
 
 def _each(image: ImageFile, first: Image.Image, plan: Plan) -> Iterator[Image.Image]:
