@@ -15,23 +15,23 @@ from collections import Counter
 from pathlib import Path
 
 HERE = Path(__file__).parent
-#: What one of the trials runs; the other runs all else. They take about the same time.
-APART = ("tests.functional",)
+#: Trials at a time.
+PARTS = 2
 
 _COUNTS = re.compile(r"(?:PASSED|FAILED) \((.*)\)")
 
 
-def _parts() -> tuple[tuple[str, ...], ...]:
-    found = [path.parent.name for path in HERE.glob("*/__init__.py")]
-    found += [path.stem for path in HERE.glob("test_*.py")]
-    names = sorted(f"tests.{name}" for name in found if name != "support")
-    return APART, tuple(name for name in names if name not in APART)
+def _parts() -> list[list[str]]:
+    """The modules, dealt out in turn: each trial gets some of all kinds, and takes as long."""
+    paths = sorted(HERE.rglob("test_*.py"))
+    names = [".".join(path.relative_to(HERE.parent).with_suffix("").parts) for path in paths]
+    return [names[number::PARTS] for number in range(PARTS)]
 
 
 class Part:
     """One trial, and what it says."""
 
-    def __init__(self, names: tuple[str, ...], turn: threading.Lock) -> None:
+    def __init__(self, names: list[str], turn: threading.Lock) -> None:
         self.counts: Counter[str] = Counter()
         self._turn = turn
         command = [sys.executable, "-u", "-m", "twisted.trial", *names]
