@@ -26,10 +26,11 @@ from .timers import Clock
 from .upstream import Fault, NoLivePeers, UnknownHost, UpstreamError
 from .upstream_rows import UpstreamSettings
 
-#: The fields that stay with an answer which X-Accel-Redirect sends elsewhere (nginx).
+#: The fields that stay with an answer which X-Accel-Redirect sends elsewhere (nginx); and what the
+#: cache on the way has said.
 _KEPT: Final = frozenset({
     b"content-type", b"set-cookie", b"content-disposition", b"cache-control", b"expires",
-    b"accept-ranges",
+    b"accept-ranges", b"cache-status",
 })  # fmt: skip
 #: nginx's status for a client that has gone; nobody sees it but the access log.
 _GONE: Final = 499

@@ -386,6 +386,7 @@ class ElsewhereTests(DispatchCase):
     def ask(self, target: bytes, *fields: tuple[bytes, bytes], **more: Any) -> Shown:
         def accelerated(request: Request) -> Response:
             headers = Headers([(b"Content-Type", b"image/x"), (b"ETag", b'"hidden"')])
+            headers.add(b"Cache-Status", b"x; fwd=miss")
             return Response(
                 more.get("status", 200), headers, b"dropped",
                 final=more.get("final", True), redirect=target,
@@ -403,6 +404,7 @@ class ElsewhereTests(DispatchCase):
         self.assertEqual((shown.status, shown.body), (200, b"content of f/a b.txt"))
         self.assertEqual(shown.header("content-type"), "image/x")
         self.assertNotEqual(shown.header("etag"), '"hidden"')
+        self.assertEqual(shown.header("cache-status"), "x; fwd=miss")
 
     def test_conditions_of_the_client_hold(self) -> None:
         shown = self.ask(b"/f/..x", (b"Range", b"bytes=0-6"))
