@@ -132,9 +132,10 @@ class ImageService:
         offer = parse_accept(params.get(b"HTTP_ACCEPT", b""))
         mark = _mark(root, recipe)
         etag = entity_tag(recipe, offer, source, mark)
-        if not_modified(params, etag, source.seconds):
-            headers = _headers(recipe, etag, source)
-            return succeed(Response(304, headers, mtime=source.mtime / 1e9))
+        newest = _newest(source, mark)
+        if not_modified(params, etag, newest.seconds):
+            headers = _headers(recipe, etag, newest)
+            return succeed(Response(304, headers, mtime=newest.mtime / 1e9))
 
         def made(rendered: Rendered) -> Response:
             wish.check_made(rendered.width, rendered.height)
@@ -236,19 +237,19 @@ def _mark(root: bytes, recipe: Recipe) -> Identity | None:
         raise type(error)(f"watermark: {error.reason}") from None
 
 
+def _newest(source: Identity, mark: Identity | None) -> Identity:
+    """Of the two, the one that has changed last."""
+    return mark if mark is not None and mark.mtime > source.mtime else source
+
+
 def _for_all_origins(response: Response) -> Response:
     """Viewers of IIIF run on other sites (IIIF Image API 3.0, section 5.1)."""
     response.headers.add(b"Access-Control-Allow-Origin", b"*")
     return response
 
 
-def _headers(recipe: Recipe, etag: bytes, source: Identity) -> Headers:
-    headers = Headers(
-        [
-            (b"Last-Modified", format_http(source.seconds)),
-            (b"ETag", etag),
-        ]
-    )
+def _headers(recipe: Recipe, etag: bytes, newest: Identity) -> Headers:
+    headers = Headers([(b"Last-Modified", format_http(newest.seconds)), (b"ETag", etag)])
     if recipe.fmt is Wanted.AUTO:
         headers.add(b"Vary", b"Accept")
     return headers
@@ -265,10 +266,11 @@ def _named(response: Response, recipe: Recipe) -> Response:
 
 
 def _image(recipe: Recipe, etag: bytes, rendered: Rendered) -> Response:
-    headers = _headers(recipe, etag, rendered.source)
+    newest = _newest(rendered.source, rendered.mark)
+    headers = _headers(recipe, etag, newest)
     headers.add(b"Content-Type", rendered.format.content_type)
     headers.add(b"Server-Timing", server_timing(rendered.timings))
-    return Response(200, headers, rendered.data, mtime=rendered.source.mtime / 1e9)
+    return Response(200, headers, rendered.data, mtime=newest.mtime / 1e9)
 
 
 def server_timing(timings: Sequence[tuple[str, float]]) -> bytes:

@@ -127,6 +127,19 @@ class Pictures(ServiceCase):
         response = self.ask(b"src=/a+b.jpg&fmt=auto", HTTP_IF_NONE_MATCH=b"*")
         self.assertEqual((response.status, response.headers.get(b"vary")), (304, b"Accept"))
 
+    def test_a_newer_watermark_is_another_picture(self) -> None:
+        """Also to a client that knows nothing but the time."""
+        mark = self.root / "m.png"
+        mark.write_bytes(b"mark")
+        query, day = b"src=/a+b.jpg&wm=m.png", b"Tue, 14 Nov 2023 22:13:%02d GMT"
+        for later, since, status in ((-5, 20, 304), (3, 20, 200), (3, 22, 200), (3, 23, 304)):
+            os.utime(mark, (MTIME + later, MTIME + later))
+            answer = self.ask(query, HTTP_IF_MODIFIED_SINCE=day % since)
+            self.assertEqual(answer.status, status, (later, since))
+            if status == 304:
+                newest = day % (20 + max(later, 0))
+                self.assertEqual(answer.headers.get(b"last-modified"), newest)
+
     def test_other_pixels_are_another_tag(self) -> None:
         usual = self.ask().headers.get(b"etag")
         self.assertFalse(self.pool.jobs[-1].derive)
