@@ -15,6 +15,8 @@ class ImageError(Exception):
     status: ClassVar[int] = 500
     #: What only the log is to know: which process, what became of it.
     detail: str = ""
+    #: Where the time has gone, in seconds, where there was work to do.
+    timings: tuple[tuple[str, float], ...] = ()
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)

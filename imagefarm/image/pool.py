@@ -354,6 +354,8 @@ class WorkerPool:
                 answer.expected = ticket.expensive
             elif answer.status < 500:
                 self.counters.refused += 1
+            waited = took if ticket.worker is None else ticket.waited
+            answer.timings = (("queue", waited), ("work", took - waited))
             ticket.deferred.errback(answer)
             return
         self.counters.done += 1

@@ -97,11 +97,12 @@ class ImageService:
         if method not in (b"GET", b"HEAD"):
             refusal = _plain(405, "only GET and HEAD are allowed")
             refusal.headers.add(b"Allow", b"GET, HEAD")
-            return succeed(refusal)
+            return succeed(_timed(refusal))
         try:
             answer = self._answer(params).addErrback(self._failed, params)
         except Exception:
             answer = succeed(self._failed(Failure(), params))
+        answer.addCallback(_timed)
         if method == b"HEAD":
             answer.addCallback(_without_body)
         return answer
@@ -223,6 +224,8 @@ class ImageService:
             detail = f" ({error.detail})" if error.detail else ""
             self._report(params, f"answered {error.status}: {error.reason}{detail}", None)
         response = _plain(error.status, error.reason)
+        if error.timings:
+            response.headers.add(b"Server-Timing", server_timing(error.timings))
         if error.status == 503:
             response.headers.add(b"Retry-After", b"%d" % RETRY_AFTER)
         return response
@@ -276,6 +279,13 @@ def _image(recipe: Recipe, etag: bytes, rendered: Rendered) -> Response:
 def server_timing(timings: Sequence[tuple[str, float]]) -> bytes:
     """The field value: names and milliseconds (W3C Server Timing)."""
     return ", ".join(f"{name};dur={seconds * 1000:.1f}" for name, seconds in timings).encode()
+
+
+def _timed(response: Response) -> Response:
+    """With what it has taken, also where there was nothing to do."""
+    if b"server-timing" not in response.headers:
+        response.headers.add(b"Server-Timing", server_timing((("queue", 0.0),)))
+    return response
 
 
 def _plain(status: int, reason: str) -> Response:

@@ -167,7 +167,7 @@ class PoolCase(SynchronousTestCase):
             self.assertEqual(self.reactor.getDelayedCalls(), [])
             self.assertEqual(self.reactor.readers, [])
 
-    def fails(self, deferred: Deferred[Rendered], kind: type[Exception]) -> Exception:
+    def fails(self, deferred: Deferred[Rendered], kind: type[Exception]) -> Any:
         return self.failureResultOf(deferred, kind).value
 
 
@@ -403,10 +403,12 @@ class Accidents(PoolCase):
         self.reactor.advance(1)
         waiting_too = pool.submit(job("c"))
         self.reactor.advance(LIMITS.deadline - 1)
-        self.fails(next_one, Overloaded)
+        full = self.fails(next_one, Overloaded)
+        self.assertEqual(full.timings, (("queue", LIMITS.deadline), ("work", 0.0)))
         self.reactor.advance(GRACE)
         error = self.fails(late, DeadlineExceeded)
         self.assertEqual(str(error), "the image took longer than 5 s")
+        self.assertEqual(error.timings, (("queue", 0.0), ("work", LIMITS.deadline + GRACE)))
         (killed, *_) = self.reactor.processes
         self.assertEqual(getattr(error, "detail", ""), f"worker {killed.pid} was killed")
         (process,) = self.reactor.processes

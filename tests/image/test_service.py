@@ -69,6 +69,7 @@ class ServiceCase(SynchronousTestCase):
         self.assertEqual(response.headers.get(b"content-type"), b"text/plain; charset=us-ascii")
         for name in (b"etag", b"last-modified"):
             self.assertNotIn(name, response.headers)
+        self.assertIn(b"server-timing", response.headers)
 
 
 class Pictures(ServiceCase):
@@ -117,6 +118,7 @@ class Pictures(ServiceCase):
             response = self.ask(**params)
             self.assertEqual((response.status, response.body), (304, b""))
             self.assertEqual(response.headers.get(b"etag"), etag)
+            self.assertEqual(response.headers.get(b"server-timing"), b"queue;dur=0.0")
             self.assertNotIn(b"content-type", response.headers)
         self.assertEqual(len(self.pool.jobs), jobs, "no pixel is decoded for it")
         self.assertEqual(self.ask(b"src=/a+b.jpg&w=4", HTTP_IF_NONE_MATCH=etag).status, 200)
@@ -224,9 +226,12 @@ class Refusals(ServiceCase):
             (Broken("b"), 422), (Unsupported("u"), 415), (TooLarge("t"), 413),
             (Failed("f"), 500), (Overloaded("o"), 503), (DeadlineExceeded("d"), 504),
         ]:  # fmt: skip
+            error.timings = (("queue", 0.5), ("work", 1.5))
             self.pool.next = fail(error)
             response = self.ask()
             self.assert_error(response, status, error.reason.encode())
+            timing = response.headers.get(b"server-timing")
+            self.assertEqual(timing, b"queue;dur=500.0, work;dur=1500.0")
             retry = response.headers.get(b"retry-after")
             self.assertEqual(retry, b"1" if status == 503 else None)
 
