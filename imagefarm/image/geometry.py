@@ -37,6 +37,17 @@ class Box:
         """The same box elsewhere."""
         return Box(self.left + right, self.top + down, self.right + right, self.bottom + down)
 
+    def around(self, other: Box | None) -> Box:
+        """The smallest box around both."""
+        if other is None:
+            return self
+        return Box(
+            min(self.left, other.left),
+            min(self.top, other.top),
+            max(self.right, other.right),
+            max(self.bottom, other.bottom),
+        )
+
     def shrunk(self, factor: float, width: int, height: int) -> Box:
         """The same part of the picture made smaller by ``factor`` and then ``width`` wide."""
         return Box(

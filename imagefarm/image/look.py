@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from attrs import frozen
 from PIL import Image, ImageChops, ImageFilter, ImageStat
 
 from .geometry import Box
@@ -15,21 +16,39 @@ SMALL = 160
 _CENTRE_BIAS = 0.15
 
 
-def border(image: Image.Image, corner: tuple[int, int], tolerance: int) -> Box | None:
-    """What is left without the border in the colour of the pixel at ``corner``.
+@frozen
+class Border:
+    """What belongs to a border: pixels in which no channel is far from its colour.
 
-    A pixel belongs to the border if no channel differs by more than ``tolerance``. None where
-    the whole picture would go.
+    Made by `border_at`; good for all pictures of the same mode as the one that it is made from.
     """
-    if image.mode in ("LA", "RGBA"):
-        image = image.convert("RGBA").convert("RGBa")  # transparent is transparent in any colour
-    paper = Image.new(image.mode, image.size, image.getpixel(corner))
-    channels = ImageChops.difference(image, paper).split()
-    furthest = channels[0]
-    for channel in channels[1:]:
-        furthest = ImageChops.lighter(furthest, channel)
-    found = furthest.point([255 if value > tolerance else 0 for value in range(256)]).getbbox()
-    return Box(*found) if found else None
+
+    #: For each channel, and each value of it, 255 if it is too far, else 0.
+    tables: list[list[int]]
+
+    def within(self, image: Image.Image) -> Box | None:
+        """What is left of ``image`` without its border. None where all of it would go."""
+        image, left = _plain(image), None
+        # One after the other: all at once would take the memory of another picture.
+        for number, table in enumerate(self.tables):
+            found = image.getchannel(number).point(table).getbbox()
+            left = Box(*found).around(left) if found else left
+        return left
+
+
+def border_at(image: Image.Image, corner: tuple[int, int], tolerance: int) -> Border:
+    """The border in the colour of the pixel at ``corner``, give or take ``tolerance``."""
+    left, top = corner
+    pixel = _plain(image.crop((left, top, left + 1, top + 1))).getpixel((0, 0))
+    colour = pixel if isinstance(pixel, tuple) else (pixel or 0,)
+    return Border([[255 * (abs(v - own) > tolerance) for v in range(256)] for own in colour])
+
+
+def _plain(image: Image.Image) -> Image.Image:
+    """Transparent is transparent in any colour."""
+    if image.mode == "LA":
+        image = image.convert("RGBA")
+    return image.convert("RGBa") if image.mode == "RGBA" else image
 
 
 def content(image: Image.Image) -> Image.Image:

@@ -20,7 +20,7 @@ from .geometry import Box, contain, stored_box, swaps_axes, upright_box
 from .intermediates import Intermediates, Key
 from .job import Rendered
 from .limits import Limits
-from .look import SMALL, border, focus
+from .look import SMALL, border_at, focus
 from .looks import ready_mark
 from .metadata import kept
 from .places import Unsigned
@@ -105,7 +105,8 @@ def render(file: BinaryIO, recipe: Recipe, offer: Offer, around: Surroundings) -
             first, keep = _read(image, plan, key, around.store)
             watch.lap("decode")
             if looks(recipe):
-                plan = settled(plan, offer, limits, _look(first, plan, offer, limits))
+                trimmed = _trimmed(image, first, plan, watch)
+                plan = settled(plan, offer, limits, _look(first, plan, offer, limits, trimmed))
                 watch.lap("look")
             mark, mark_identity = _mark(plan, around)
             plan = evolve(plan, mark=mark)
@@ -170,15 +171,36 @@ def _read(
     return frame, keep
 
 
-def _look(pixels: Image.Image, plan: Plan, offer: Offer, limits: Limits) -> Seen:
-    """See where the border ends, and then where the content is."""
+def _trimmed(image: ImageFile, first: Image.Image, plan: Plan, watch: Watch) -> Box | None:
+    """What ``trim`` leaves of the upright picture: the box around what each frame has.
+
+    None without ``trim``, and where nothing would be left.
+    """
+    tolerance, orientation = plan.recipe.trim, plan.header.orientation
+    if tolerance is None:
+        return None
+    width, height = first.size
+    corner = stored_box(Box(0, 0, 1, 1), orientation, width, height)
+    border = border_at(first, (int(corner.left), int(corner.top)), tolerance)
+    whole, left = Box(0, 0, width, height), None
+    for frame in _each(image, first, plan):
+        if frame.size != first.size:
+            # Pillow makes room for a GIF's frame that does not fit: nobody sees what lies there.
+            frame = frame.crop((0, 0, width, height))
+        found = border.within(frame)
+        del frame  # the next one needs the memory
+        left = found.around(left) if found else left
+        watch.lap("look")
+        if left == whole:
+            break
+    return None if left is None else upright_box(left, orientation, width, height)
+
+
+def _look(
+    pixels: Image.Image, plan: Plan, offer: Offer, limits: Limits, trimmed: Box | None
+) -> Seen:
+    """See where the content is in what is left without the border."""
     header, recipe = plan.header, plan.recipe
-    trimmed = None
-    if recipe.trim is not None:
-        corner = stored_box(Box(0, 0, 1, 1), header.orientation, pixels.width, pixels.height)
-        left = border(pixels, (int(corner.left), int(corner.top)), recipe.trim)
-        if left is not None:
-            trimmed = upright_box(left, header.orientation, pixels.width, pixels.height)
     if not smart(recipe):
         return Seen(trimmed)
     plan = settled(plan, offer, limits, Seen(trimmed))
@@ -239,6 +261,7 @@ def _frames(
 
 
 def _each(image: ImageFile, first: Image.Image, plan: Plan) -> Iterator[Image.Image]:
+    """The frames as they are to be seen; all but the first are decoded anew each time."""
     yield first
     for number in range(1, plan.frames):
         image.seek(number)

@@ -110,6 +110,8 @@ _ENCODE_TIME = {
 }  # fmt: skip
 #: The same for each pixel of the result that is resampled.
 _RESAMPLE_TIME = 30
+#: The same for each pixel of a frame that ``trim`` looks at.
+_TRIM_TIME = 4
 #: `max_bytes` encodes a small picture about so many times, and the whole of a large one (`fit`) at
 #: most, if so many take no more than this share of the deadline.
 _TRIES_SMALL = 7
@@ -138,7 +140,11 @@ def estimate(plan: Plan, limits: Limits) -> float:
     decoding = source * _DECODE_TIME[plan.header.format] / 1e9
     resampling = width * height * _RESAMPLE_TIME / 1e9
     times = 1 if plan.recipe.max_bytes is None else tries(plan, limits)
-    return (decoding + resampling + _encoding(plan) * times) * plan.frames
+    once = (decoding + resampling + _encoding(plan) * times) * plan.frames
+    if plan.recipe.trim is None or not plan.animated:
+        return once
+    # All frames are decoded twice: where to cut is known after the last one.
+    return once + (decoding + source * _TRIM_TIME / 1e9) * plan.frames
 
 
 def preparing(header: Header) -> float:

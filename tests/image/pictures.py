@@ -84,3 +84,15 @@ def gif_of(frames: int) -> bytes:
     head = b"GIF89a\x01\x00\x01\x00\x80\x00\x00\x00\x00\x00\xff\xff\xff"
     frame = b"\x21\xf9\x04\x00\x0a\x00\x00\x00" + b"\x2c\0\0\0\0\x01\0\x01\0\0\x02\x02\x44\x01\0"
     return head + frame * frames + b";"
+
+
+def gif_of_dots(width: int, height: int, *dots: tuple[int, int], disposal: int = 2) -> bytes:
+    """A black GIF and then frames of one white pixel each; what is black at first is all of it."""
+    head = b"GIF89a" + struct.pack("<HHBBB", width, height, 0x80, 0, 0) + b"\0\0\0\xff\xff\xff"
+    frames = []
+    for number, (x, y) in enumerate(((0, 0), *dots)):
+        control = b"\x21\xf9\x04" + bytes([disposal << 2]) + b"\x0a\0\0\0"
+        code = b"\x4c" if number else b"\x44"
+        frames.append(control + b"\x2c" + struct.pack("<HHHHB", x, y, 1, 1, 0))
+        frames.append(b"\x02\x02" + code + b"\x01\0")
+    return head + b"".join(frames) + b";"

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from PIL import Image, ImageChops, ImageStat
 from twisted.trial.unittest import SynchronousTestCase
 
+from imagefarm.image import pipeline
+from imagefarm.image.errors import DeadlineExceeded
 from imagefarm.image.frames import hundredths
+from imagefarm.image.limits import Limits
+from imagefarm.image.plan import Plan
 
-from .pictures import gradient, opened, saved
+from .pictures import gif_of_dots, gradient, opened, saved
 from .test_pipeline import make
 
 
@@ -147,3 +151,124 @@ class Animations(SynchronousTestCase):
             for frame, result in zip(frames, self.frames(make(data, query).data), strict=True):
                 off = ImageChops.difference(frame.convert("L"), result.convert("L"))
                 self.assertLess(ImageStat.Stat(off).mean[0], 4, query)
+
+
+class Trimming(SynchronousTestCase):
+    """The box around what all frames have; the border's colour is the first one's."""
+
+    def setUp(self) -> None:
+        #: Frames that have been decoded.
+        self.decoded = 0
+        self.patch(pipeline, "decode", self.counting(pipeline.decode))
+
+    def counting(
+        self, decode: Callable[[Image.Image, Plan], Image.Image]
+    ) -> Callable[[Image.Image, Plan], Image.Image]:
+        def counted(image: Image.Image, plan: Plan) -> Image.Image:
+            self.decoded += 1
+            return decode(image, plan)
+
+        return counted
+
+    def moving(self, kind: str, *boxes: tuple[int, int, int, int], **options: object) -> bytes:
+        """White frames of 60 x 40 with a gradient at each of ``boxes``; none at empty ones."""
+        if kind == "WEBP":
+            options |= {"lossless": True}
+        frames = []
+        for number, box in enumerate(boxes):
+            frames.append(Image.new("RGB", (60, 40), "white"))
+            frames[-1].putpixel((59, 39), (255, 255, 255 - number))  # none is like another
+            size = box[2] - box[0], box[3] - box[1]
+            if all(size):
+                frames[-1].paste(Image.new("RGB", size, (40 * number, 0, 90)), box)
+        return saved(frames[0], kind, save_all=True, append_images=frames[1:], **options)
+
+    def frames(self, data: bytes) -> list[Image.Image]:
+        image, found = Image.open(io.BytesIO(data)), []
+        for number in range(getattr(image, "n_frames", 1)):
+            image.seek(number)
+            found.append(image.convert("RGB"))
+        return found
+
+    def test_what_wanders(self) -> None:
+        boxes = (5, 20, 15, 30), (30, 8, 40, 18), (20, 25, 44, 27)
+        for kind in ("GIF", "WEBP"):
+            for disposal in (0, 1, 2, 3) if kind == "GIF" else (None,):
+                with self.subTest(kind=kind, disposal=disposal):
+                    more = {} if disposal is None else {"disposal": disposal}
+                    data = self.moving(kind, *boxes, duration=[100, 250, 400], loop=2, **more)
+                    made = make(data, "trim=9&fmt=webp&lossless=1")
+                    self.assertEqual((made.width, made.height, made.frames), (39, 22, 3))
+                    whole = self.frames(make(data, "fmt=webp&lossless=1").data)
+                    for before, after in zip(whole, self.frames(made.data), strict=True):
+                        self.assertEqual(before.crop((5, 8, 44, 30)).tobytes(), after.tobytes())
+                    self.assertEqual(opened(made.data).info["loop"], 3 if kind == "GIF" else 2)
+
+    def test_crop_and_size_count_from_what_is_left(self) -> None:
+        data = self.moving("GIF", (5, 20, 15, 30), (30, 8, 40, 18))
+        made = make(data, "trim=9&crop=25,0,10,10&w=5")
+        self.assertEqual((made.width, made.height, made.frames), (5, 5, 2))
+        red, _, blue = self.frames(made.data)[1].getpixel((2, 2))  # type: ignore[misc]
+        self.assertLess(max(abs(red - 40), abs(blue - 90)), 12)
+
+    def test_a_change_of_the_whole_frame(self) -> None:
+        boxes = (5, 5, 9, 9), (0, 0, 60, 40), (7, 7, 8, 8), (7, 7, 9, 9)
+        for kind in ("GIF", "WEBP"):
+            data = self.moving(kind, *boxes, duration=[50, 60, 70, 80])
+            whole = make(data)
+            self.decoded = 0
+            made = make(data, "trim=9")
+            self.assertEqual(made.data, whole.data)
+            self.assertEqual(self.decoded, 4 + 1, "there is no more to find after the second")
+
+    def test_frames_without_content(self) -> None:
+        nothing = (0, 0, 0, 0)
+        for kind in ("GIF", "WEBP"):
+            data = self.moving(kind, nothing, nothing, nothing)
+            self.assertEqual(make(data, "trim=9").data, make(data).data)
+            for boxes in ((nothing, (5, 6, 25, 36), nothing), ((5, 6, 25, 36), nothing)):
+                made = make(self.moving(kind, *boxes), "trim=9")
+                self.assertEqual((made.width, made.height, made.frames), (20, 30, len(boxes)))
+
+    def test_transparent_borders(self) -> None:
+        frames = []
+        for number in range(3):
+            frames.append(Image.new("RGBA", (50, 20)))
+            frames[-1].paste((200, 0, 0, 255), (5 + 10 * number, 4, 12 + 10 * number, 15))
+        for kind, options in (("GIF", {"disposal": 2}), ("WEBP", {"lossless": True})):
+            data = saved(frames[0], kind, save_all=True, append_images=frames[1:], **options)
+            made = make(data, "trim=0")
+            self.assertEqual((made.width, made.height, made.frames), (27, 11, 3), kind)
+
+    def test_frames_with_offsets(self) -> None:
+        for disposal in (0, 1, 2, 3):
+            data = gif_of_dots(20, 10, (3, 4), (10, 6), (7, 1), disposal=disposal)
+            made = make(data, "trim=9")
+            self.assertEqual((made.width, made.height, made.frames), (8, 6, 4))
+
+    def test_a_frame_beyond_the_picture(self) -> None:
+        made = make(gif_of_dots(20, 10, (3, 4), (10, 6), (50, 2), (4, 30)), "trim=9")
+        self.assertEqual((made.width, made.height, made.frames), (8, 3, 5))
+
+    def test_stored_turned(self) -> None:
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        data = self.moving("WEBP", (5, 20, 15, 30), (30, 8, 40, 18), exif=exif)
+        made = make(data, "trim=9&lossless=1")
+        self.assertEqual((made.width, made.height, made.frames), (22, 35, 2))
+
+    def test_of_a_still_the_first_frame_counts(self) -> None:
+        data = self.moving("GIF", (5, 20, 15, 30), (30, 8, 40, 18))
+        for fmt in ("jpeg", "png"):
+            self.decoded = 0
+            made = make(data, f"trim=9&fmt={fmt}")
+            self.assertEqual((made.width, made.height, made.frames), (10, 10, 1))
+            self.assertEqual(self.decoded, 1)
+
+    def test_the_deadline_holds_while_frames_are_looked_at(self) -> None:
+        data = self.moving("WEBP", *[(number, 5, 30, 30) for number in range(1, 9)])
+        self.assertRaises(
+            DeadlineExceeded, make, data, "trim=9",
+            limits=Limits(deadline=3), clock=lambda: float(self.decoded),
+        )  # fmt: skip
+        self.assertEqual(self.decoded, 4)

@@ -45,6 +45,13 @@ class Estimates(SynchronousTestCase):
         moving = Header("WEBP", 90, 90, frames=3)
         self.assertLess(seconds(still, ""), seconds(moving, ""))
 
+    def test_trim_looks_at_all_frames_of_an_animation(self) -> None:
+        moving = Header("WEBP", 500, 500, frames=60)
+        self.assertGreater(seconds(moving, "w=9&trim=5"), 1.9 * seconds(moving, "w=9"))
+        self.assertEqual(seconds(moving, "w=9&trim=5&fmt=png"), seconds(moving, "w=9&fmt=png"))
+        still = Header("WEBP", 500, 500)
+        self.assertEqual(seconds(still, "w=9&trim=5"), seconds(still, "w=9"))
+
 
 class Refusals(SynchronousTestCase):
     def test_a_result_beyond_the_limits(self) -> None:
