@@ -6,7 +6,9 @@ from math import floor
 from typing import Final
 
 import attrs
+from attrs import frozen
 
+from imagefarm.http.filters.slice import VARIABLE as SLICE_RANGE
 from imagefarm.http.headers import Headers
 from imagefarm.http.message import Body, FileBody, Request, Response
 
@@ -15,6 +17,7 @@ from .entry import Entry
 from .policy import age
 from .purge import Purger
 from .store import Found
+from .zone import Zone
 
 #: RFC 9211 section 2.2: why the request went forward, by ``$upstream_cache_status``; empty where
 #: the cache was not asked for its method.
@@ -77,6 +80,33 @@ def from_entry(
         how = how or b"hit"
         ttl = floor(entry.expires - now)  # what is stale is below zero (RFC 9211 section 2.4)
         headers.add(b"Cache-Status", b"imagefarm; %b; ttl=%d" % (how, ttl))
+    return response
+
+
+@frozen
+class _Stored:
+    """A piece of a sliced answer, in a zone (`http.keeping.Stored`)."""
+
+    zone: Zone
+    entry: Entry
+    hit: bool
+
+    @property
+    def asked(self) -> float:
+        """When the upstream was asked for it."""
+        return self.entry.asked
+
+    def drop(self) -> None:
+        """Remove it, unless a later one has its place."""
+        self.zone.drop(self.entry)
+
+
+def marked(
+    response: Response, request: Request, zone: Zone, entry: Entry, *, hit: bool
+) -> Response:
+    """``response``, and which file it is, where ``slice`` may find that it is out of date."""
+    if request.variables.get(SLICE_RANGE):
+        response.stored = _Stored(zone, entry, hit)
     return response
 
 

@@ -23,7 +23,7 @@ from imagefarm.http.message import (
 )
 from imagefarm.http.upstream import UpstreamError
 
-from .answers import forwarded, from_file, shown
+from .answers import forwarded, from_file, marked, shown
 from .directives import CacheSettings
 from .entry import Entry
 from .filling import Filling
@@ -156,7 +156,7 @@ class Fetch:
         settings, now = self.settings, self.zone.now()
         response = from_file(settings, self.request, stale, b"STALE", now, how)
         self._land(Landing.STALE)
-        return response
+        return marked(response, self.request, self.zone, stale.entry, hit=True)
 
     def _take_stale(self, *conditions: str) -> Found | None:
         """The expired file, if any of the ``conditions`` lets it be served; else it is closed."""
@@ -241,7 +241,7 @@ class Fetch:
         found = attrs.evolve(stale, entry=entry)
         response = from_file(settings, self.request, found, b"REVALIDATED", self.zone.now(), how)
         self._land(landing)
-        return response
+        return marked(response, self.request, self.zone, entry, hit=False)
 
     def _troubles(self, status: int) -> tuple[str, ...]:
         """The words of ``*_cache_use_stale`` that an answer with ``status`` meets.
@@ -320,6 +320,7 @@ class Fetch:
             response, headers=headers, ranges=response.status == 200, single_range=True
         )
         entry = self._entry(response, verdict)
+        response = marked(response, self.request, self.zone, entry, hit=False)
         digest = self.zone.place(entry, self.digest)
         if isinstance(body, bytes):
             if not self.zone.store(entry, digest, body):

@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 
 from imagefarm.http.message import Handler, OpenFile, Outcome, Request, Response, discard
 
-from .answers import forwarded, from_entry, from_file, purged
+from .answers import forwarded, from_entry, from_file, marked, purged
 from .directives import CacheSettings
 from .entry import MAX_KEY
 from .fetch import Fetch
@@ -266,14 +266,15 @@ class CachingHandler:
         return attrs.evolve(asked, found=found)
 
     def _serve(self, request: Request, found: Found, status: bytes, how: bytes = b"") -> Response:
-        return from_file(self.settings, request, found, status, self.zone.now(), how)
+        zone, entry = self.zone, found.entry
+        response = from_file(self.settings, request, found, status, zone.now(), how)
+        return marked(response, request, zone, entry, hit=True)
 
     def _serve_shared(self, request: Request, shared: Portion) -> Response:
         zone, entry, body = self.zone, shared.entry, shared.body
         zone.counters.hits += 1
-        return from_entry(
-            self.settings, request, entry, body, b"HIT", zone.now(), _COLLAPSED
-        )  # fmt: skip
+        response = from_entry(self.settings, request, entry, body, b"HIT", zone.now(), _COLLAPSED)
+        return marked(response, request, zone, entry, hit=True)
 
     def _fetch(
         self,

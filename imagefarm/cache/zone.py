@@ -214,6 +214,17 @@ class Zone:
             self.board.tell(Note(digest, None, self.now()))
         return removed
 
+    def drop(self, entry: Entry) -> None:
+        """Remove the file of ``entry``, which is out of date; not one asked for later."""
+        for digest in {digest_of(entry.key), digest_of(entry.key, entry.variant)}:
+            found = self._open(digest, entry.key)
+            if found is None:
+                continue
+            found.file.close()
+            same = found.entry.variant == entry.variant
+            if same and found.entry.asked <= entry.asked and self.remove(digest):
+                self.counters.changed += 1
+
     # Storing
 
     def place(self, entry: Entry, digest: bytes) -> bytes:

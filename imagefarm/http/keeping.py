@@ -70,6 +70,21 @@ class Kept(Protocol):
         """
 
 
+class Stored(Protocol):
+    """What a cache has stored of an answer, which others may be found to disagree with."""
+
+    @property
+    def hit(self) -> bool:
+        """Whether it was there already: the upstream has not said it just now."""
+
+    @property
+    def asked(self) -> float:
+        """When the upstream was asked for it, in seconds since the epoch."""
+
+    def drop(self) -> None:
+        """Remove it, unless a later one has its place."""
+
+
 class Shelf(Protocol):
     """What a cache keeps for one location."""
 

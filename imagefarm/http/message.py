@@ -22,7 +22,7 @@ from .headers import Headers
 from .proxy_protocol import ProxyHeader
 
 if TYPE_CHECKING:
-    from .keeping import Kept
+    from .keeping import Kept, Stored
 
 
 class BodySink(Protocol):
@@ -200,6 +200,8 @@ class Response:
     #: is the request id, by its name in lower case.
     kept: Kept | None = None
     named: bytes = b""
+    #: What a cache has of it, if it is one of the pieces of ``slice``.
+    stored: Stored | None = None
 
 
 @frozen

@@ -15,7 +15,18 @@ from twisted.python.failure import Failure
 
 from .body import EMPTY
 from .dates import parse_http
-from .filters.slice import VARIABLE, BadSlice, Had, Next, Piece, Sliced, piece, range_of
+from .filters.slice import (
+    VARIABLE,
+    BadSlice,
+    Changed,
+    Had,
+    Next,
+    Piece,
+    Sliced,
+    outdated,
+    piece,
+    range_of,
+)
 from .headers import Headers
 from .message import Handler, Outcome, Request, Response, discard
 from .requestlog import report
@@ -42,13 +53,21 @@ class Slicing:
 
     def __call__(self, request: Request) -> Response | Deferred[Response]:
         """Answer ``request``. Fails as the inner handler fails."""
+        return self._ask(request)
+
+    def _ask(self, request: Request, *, again: bool = False) -> Response | Deferred[Response]:
         answer = self.inner(request)
         if isinstance(answer, Deferred):
-            return answer.addCallback(self._assemble, request)
-        return self._assemble(answer, request)
+            return answer.addCallback(self._assemble, request, again)
+        return self._assemble(answer, request, again)
 
-    def _assemble(self, response: Response, request: Request) -> Response:
-        """The whole, of which ``response`` is the first piece."""
+    def _assemble(
+        self, response: Response, request: Request, again: bool
+    ) -> Response | Deferred[Response]:
+        """The whole, of which ``response`` is the first piece.
+
+        One that does not fit, and was in the cache, is asked for ``again``: nothing was sent yet.
+        """
         asked = request.variables.get(VARIABLE)
         if response.redirect is not None:
             return response
@@ -58,8 +77,12 @@ class Slicing:
         try:
             first = piece(response, int(asked[6 : asked.index(b"-")]), self.size)
         except BadSlice as reason:
-            report(request, "error", str(reason))
             discard(response.body)
+            stored = response.stored
+            if stored is not None and stored.hit and not again:
+                stored.drop()
+                return self._ask(request, again=True)
+            report(request, "error", str(reason))
             return Response(_CLOSE)
         headers = response.headers.copy()
         for name in _OF_A_PIECE:
@@ -71,10 +94,10 @@ class Slicing:
         return evolve(
             response, status=200, headers=headers, mtime=mtime, length=None, ranges=True,
             single_range=True, headers_at=None, shared=False, alike=None, source=None, kept=None,
-            body=Sliced(first, response.body, self.size, self._asker(request)),
+            stored=None, body=Sliced(first, response.body, self.size, self._asker(request, first)),
         )  # fmt: skip
 
-    def _asker(self, request: Request) -> Next:
+    def _asker(self, request: Request, first: Piece) -> Next:
         head = request.head
         fields = (field for field in head.headers if field[0].lower() not in _OF_A_BODY)
         head = evolve(head, headers=Headers(fields))
@@ -86,19 +109,44 @@ class Slicing:
                 variables={**request.variables, VARIABLE: range_of(start, self.size)},
             )  # fmt: skip
             told: Deferred[Had] = Deferred(lambda _: _leave(again))
-            asking = maybeDeferred(cast(Callable[..., Any], self.inner), again)
-            asking.addCallback(self._had, again, start, before)
-            asking.addBoth(partial(_tell, told))
+            self._next(again, start, (first, before)).addBoth(partial(_tell, told))
             return told
 
         return ask
 
-    def _had(self, response: Response, request: Request, start: int, before: Piece) -> Had:
+    def _next(
+        self, request: Request, start: int, sent: tuple[Piece, Piece], *, again: bool = False
+    ) -> Deferred[Had]:
+        asking = maybeDeferred(cast(Callable[..., Any], self.inner), request)
+        return asking.addCallback(self._had, request, start, sent, again)
+
+    def _had(
+        self,
+        response: Response,
+        request: Request,
+        start: int,
+        sent: tuple[Piece, Piece],
+        again: bool,
+    ) -> Had | Deferred[Had]:
+        """The piece in ``response``, after the first one and the last one in ``sent``.
+
+        Of versions that disagree the old one leaves the cache. If that is this piece's, it is
+        asked for ``again``, once; else what was sent can't be mended: the next request has a
+        whole answer.
+        """
         try:
-            return piece(response, start, self.size, before), response.body
+            return piece(response, start, self.size, sent[-1]), response.body
         except BadSlice as reason:
-            report(request, "error", str(reason))
             discard(response.body)
+            if isinstance(reason, Changed):
+                stored = response.stored
+                if stored is not None and not again and outdated(stored, sent[-1].stored):
+                    stored.drop()
+                    return self._next(request, start, sent, again=True)
+                for old in sent:
+                    if old.stored is not None:
+                        old.stored.drop()
+            report(request, "error", str(reason))
             raise
 
 

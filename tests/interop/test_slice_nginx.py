@@ -13,9 +13,11 @@ from typing import Any
 
 from tests.support import beside, rawhttp
 from tests.support.processes import free_ports, wait_until
-from tests.support.stages import StagedCase
+from tests.support.stages import Cleanup, StagedCase, shared
 
 BODY = bytes(number * 7 % 251 for number in range(10_050))
+#: What takes its place.
+LATER = bytes(number * 11 % 251 for number in range(9_300))
 DATE = "Sun, 06 Nov 1994 08:49:37 GMT"
 RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 
@@ -117,6 +119,8 @@ class Origin(ThreadingHTTPServer):
 
     def __init__(self) -> None:
         self.asked: dict[str, list[tuple[str, ...]]] = {}
+        #: Whether what is under ``replaced`` has been.
+        self.replaced = False
         server = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -142,28 +146,30 @@ class Origin(ThreadingHTTPServer):
         self.thread = threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True)
         self.thread.start()
 
-    @staticmethod
-    def answer(what: str, number: int, asked: Any) -> tuple[int, dict[str, str], bytes]:
+    def answer(self, what: str, number: int, asked: Any) -> tuple[int, dict[str, str], bytes]:
+        whole, tag = BODY, number if what == "etags" else 1
+        if what == "replaced" and self.replaced:
+            whole, tag = LATER, 2
         fields = {
             "Content-Type": "image/x-raw", "Last-Modified": DATE, "ETag": '"1"',
             "Accept-Ranges": "bytes",
         }  # fmt: skip
         match = RANGE.fullmatch(asked.get("Range") or "")
         if what == "whole" or match is None or not match[1]:
-            return 200, fields, BODY
+            return 200, fields, whole
         if what == "missing":
             return 404, {}, b"none"
-        start, end = int(match[1]), int(match[2] or len(BODY)) + 1
-        if start >= len(BODY):
-            return 416, {"Content-Range": f"bytes */{len(BODY)}"}, b"beyond"
+        start, end = int(match[1]), int(match[2] or len(whole)) + 1
+        if start >= len(whole):
+            return 416, {"Content-Range": f"bytes */{len(whole)}"}, b"beyond"
         if number > 1 and what == "fails-then":
             return 500, {}, b"sorry"
-        part = BODY[start : end + (what == "long")]
+        part = whole[start : end + (what == "long")]
         start += what == "shifted" or (number > 1 and what == "moved-then")
-        total = "*" if what == "unknown" else len(BODY)
+        total = "*" if what == "unknown" else len(whole)
         unit = "lines" if what == "junk" else "bytes"
         said = f"{unit} {start}-{start + len(part) - 1}/{total}"
-        fields |= {"Content-Range": said, "ETag": f'"{number if what == "etags" else 1}"'}
+        fields |= {"Content-Range": said, "ETag": f'"{tag}"'}
         if what == "none":
             del fields["Content-Range"]
         if number > 1 and what == "untagged-then":
@@ -190,7 +196,8 @@ class Side:
 
     def said(self) -> list[str]:
         """What the error log says about slices."""
-        return SAID.findall(self.log.read_text()) if self.log.exists() else []
+        found = SAID.findall(self.log.read_text()) if self.log.exists() else []
+        return [words.strip() for words in found]
 
     def ask(self, path: str, *fields: str) -> tuple[Any, ...]:
         """The answer, or how far it came, and what the origin was asked for it."""
@@ -221,15 +228,28 @@ class Side:
         return (answer.status, told, body, seen[before:])
 
 
+@shared
+def stage(cleanup: Cleanup) -> tuple[Side, Side]:
+    """nginx and us."""
+    directory = beside.directory(cleanup, "slice")
+    sides = Side(directory / "nginx"), Side(directory / "imagefarm")
+    for side in sides:
+        cleanup(side.origin.close)
+    beside.start(cleanup, *((side.config, [side.port]) for side in sides))
+    return sides
+
+
 class SliceTests(StagedCase):
     maxDiff = None
 
     def setUp(self) -> None:
-        directory = beside.directory(self.addCleanup, "slice")
-        self.sides = [Side(directory / name) for name in ("nginx", "imagefarm")]
-        for side in self.sides:
-            self.addCleanup(side.origin.close)
-        beside.start(self.addCleanup, *((side.config, [side.port]) for side in self.sides))
+        self.sides = stage()
+        self.before = [len(side.said()) for side in self.sides]
+
+    def said(self) -> list[list[str]]:
+        """What the error logs say since the test began."""
+        pairs = zip(self.sides, self.before, strict=True)
+        return [side.said()[before:] for side, before in pairs]
 
     def compare(self, path: str, *fields: str) -> tuple[Any, ...]:
         theirs, ours = (side.ask(path, *fields) for side in self.sides)
@@ -257,10 +277,38 @@ class SliceTests(StagedCase):
         self.compare("/page/missing")
         self.compare("/ranges-off/good")
         self.assertEqual(self.differ, [], "\n".join(self.differ))
+        self.assertGreater(len(self.said()[0]), 10)
+        wait_until(lambda: len(set(map(len, self.said()))) == 1, what="the error log")
+        theirs, ours = self.said()
+        self.assertEqual(ours, theirs)
+
+    def test_a_replaced_original(self) -> None:
+        """Old pieces that a new one disagrees with stay in nginx's cache, and leave ours."""
+        path = "/cached/replaced"
+        for side in self.sides:
+            for number in (0, 5, 6):
+                asked = side.ask(path, f"Range: bytes={number}000-{number}000")
+                self.assertEqual(asked[0], 206)
+            side.origin.replaced = True
+            self.assertNotEqual(side.ask(path)[0], 200)  # 0 is old, 1 is new
         theirs, ours = self.sides
-        self.assertGreater(len(theirs.said()), 10)
-        wait_until(lambda: len(ours.said()) >= len(theirs.said()), what="the error log")
-        self.assertEqual(ours.said(), theirs.said())
+        for _ in range(2):
+            self.assertNotEqual(theirs.ask(path)[0], 200)
+        status, _, body, asked = ours.ask(path)
+        self.assertEqual((status, body), (200, LATER))
+        self.assertEqual(len(asked), 9)  # all ten but 1, which was there: 5 and 6 are, too, old
+        self.assertEqual(ours.ask(path)[2:], (LATER, []))
+        wait_until(lambda: self.said()[1], what="the error log")
+        self.assertEqual(self.said()[1], ["etag mismatch in slice response"])
+
+    def test_never_the_same(self) -> None:
+        """Nothing mends an original with another ETag each time: it ends, and is said once."""
+        path, ours = "/cached/never/etags", self.sides[1]
+        for _ in range(4):
+            _, how, asked = ours.ask(path)
+            self.assertEqual((how, len(asked)), ("cut off", 2))
+        wait_until(lambda: len(self.said()[1]) >= 4, what="the error log")
+        self.assertEqual(self.said()[1], ["etag mismatch in slice response"] * 4)
 
 
 def _short(answer: tuple[Any, ...]) -> str:

@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 
 from imagefarm.config.table import HSL, AnyRow, Row
 from imagefarm.config.values import size
+from imagefarm.http.keeping import Stored
 from imagefarm.http.message import (
     Body,
     BodySink,
@@ -43,11 +44,17 @@ _BLOCK: Final = 65536
 _LARGEST: Final = (1 << 63) - 1
 _DIGITS: Final = len(str(_LARGEST))
 _FIRST: Final = re.compile(rb" *(\d+)")
+#: The statuses of a piece that say that there is no such piece any more.
+_GONE: Final = frozenset({404, 410, 416})
 _CONTENT_RANGE: Final = re.compile(rb"bytes  *(\d+) *- *(\d+) */ *(\d+|\*) *")
 
 
 class BadSlice(Exception):
     """A piece does not fit: nginx's words for the log."""
+
+
+class Changed(BadSlice):
+    """A piece is of another version than those before it."""
 
 
 class Incomplete(Exception):
@@ -56,12 +63,18 @@ class Incomplete(Exception):
 
 @frozen
 class Piece:
-    """Bytes ``start`` to ``end``, the end excluded, of ``total``; ``etag`` empty is none."""
+    """Bytes ``start`` to ``end``, the end excluded, of ``total``.
+
+    ``etag`` and ``modified`` (Last-Modified) are empty where there is none; ``stored`` is what a
+    cache has of it.
+    """
 
     start: int
     end: int
     total: int
-    etag: bytes
+    etag: bytes = b""
+    modified: bytes = b""
+    stored: Stored | None = None
 
 
 def first_byte(request: Request) -> int:
@@ -99,23 +112,51 @@ def slice_range(request: Request) -> bytes | None:
 def piece(response: Response, start: int, length: int, like: Piece | None = None) -> Piece:
     """What ``response`` holds, who was asked for ``length`` bytes from ``start``.
 
-    ``like`` is the piece before it. Raises `BadSlice`.
+    ``like`` is the piece before it. Raises `BadSlice`, and `Changed` where that is of another
+    version: nginx compares the ETag alone.
     """
-    if response.status != 206 or response.redirect is not None:
-        raise BadSlice(f"unexpected status code {response.status} in slice response")
     etag = response.headers.first(b"etag") or b""
-    if like is not None and like.etag and etag != like.etag:
-        raise BadSlice("etag mismatch in slice response")
+    modified = response.headers.first(b"last-modified") or b""
+    other = _other(etag, modified, like)
+    if response.status != 206 or response.redirect is not None:
+        gone = response.status in _GONE or (response.status == 200 and other)
+        kind = Changed if like is not None and gone else BadSlice
+        raise kind(f"unexpected status code {response.status} in slice response")
+    if other:
+        raise Changed(f"{other} mismatch in slice response")
     match = _CONTENT_RANGE.fullmatch(response.headers.first(b"content-range") or b"")
     if match is None or any(len(number) > _DIGITS for number in match.groups()):
         raise BadSlice("invalid range in slice response")
     if match[3] == b"*":
         raise BadSlice("no complete length in slice response")
-    found = Piece(int(match[1]), int(match[2]) + 1, int(match[3]), etag)
+    found = Piece(
+        int(match[1]), int(match[2]) + 1, int(match[3]), etag, modified, response.stored
+    )  # fmt: skip
+    if like is not None and found.total != like.total:
+        raise Changed("complete length mismatch in slice response")
     end = min(start + length, found.total)
     if (found.start, found.end) != (start, end) or start >= end:
         raise BadSlice(f"unexpected range in slice response: {found.start}-{found.end}")
     return found
+
+
+def _other(etag: bytes, modified: bytes, like: Piece | None) -> str:
+    """What says that a piece is of another version than ``like``; empty: nothing does."""
+    if like is None:
+        return ""
+    if like.etag:
+        return "etag" if etag != like.etag else ""
+    return "date" if modified and like.modified and modified != like.modified else ""
+
+
+def outdated(found: Stored | None, before: Stored | None) -> bool:
+    """Whether of two pieces that disagree ``found`` is the old one, in a cache.
+
+    What the upstream says now is newer than all that was there, whatever the clock was then.
+    """
+    if found is None or not found.hit:
+        return False
+    return before is None or not before.hit or found.asked < before.asked
 
 
 #: A piece and its body.
