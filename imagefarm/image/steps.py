@@ -111,9 +111,9 @@ _REDUCING_GAP = 3.0
 #: what takes the time, and a third of it is saved for a similarity (SSIM) of 0.998 to what Lanczos
 #: makes, less than what encoding takes.
 _MANY = 1 << 19
-#: The same where the decoder has shrunk the picture already, and rows shrink by this at least:
-#: what is made of 6 megapixels is then still more like the original's own Lanczos than sharp's.
-_MANY_SHRUNK, _ROWS_SHRUNK = 1 << 16, 1.2
+#: The same where the decoder has shrunk the picture already: what is made of 6 megapixels is then
+#: still as like the original's own Lanczos as sharp's.
+_MANY_SHRUNK = 1 << 16
 
 
 def resample(
@@ -121,7 +121,7 @@ def resample(
 ) -> Image.Image:
     """The part of ``image`` in ``box``, in ``size``; ``shrunk`` says that the decoder began."""
     across, down = box.width / size[0], box.height / size[1]
-    few = box.width * box.height < (_MANY_SHRUNK if shrunk and across >= _ROWS_SHRUNK else _MANY)
+    few = box.width * box.height < (_MANY_SHRUNK if shrunk else _MANY)
     near = 1 < across < 2 * _REDUCING_GAP and 1 < down < 2 * _REDUCING_GAP
     return image.resize(
         size,
