@@ -33,7 +33,7 @@ WALK_INTERVAL: Final = 600.0
 NOTES: Final = 2000
 #: The loader goes on for as long as a cache is large: each of its steps is cut into so many, that
 #: no request waits for a hundred files.
-STEPS: Final = 10
+STEPS: Final = 20
 #: What members may store beyond ``max_size`` before the manager has made room: a 25th of it.
 SLACK: Final = 25
 
@@ -97,6 +97,7 @@ class Upkeep:
         self._tick = tick
         self._clock: Clock | None = None
         self._call: Any = None
+        self._loading: Any = None
         self._lock = -1
         self._walk: Iterator[tuple[bytes, os.DirEntry[bytes]] | None] | None = None
         self._walked: float | None = None
@@ -137,8 +138,8 @@ class Upkeep:
             self._clean()
             if self._listen():
                 delay = min(delay, self._settings.manager.sleep)
-            if self._load():
-                delay = min(delay, self._loader.sleep)
+            if self._walk is None and self._due(self._walked, WALK_INTERVAL):
+                self._load()
             delay = min([delay, *self._work()])
         if self.enforce():
             delay = min(delay, self._settings.manager.sleep)
@@ -180,7 +181,9 @@ class Upkeep:
 
     def _resign(self) -> None:
         self.manager = False
-        self._walk = self._walked = self._cleaned = None
+        if self._loading is not None and self._loading.active():
+            self._loading.cancel()
+        self._loading = self._walk = self._walked = self._cleaned = None
         self._before = 0
         self._seen.clear()
         for chore in self._chores:
@@ -224,12 +227,15 @@ class Upkeep:
             self._before = max(self._before - node.size, 0)
         self._index.forget(digest)
 
-    def _load(self) -> bool:
+    def _load(self) -> None:
+        """Begin to walk, or walk on: beside the rounds, which have more to do than that."""
+        if self._walk_on() and self._clock is not None:
+            self._loading = self._clock.callLater(self._loader.sleep, self._load)
+
+    def _walk_on(self) -> bool:
         """A slice of the walk; True if there is more to walk."""
         pace = self._loader
         if self._walk is None:
-            if not self._due(self._walked, WALK_INTERVAL):
-                return False
             self._walked = self._now()
             self._walk = self._directory.walk(self._seen)
             pace = self._settings.loader  # a small cache is known at once

@@ -125,7 +125,7 @@ class FaultTests(ZoneCase):
             worker.wait()
         self.check_files()
         self.zone = self.make_zone(max_size=LIMIT)
-        self.rounds(20, 0.25)
+        self.rounds(400, 0.0125)
         self.assertFalse([name for name in self.files() if name.startswith("tmp")])
         self.assertEqual(len(os.listdir(os.path.join(self.path, "members"))), 1)
         held = sum(self.on_disk(name) for name in self.files())

@@ -13,7 +13,7 @@ from imagefarm.cache.entry import Entry
 from imagefarm.cache.members import RING, Board, Note
 from imagefarm.cache.settings import Pace
 from imagefarm.cache.store import Writer, digest_of
-from imagefarm.cache.upkeep import MANAGER_ROUND
+from imagefarm.cache.upkeep import MANAGER_ROUND, STEPS
 from imagefarm.cache.zone import TOUCH_INTERVALS, Zone
 from imagefarm.http.headers import Headers
 
@@ -269,8 +269,8 @@ class LoaderTests(ZoneTests):
         self.zone.stop()
         fresh = self.make_zone(loader=PACE)
         loaded = [fresh.entries]
-        for _ in range(100):
-            self.clock.advance(PACE.sleep)
+        for _ in range(100 * STEPS):
+            self.clock.advance(PACE.sleep / STEPS)
             loaded.append(fresh.entries)
         self.assertEqual((fresh.entries, fresh.size), (200, 200 * 4096))
         steps = [after - before for before, after in pairwise(loaded)]
