@@ -36,6 +36,8 @@ from .uses import Uses
 #: A hit marks its file as used only if the last mark is older than a twentieth of ``inactive``,
 #: but at least and at most so many seconds: that is the accuracy of "least recently used".
 TOUCH_INTERVALS: Final = (10.0, 30.0)
+#: At most so many where only ``inactive``, or a full ``keys_zone``, ends what is not used.
+TOUCH_UNLIMITED: Final = 300.0
 #: For how long a softly purged answer may be served while it is updated, in seconds.
 SOFT_GRACE: Final = 3600.0
 
@@ -48,6 +50,8 @@ class Zone:
     def __init__(self, settings: ZoneSettings, now: Callable[[], float] = time.time) -> None:
         self.settings = settings
         least, most = TOUCH_INTERVALS
+        if settings.max_size is None and not settings.min_free:
+            most = TOUCH_UNLIMITED
         #: How old the last mark of use is before there is another, in seconds.
         self.touch_interval = min(most, max(least, settings.inactive / 20))
         self.now = now

@@ -132,6 +132,10 @@ class LimitTests(ZoneTests):
     def test_how_often_a_use_is_marked(self) -> None:
         least, most = TOUCH_INTERVALS
         for inactive, expected in ((1.0, least), (400.0, 20.0), (600.0, most), (1e6, most)):
+            for limit in ({"max_size": 1 << 20}, {"min_free": 1}):
+                zone = self.make_zone(inactive=inactive, **limit)
+                self.assertEqual(zone.touch_interval, expected)
+        for inactive, expected in ((1.0, least), (400.0, 20.0), (2000.0, 100.0), (1e6, 300.0)):
             self.assertEqual(self.make_zone(inactive=inactive).touch_interval, expected)
         path = self.put(b"k")
         marked = os.stat(path).st_mtime
