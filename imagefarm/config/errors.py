@@ -13,11 +13,15 @@ class Invalid(ValueError):
     """Raised by a converter: the message only; the loader adds file and line.
 
     They are those of ``where``, a line inside a free block (``types``), or of the directive.
+    ``further`` is what else is wrong inside of it.
     """
 
-    def __init__(self, message: str, where: Directive | None = None) -> None:
+    def __init__(
+        self, message: str, where: Directive | None = None, further: Sequence[Invalid] = ()
+    ) -> None:
         super().__init__(message)
         self.where = where
+        self.further = tuple(further)
 
 
 @frozen

@@ -264,8 +264,9 @@ class _Converter:
         try:
             value = row.convert(directive, _Environment(self, directive))
         except Invalid as error:
-            where = error.where or directive
-            self.errors.append(Problem(str(error), where.file, where.line))
+            for fault in (error, *error.further):
+                where = fault.where or directive
+                self.errors.append(Problem(str(fault), where.file, where.line))
             value = None
         if isinstance(row, BlockRow) and row.getter is not None:
             self._early[id(directive)] = value

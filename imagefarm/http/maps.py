@@ -146,8 +146,14 @@ def _map(directive: Directive, env: Environment) -> Map:
         raise Invalid(f'invalid variable name "{variable}"')
     reader = _Reader(env)
     of = env.template(source)
+    faults = []
     for line in directive.block or ():
-        reader.read(line)
+        try:
+            reader.read(line)
+        except Invalid as error:
+            faults.append(error)
+    if faults:
+        raise Invalid(str(faults[0]), faults[0].where, faults[1:])
     needs = frozenset[Stability]().union(*map(stabilities_of, (of, *reader.templates)))
     by_groups = any(pattern.groups for pattern, _ in reader.patterns)
     return Map(

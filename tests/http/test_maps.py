@@ -85,6 +85,22 @@ class MapTests(SynchronousTestCase):
             ["invalid number of the map parameters in f:5"],
         )
 
+    def test_every_line_is_looked_at(self) -> None:
+        error = self.assertRaises(
+            ConfigurationError,
+            load,
+            "map $arg_x $a {\ndefault 1;\ndefault 2;\n~[ x;\nb;\nc $none;\nd 1;\n}",
+        )
+        self.assertEqual(
+            [str(problem) for problem in error.problems],
+            [
+                "duplicate default map parameter in f:4",
+                'pcre2_compile() failed: unterminated character set in "[" in f:5',
+                "invalid number of the map parameters in f:6",
+                'unknown "none" variable in f:7',
+            ],
+        )
+
     def test_stability(self) -> None:
         """What answers may be repeated where it has a say; never more than its sources allow."""
         for text, stability in (

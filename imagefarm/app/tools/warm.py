@@ -214,7 +214,7 @@ def _parser() -> argparse.ArgumentParser:
         type=_url,
         default="http://127.0.0.1:8080/resize",
         metavar="URL",
-        help="where the master makes thumbnails; http://127.0.0.1:8080/resize",
+        help="where the master makes thumbnails, with the host that clients will ask for; http://127.0.0.1:8080/resize",
     )
     parser.add_argument(
         "-s",
