@@ -347,7 +347,8 @@ class WorkerPool:
             return
         now = self._reactor.seconds()
         took = now - ticket.submitted
-        self.tally.originals.add(ticket.job.recipe.src, took - ticket.waited, now)
+        if ticket.worker is not None:  # what only waited says nothing of what its original costs
+            self.tally.originals.add(ticket.job.recipe.src, took - ticket.waited, now)
         if isinstance(answer, ImageError):
             if isinstance(answer, DeadlineExceeded):
                 self.counters.timeouts += 1

@@ -340,6 +340,16 @@ class Work(PoolCase):
         self.fails(done, Overloaded)
         self.assertEqual(repr(pool), "<WorkerPool workers=1 idle=0 running=0 waiting=0>")
 
+    def test_waiting_costs_an_original_nothing(self) -> None:
+        pool = self.running()
+        working, waiting = pool.submit(job("a")), pool.submit(job("b"))
+        self.reactor.advance(LIMITS.deadline)
+        self.fails(waiting, Overloaded)
+        self.assertIsNone(pool.tally.originals.expected(b"/b"))
+        self.reactor.processes[0].answer()
+        self.successResultOf(working)
+        self.assertEqual(pool.tally.originals.most(9), {b"/a": [1, LIMITS.deadline]})
+
     def test_workers_are_replaced_after_their_share(self) -> None:
         pool = self.running(max_requests=2)
         (process,) = self.reactor.processes
