@@ -125,6 +125,15 @@ class Warm(StagedCase):
                 answer = served().get(f"/resize?src={original}&{size}", host=host)
                 self.assertEqual((answer.status, answer.header("x-cache-status")), (200, "HIT"))
 
+    def test_as_find_names_them(self) -> None:
+        """They are asked for as clients ask: with a slash in front."""
+        done = self.warm("-", given="photos/cmyk.jpg\n./photos/dawn.webp\n")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        host = f"127.0.0.1:{served().ports.http}"
+        for original in ("/photos/cmyk.jpg", "/photos/dawn.webp"):
+            answer = served().get(f"/resize?src={original}&w=80", host=host)
+            self.assertEqual((answer.status, answer.header("x-cache-status")), (200, "HIT"))
+
     def test_it_goes_on_where_it_stopped(self) -> None:
         journal = os.path.abspath(self.mktemp())
         with open(journal, "w") as file:

@@ -171,7 +171,7 @@ def _work(
             original = todo.get_nowait()
         except queue.Empty:
             break
-        src = quote(original.encode("utf-8", "surrogateescape"))
+        src = quote(_source(original).encode("utf-8", "surrogateescape"))
         failures = [
             f"{original} {size}: {why}"
             for size in sizes
@@ -183,6 +183,11 @@ def _work(
             if journal is not None and not failures:
                 journal.add(original)
     connection.close()
+
+
+def _source(original: str) -> str:
+    """As URLs have it, and cache keys with them: find(1) says photos/a.jpg or ./photos/a.jpg."""
+    return "/" + original.removeprefix("./").removeprefix("/")
 
 
 def _ask(connection: http.client.HTTPConnection, target: str) -> str:
@@ -214,7 +219,8 @@ def _parser() -> argparse.ArgumentParser:
         type=_url,
         default="http://127.0.0.1:8080/resize",
         metavar="URL",
-        help="where the master makes thumbnails, with the host that clients will ask for; http://127.0.0.1:8080/resize",
+        help="where the master makes thumbnails, with the host that clients will ask for; "
+        "http://127.0.0.1:8080/resize",
     )
     parser.add_argument(
         "-s",
