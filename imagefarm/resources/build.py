@@ -318,11 +318,14 @@ def _plannable(scope: Scope) -> bool:
     """
     expires = scope[headers.EXPIRES]
     templates = [scope[rows.ROOT], scope[rows.ALIAS], expires.template]
+    added = {rule.name.lower() for rule in scope.all(headers.ADD_HEADER)}
+    dated = expires.kind is headers.Kind.MODIFIED and b"last-modified" in added
     return (
         all(template is None or template.constant is not None for template in templates)
         and _fixed_heads(scope)
         and expires.template is None
-        and not any(rule.name.lower() in _TIMED for rule in scope.all(headers.ADD_HEADER))
+        and _TIMED.isdisjoint(added)
+        and not dated  # from the date before that: it would be counted from the one added
         and not _access_rules(scope)
         and not any(row in STEP_ROWS for row, _, _ in scope.items)
         and scope[rows.GZIP_STATIC] == "off"

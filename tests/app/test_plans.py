@@ -381,3 +381,11 @@ class PlansTests(SynchronousTestCase):
         (base / "root" / "a.txt").unlink()
         self.assertIn(b"404", server.send(0, b"GET /a.txt" + simple).split(b"\r\n")[0])
         self.assertEqual(os.listdir(base / "root"), [])
+
+    def test_expires_counts_from_a_date_that_is_replaced(self) -> None:
+        """``expires modified`` goes by the file's date, whatever ``add_header`` says it is."""
+        get = b"GET /a.txt HTTP/1.1\r\nHost: h\r\n\r\n"
+        inner = PlansTests.test_same_bytes.hypothesis.inner_test
+        for value in ('""', '"Thu, 01 Jan 1970 00:00:00 GMT"'):
+            http = ["expires modified +1h;", f"add_header Last-Modified {value};"]
+            inner(self, http, [], [(0, get, 2), 5, (0, get, 2)])
