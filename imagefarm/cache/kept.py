@@ -36,8 +36,8 @@ MAX_FILE: Final = MAX_BLOCK + MAX_BODY
 #: identity, which follow, as do the values of the fields.
 _RECORD: Final = struct.Struct("=16sqqQdddddIHHH")
 
+#: The file that has led to one, and what that was.
 First = tuple[bytes, Identity] | None
-
 
 #: Fields that are rewritten, or obeyed, for each request anew.
 _ANEW: Final = frozenset({

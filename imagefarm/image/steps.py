@@ -120,28 +120,30 @@ def resample(
     image: Image.Image, size: tuple[int, int], box: Box, *, shrunk: bool = False
 ) -> Image.Image:
     """The part of ``image`` in ``box``, in ``size``; ``shrunk`` says that the decoder began."""
-    across, down = box.width / size[0], box.height / size[1]
-    few = box.width * box.height < (_MANY_SHRUNK if shrunk else _MANY)
-    near = 1 < across < 2 * _REDUCING_GAP and 1 < down < 2 * _REDUCING_GAP
-    return image.resize(
-        size,
-        Image.Resampling.BICUBIC if near and not few else Image.Resampling.LANCZOS,
-        box=(box.left, box.top, box.right, box.bottom),
-        reducing_gap=_REDUCING_GAP,
-    )
+    many = box.width * box.height >= (_MANY_SHRUNK if shrunk else _MANY)
+    shorter = many and _shrinks_little(size, box)
+    kernel = Image.Resampling.BICUBIC if shorter else Image.Resampling.LANCZOS
+    return _resized(image, size, box, kernel)
 
 
 def resample_finely(image: Image.Image, size: tuple[int, int], box: Box) -> Image.Image:
     """The same by the whole kernel: for transparency, and where encoding is slow or lossless."""
-    across, down = box.width / size[0], box.height / size[1]
-    if 1 < across < 2 * _REDUCING_GAP and 1 < down < 2 * _REDUCING_GAP:
+    if _shrinks_little(size, box):
         return columns.shrink(image, size, box)
-    return image.resize(
-        size,
-        Image.Resampling.LANCZOS,
-        box=(box.left, box.top, box.right, box.bottom),
-        reducing_gap=_REDUCING_GAP,
-    )
+    return _resized(image, size, box, Image.Resampling.LANCZOS)
+
+
+def _shrinks_little(size: tuple[int, int], box: Box) -> bool:
+    """Whether it gets smaller in both directions, and nothing is averaged down before."""
+    across, down = box.width / size[0], box.height / size[1]
+    return 1 < across < 2 * _REDUCING_GAP and 1 < down < 2 * _REDUCING_GAP
+
+
+def _resized(
+    image: Image.Image, size: tuple[int, int], box: Box, kernel: Image.Resampling
+) -> Image.Image:
+    edges = (box.left, box.top, box.right, box.bottom)
+    return image.resize(size, kernel, box=edges, reducing_gap=_REDUCING_GAP)
 
 
 def crop_and_resize(image: Image.Image, plan: Plan) -> Image.Image:

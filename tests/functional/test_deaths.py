@@ -103,7 +103,7 @@ class Killed(DeathCase):
             answer.outcome.strip() for answer in clients.answers if not self.excused(answer)
         )
         self.assertEqual(set(outcomes), {"good"}, outcomes)
-        self.assertGreater(outcomes["good"], 50)
+        self.assertGreater(outcomes["good"], 100)
         log = self.prefix.log("error.log")
         waits = re.findall(r"was killed by signal 9, restarting in ([\d.]+) s\n", log)
         self.assertEqual(sorted(waits), ["0.25", "0.25", "0.5"])  # one of them has died before

@@ -29,8 +29,8 @@ KEEP = 2.0
 #: A deadline is met up to one tick of the wheel late; what a busy machine may add.
 TICK = 0.5
 SLACK = 3.0
-#: Bytes of memory for each of `MANY`, the few that are not parked included: those take 2,400.
-LIGHT = 800
+#: Bytes of memory for each of `MANY`: a quarter of what one takes that is not parked.
+LIGHT = 500
 SMALL = b"picture" * 100
 
 CONFIGURATION = """
