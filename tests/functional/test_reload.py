@@ -145,6 +145,8 @@ class Changes(ReloadCase):
                 if version == self.reloads // 3:
                     level = self._level(daemon)
             self.await_version(str(self.reloads - 1))
+            # The last old worker's descriptors are closed a moment after it is gone.
+            wait_until(lambda: self._level(daemon)[0] <= level[0], 30, "descriptors")
             after = self._level(daemon)
         clients.assert_good(self)
         self.assertLessEqual(after[0], level[0])
